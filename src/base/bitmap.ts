@@ -1,0 +1,114 @@
+import { assert } from "./assert.js";
+
+/** A run of set (or clear) bits: `first` and how many. */
+export interface BitRun {
+  first: number;
+  count: number;
+}
+
+/** A fixed number of bits, counted as they change, with searches that skip 32 bits at a time. */
+export class Bitmap {
+  readonly length: number;
+  readonly #words: Uint32Array;
+  #count = 0;
+
+  /** @param length how many bits; all start clear. */
+  constructor(length: number) {
+    assert(Number.isSafeInteger(length) && length >= 0, `a bitmap's length is a whole number, not ${length}`);
+    this.length = length;
+    this.#words = new Uint32Array(Math.ceil(length / 32));
+  }
+
+  /** How many bits are set. */
+  get count(): number {
+    return this.#count;
+  }
+
+  has(index: number): boolean {
+    return ((this.#words[index >>> 5] as number) & (1 << (index & 31))) !== 0;
+  }
+
+  /** Sets a bit and says whether that changed it. */
+  set(index: number): boolean {
+    assert(index >= 0 && index < this.length, `bit ${index} lies outside a bitmap of ${this.length}`);
+    const word = this.#words[index >>> 5] as number;
+    const mask = 1 << (index & 31);
+    if ((word & mask) !== 0) return false;
+    this.#words[index >>> 5] = word | mask;
+    this.#count += 1;
+    return true;
+  }
+
+  /** Clears a bit and says whether that changed it. */
+  clear(index: number): boolean {
+    assert(index >= 0 && index < this.length, `bit ${index} lies outside a bitmap of ${this.length}`);
+    const word = this.#words[index >>> 5] as number;
+    const mask = 1 << (index & 31);
+    if ((word & mask) === 0) return false;
+    this.#words[index >>> 5] = word & ~mask;
+    this.#count -= 1;
+    return true;
+  }
+
+  /** Sets every bit of a run and returns how many of them were clear. */
+  setRun(first: number, count: number): number {
+    let changed = 0;
+    for (let index = first; index < first + count; ) {
+      if ((index & 31) === 0 && index + 32 <= first + count && this.#words[index >>> 5] === 0) {
+        assert(index + 32 <= this.length, `bit ${index + 31} lies outside a bitmap of ${this.length}`);
+        this.#words[index >>> 5] = 0xffffffff;
+        this.#count += 32;
+        changed += 32;
+        index += 32;
+      } else {
+        if (this.set(index)) changed += 1;
+        index += 1;
+      }
+    }
+    return changed;
+  }
+
+  /** Clears every bit. */
+  reset(): void {
+    this.#words.fill(0);
+    this.#count = 0;
+  }
+
+  /** Sets every bit. */
+  fill(): void {
+    this.setRun(0, this.length);
+  }
+
+  /** The first set bit at or after `from`, or -1. */
+  nextSet(from: number): number {
+    return this.#next(from, 0);
+  }
+
+  /** The first clear bit at or after `from`, or -1. */
+  nextClear(from: number): number {
+    return this.#next(from, 0xffffffff);
+  }
+
+  /** Every run of set bits, in order. */
+  *runs(): Generator<BitRun> {
+    for (let first = this.nextSet(0); first !== -1; ) {
+      const end = this.nextClear(first);
+      const past = end === -1 ? this.length : end;
+      yield { first, count: past - first };
+      first = past >= this.length ? -1 : this.nextSet(past);
+    }
+  }
+
+  #next(from: number, flip: number): number {
+    if (from >= this.length) return -1;
+    let wordIndex = from >>> 5;
+    let word = (((this.#words[wordIndex] as number) ^ flip) & (0xffffffff << (from & 31))) >>> 0;
+    while (word === 0) {
+      wordIndex += 1;
+      if (wordIndex >= this.#words.length) return -1;
+      word = ((this.#words[wordIndex] as number) ^ flip) >>> 0;
+    }
+    const index = wordIndex * 32 + (31 - Math.clz32(word & -word));
+    return index < this.length ? index : -1;
+  }
+}

@@ -1,0 +1,49 @@
+import { assert } from "./assert.js";
+
+/** Bytes in a page. Every supported guest architecture is run with 4 KiB target pages. */
+export const PAGE_BYTES = 4096;
+
+/** Most pages one run may carry as data (raw or lz4): 256 KiB of guest memory. */
+export const MAX_RUN_PAGES = 64;
+
+/** Pages the sweep reads, sends and installs at a time: 64 KiB. */
+export const SWEEP_RUN_PAGES = 16;
+
+/** Most runs in one frame of pages. */
+export const MAX_FRAME_RUNS = 256;
+
+/** Bytes in a frame's fixed header. */
+export const FRAME_HEADER_BYTES = 16;
+
+/** Most bytes in a frame's body. A longer one is refused before anything is allocated for it. */
+export const MAX_FRAME_BODY_BYTES = 1024 * 1024;
+
+/** Most pages in one request frame. */
+export const MAX_REQUEST_PAGES = 512;
+
+/** Most runs in one frame that reports or resumes pages received. */
+export const MAX_RECEIVED_RUNS = 4096;
+
+/** Most digests in one frame of page hashes, and the bytes of each. */
+export const MAX_FRAME_HASHES = 4096;
+export const PAGE_HASH_BYTES = 16;
+
+/** Most pages a guest's memory may have: 16 TiB would overflow the u32 page index, 1 TiB is what is allowed. */
+export const MAX_MEMORY_PAGES = 1024 * 1024 * 256;
+
+/** Most bytes in one control message (commands, device state, chunks of boot files). */
+export const MAX_CONTROL_BYTES = 8 * 1024 * 1024;
+
+/** Bytes the bulk lane may have in flight, sent and not yet credited by the child. */
+export const BULK_WINDOW_BYTES = 4 * 1024 * 1024;
+
+/** Bytes of temporary copies one instant may hold before the parent's writers wait. */
+export const COPY_BUDGET_BYTES = 64 * 1024 * 1024;
+
+assert(SWEEP_RUN_PAGES <= MAX_RUN_PAGES, "a sweep run fits in a run");
+assert(MAX_RUN_PAGES * PAGE_BYTES + 16 + 4 <= MAX_FRAME_BODY_BYTES, "the longest run fits in a frame");
+assert(MAX_FRAME_BODY_BYTES + FRAME_HEADER_BYTES <= BULK_WINDOW_BYTES, "one frame always fits in the window");
+assert(4 + MAX_REQUEST_PAGES * 4 <= MAX_FRAME_BODY_BYTES, "a request fits in a frame");
+assert(8 + MAX_RECEIVED_RUNS * 8 <= MAX_FRAME_BODY_BYTES, "a report fits in a frame");
+assert(8 + MAX_FRAME_HASHES * PAGE_HASH_BYTES <= MAX_FRAME_BODY_BYTES, "hashes fit in a frame");
+assert(MAX_RUN_PAGES * PAGE_BYTES <= COPY_BUDGET_BYTES, "a run fits in the copy budget");

@@ -1,0 +1,104 @@
+/**
+ * What the parent and child machines need from the world. The agent plugs in userfaultfd, QEMU and WebSocket; the simulation
+ * plugs in arrays, a seeded scheduler and lanes that break. Nothing in this room sees the real thing.
+ */
+
+/** A run of pages: the index of the first (in units of 4 KiB from the start of guest memory) and how many. */
+export interface PageRange {
+  first: number;
+  count: number;
+}
+
+/** A parent's memory: it can be read, and writes to it can be held up page by page. All calls are synchronous. */
+export interface TrackedMemory {
+  readonly pageCount: number;
+  /** Starts tracking: nothing is protected yet. `onWriteFaults` is given pages whose writers wait for `unprotect`. */
+  track(onWriteFaults: (pages: readonly number[]) => void): void;
+  /** Holds up every later write to these pages. */
+  protect(range: PageRange): void;
+  /** Lets writes to these pages through again and wakes whoever waits. */
+  unprotect(range: PageRange): void;
+  /** Copies pages into `into` (range.count × 4096 bytes). Reading a hole gives zeros and allocates nothing. */
+  read(range: PageRange, into: Uint8Array): void;
+  /** The first range of pages at or after `page` that is not a hole; undefined when only holes follow. */
+  nextData(page: number): PageRange | undefined;
+  /** Ends tracking: unprotects and unregisters everything and wakes every waiter. May be called twice. */
+  release(): void;
+}
+
+/** A child's memory, filled from outside while the child runs on it. All calls are synchronous. */
+export interface FillableMemory {
+  readonly pageCount: number;
+  /** Starts filling: from here on a touch of a page that was never installed waits, and is reported. */
+  fill(onMissingFaults: (pages: readonly number[]) => void): void;
+  /**
+   * Installs consecutive pages from `bytes` (whole pages) and wakes whoever waits for them. Each page must be missing.
+   * @throws MemoryError `no-memory` when the host cannot hold the page, `gone` when the emulator's process has ended.
+   */
+  install(firstPage: number, bytes: Uint8Array): void;
+  /** Installs zero pages and wakes whoever waits for them. Errors as `install`. */
+  installZero(range: PageRange): void;
+  /** Wakes whoever waits for pages that are already there. */
+  wake(range: PageRange): void;
+  /** Ends filling: a page never installed reads as zeros from now on. May be called twice. */
+  release(): void;
+}
+
+/** Why a lane ended. `fatal` means that dialling again cannot help: the other side has ended the transfer. */
+export interface LaneEnd {
+  code: string;
+  message: string;
+  fatal: boolean;
+}
+
+/** One ordered, reliable stream of frames to the other side of a transfer. */
+export interface FrameLane {
+  /** Hands over one encoded frame; it is copied or no longer touched by the caller afterwards. */
+  send(frame: Uint8Array): void;
+  /** Bytes handed over that the machine's network stack has not yet taken. */
+  readonly queuedBytes: number;
+  /** Must be called once, directly after the lane is obtained; frames that arrived before are delivered then, in order. */
+  attach(handlers: { onFrame(frame: Uint8Array): void; onEnd(end: LaneEnd): void }): void;
+  /** Ends the lane; `onEnd` is not called for it. May be called twice. `fatal` tells the other side not to dial again. */
+  close(end: LaneEnd): void;
+}
+
+/** The lanes of a transfer that carry pages. The third, `control`, is the connection commands travel on. */
+export type PageLane = "urgent" | "bulk";
+
+/** Dials the parent. Rejects when that fails; a rejection with a `fatal: true` property ends the transfer. */
+export type DialLane = (lane: PageLane, epoch: number) => Promise<FrameLane>;
+
+/** The parent's emulator as a fork or migration sees it. Every call has a deadline of its own and rejects when it passes. */
+export interface ParentEmulator {
+  /** Stops the guest's processors and devices. `stoppedAtUs` is the emulator's own time of the event. */
+  stop(): Promise<{ stoppedAtUs: number }>;
+  /** Saves the device state of a stopped guest, ready to be loaded by another emulator. */
+  saveDeviceState(options: { handOver: boolean }): Promise<Uint8Array>;
+  /** Lets a stopped guest run on. `resumedAtUs` is on the same scale as `stoppedAtUs`. */
+  resume(): Promise<{ resumedAtUs: number }>;
+}
+
+/** One future child, on whatever host, as the parent's side commands it over the control lane. */
+export interface ChildTarget {
+  /** The transfer's number, unique for both agents; it stands in every frame. */
+  readonly transfer: number;
+  /** Host the child is to run on, for messages. */
+  readonly host: string;
+  /** Reserves memory, makes an emulator wait for device state, and dials the page lanes. */
+  prepare(): Promise<void>;
+  /** Loads the device state; with `run`, the child executes its first instruction as soon as it is loaded. */
+  start(deviceState: Uint8Array, options: { run: boolean }): Promise<ChildStarted>;
+  /** Lets a child that was loaded without `run` execute its first instruction. */
+  run(): Promise<ChildStarted>;
+  /** Ends the child, whatever its state. Resolves when it is gone or was never there. */
+  cancel(reason: string): Promise<void>;
+}
+
+/** What the child's host says of the start, in durations of its own clock. */
+export interface ChildStarted {
+  /** Microseconds from the arrival of the command to the device state loaded. */
+  loadUs: number;
+  /** Microseconds from the arrival of the command to the first instruction; 0 while the child is held. */
+  runUs: number;
+}
