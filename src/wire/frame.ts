@@ -1,0 +1,102 @@
+import { assert, FRAME_HEADER_BYTES, MAX_MEMORY_PAGES, unreachable } from "../base/index.js";
+import type { BodyCodec, DecodeContext } from "./body.js";
+import { doneCodec, type DoneFrame } from "./done.js";
+import { hashesCodec, type HashesFrame } from "./hashes.js";
+import { haveCodec, type HaveFrame } from "./have.js";
+import { decodeHeader, encodeHeader, type FramePosition } from "./header.js";
+import type { FrameKind } from "./numbers.js";
+import { pagesCodec, type PagesFrame } from "./pages.js";
+import { receivedCodec, type ReceivedFrame } from "./received.js";
+import { requestCodec, type RequestFrame } from "./request.js";
+
+/** Everything that travels on a page lane. */
+export type Frame = PagesFrame | RequestFrame | ReceivedFrame | HaveFrame | HashesFrame | DoneFrame;
+
+/** Bytes of the whole frame, header included: what it costs of the bulk window. */
+export function frameBytes(frame: Frame): number {
+  switch (frame.kind) {
+    case "pages":
+      return FRAME_HEADER_BYTES + pagesCodec.bodyBytes(frame);
+    case "request":
+      return FRAME_HEADER_BYTES + requestCodec.bodyBytes(frame);
+    case "received":
+      return FRAME_HEADER_BYTES + receivedCodec.bodyBytes(frame);
+    case "have":
+      return FRAME_HEADER_BYTES + haveCodec.bodyBytes(frame);
+    case "hashes":
+      return FRAME_HEADER_BYTES + hashesCodec.bodyBytes(frame);
+    case "done":
+      return FRAME_HEADER_BYTES + doneCodec.bodyBytes(frame);
+    default:
+      return unreachable(frame);
+  }
+}
+
+/**
+ * Writes a frame. What does not fit the protocol's limits is our own mistake and fails an assertion. The result shares
+ * no memory with `frame`.
+ * @param at the transfer's number, and the frame's number on its connection and direction, from 1.
+ */
+export function encodeFrame(frame: Frame, at: FramePosition): Buffer {
+  switch (frame.kind) {
+    case "pages":
+      return write(frame, at, pagesCodec);
+    case "request":
+      return write(frame, at, requestCodec);
+    case "received":
+      return write(frame, at, receivedCodec);
+    case "have":
+      return write(frame, at, haveCodec);
+    case "hashes":
+      return write(frame, at, hashesCodec);
+    case "done":
+      return write(frame, at, doneCodec);
+    default:
+      return unreachable(frame);
+  }
+}
+
+/**
+ * Reads one whole frame, strictly: its transfer and sequence must be those expected, every count and length is checked
+ * before it is used, every page must lie in the guest's memory, reserved bytes must be zero and nothing may follow.
+ * The data of pages and hashes are views of `bytes`.
+ * @param expect `pageCount` is the number of pages of the guest's memory.
+ * @throws WireError for anything else; nothing else is ever thrown for what a peer sent.
+ */
+export function decodeFrame(bytes: Uint8Array, expect: FramePosition & { pageCount: number }): Frame {
+  assert(
+    expect.pageCount >= 1 && expect.pageCount <= MAX_MEMORY_PAGES,
+    `no memory has ${expect.pageCount} pages`,
+  );
+  const whole = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const header = decodeHeader(whole, expect);
+  const context = { flags: header.flags, pageCount: expect.pageCount };
+  return decodeBody(header.kind, whole.subarray(FRAME_HEADER_BYTES), context);
+}
+
+function write<F extends Frame>(frame: F, at: FramePosition, codec: BodyCodec<F>): Buffer {
+  const bodyBytes = codec.bodyBytes(frame);
+  const bytes = Buffer.allocUnsafe(FRAME_HEADER_BYTES + bodyBytes);
+  encodeHeader(bytes, { kind: frame.kind, flags: codec.flags(frame), bodyBytes }, at);
+  codec.encode(frame, bytes.subarray(FRAME_HEADER_BYTES));
+  return bytes;
+}
+
+function decodeBody(kind: FrameKind, body: Buffer, context: DecodeContext): Frame {
+  switch (kind) {
+    case "pages":
+      return pagesCodec.decode(body, context);
+    case "request":
+      return requestCodec.decode(body, context);
+    case "received":
+      return receivedCodec.decode(body, context);
+    case "have":
+      return haveCodec.decode(body, context);
+    case "hashes":
+      return hashesCodec.decode(body, context);
+    case "done":
+      return doneCodec.decode(body, context);
+    default:
+      return unreachable(kind);
+  }
+}
