@@ -1,0 +1,73 @@
+import { parseArgs } from "node:util";
+import { messageOf } from "../../base/index.js";
+import { AgentError } from "../errors.js";
+import { type LoadedConfiguration, loadConfiguration, type Overrides } from "./load.js";
+
+/** What `rametd --help` says. */
+export const USAGE = `rametd runs guests on this host, forks them and migrates them to other hosts.
+
+Usage: rametd [flags]
+
+  --config FILE             JSON configuration (default: /etc/ramet/rametd.json where that exists)
+  --name NAME               what this host is called (default: the machine's name)
+  --state-directory DIR     guests' directories (default: /var/lib/ramet)
+  --memory-directory DIR    guests' memory, on tmpfs (default: /dev/shm/ramet)
+  --listen HOST:PORT        where peers and clients connect (default: 127.0.0.1:7070)
+  --socket PATH             unix socket for local clients (default: /run/ramet/rametd.sock)
+  --key-file FILE           pre-shared key; required to listen on anything but loopback
+  --memory-limit-mib N      most guest memory (default: what the memory directory has, less a reserve)
+  --log-level LEVEL         trace, debug, info, warn, error or silent (default: info)
+  --help, --version
+
+A flag wins over the file. The fields of the file are described in docs/configuration.md.
+`;
+
+const OPTIONS = {
+  config: { type: "string" },
+  name: { type: "string" },
+  "state-directory": { type: "string" },
+  "memory-directory": { type: "string" },
+  listen: { type: "string" },
+  socket: { type: "string" },
+  "key-file": { type: "string" },
+  "memory-limit-mib": { type: "string" },
+  "log-level": { type: "string" },
+  help: { type: "boolean" },
+  version: { type: "boolean" },
+} as const;
+
+/** What the command line asks for. */
+export type Invocation =
+  { action: "run"; configuration: LoadedConfiguration } | { action: "help" } | { action: "version" };
+
+/**
+ * Reads the command line and, through it, the configuration.
+ * @param defaultFile is read when no `--config` is given; undefined for none.
+ * @throws AgentError `bad-configuration`.
+ */
+export function readCommandLine(argv: readonly string[], defaultFile?: string): Invocation {
+  const flags = parse(argv);
+  if (flags.help === true) return { action: "help" };
+  if (flags.version === true) return { action: "version" };
+  const overrides: Overrides = {
+    ...(flags.name === undefined ? {} : { name: flags.name }),
+    ...(flags["state-directory"] === undefined ? {} : { stateDirectory: flags["state-directory"] }),
+    ...(flags["memory-directory"] === undefined ? {} : { memoryDirectory: flags["memory-directory"] }),
+    ...(flags.listen === undefined ? {} : { listen: flags.listen }),
+    ...(flags.socket === undefined ? {} : { socket: flags.socket }),
+    ...(flags["key-file"] === undefined ? {} : { keyFile: flags["key-file"] }),
+    ...(flags["log-level"] === undefined ? {} : { logLevel: flags["log-level"] }),
+    ...(flags["memory-limit-mib"] === undefined ? {} : { memoryMib: Number(flags["memory-limit-mib"]) }),
+  };
+  return { action: "run", configuration: loadConfiguration(flags.config ?? defaultFile, overrides) };
+}
+
+function parse(argv: readonly string[]) {
+  try {
+    return parseArgs({ args: [...argv], options: OPTIONS, strict: true, allowPositionals: false }).values;
+  } catch (error) {
+    throw new AgentError("bad-configuration", `${messageOf(error)}\nrametd --help lists the flags`, {
+      cause: error,
+    });
+  }
+}

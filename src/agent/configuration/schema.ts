@@ -1,0 +1,103 @@
+import { isIP } from "node:net";
+import { hostname } from "node:os";
+import { z } from "zod";
+import { LOG_LEVELS } from "../../base/index.js";
+
+/** What a guest, host or peer may be called: it becomes part of commands and paths. */
+export const NAME_PATTERN = /^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/;
+
+const name = z
+  .string()
+  .regex(
+    NAME_PATTERN,
+    "must be 1 to 63 letters, digits, dots, dashes or underscores, starting with a letter or digit",
+  );
+const directory = z
+  .string()
+  .startsWith("/", "must be an absolute path")
+  .max(1024, "must be at most 1024 characters");
+const whole = (least: number, most: number) =>
+  z
+    .int(`must be a whole number`)
+    .min(least, `must be at least ${least}`)
+    .max(most, `must be at most ${most}`);
+
+/** `HOST:PORT`, IPv6 in brackets. */
+const address = z.string().transform((text, context) => {
+  const parsed = parseAddress(text);
+  if (parsed !== undefined) return parsed;
+  context.issues.push({
+    code: "custom",
+    input: text,
+    message: "must be HOST:PORT, such as 127.0.0.1:7070 or [::1]:7070",
+  });
+  return z.NEVER;
+});
+
+const peerUrl = z.string().refine(isPeerUrl, "must be ws://HOST:PORT");
+
+/** The machine's name, cut to what a host may be called. */
+function defaultName(): string {
+  const short = hostname()
+    .replaceAll(/[^A-Za-z0-9._-]/g, "-")
+    .slice(0, 63);
+  return NAME_PATTERN.test(short) ? short : "host";
+}
+
+const limits = z.strictObject({
+  /** Guest memory, warm emulators included; without it what the memory directory's file system has, less the reserve. */
+  memoryMib: whole(16, 1024 * 1024 * 64).optional(),
+  memoryReserveMib: whole(0, 1024 * 1024 * 64).default(256),
+  copiesMib: whole(1, 1024 * 64).default(64),
+  maxGuests: whole(1, 10_000).default(256),
+  warmEmulators: whole(0, 256).default(4),
+  warmIdleSeconds: whole(1, 86_400 * 7).default(600),
+});
+
+/** The configuration file. Unknown fields are refused, so that a misspelt one is not silently ignored. */
+export const configurationSchema = z.strictObject({
+  name: name.default(defaultName),
+  stateDirectory: directory.default("/var/lib/ramet"),
+  memoryDirectory: directory.default("/dev/shm/ramet"),
+  listen: address.default({ host: "127.0.0.1", port: 7070 }),
+  socket: directory.default("/run/ramet/rametd.sock"),
+  advertise: peerUrl.optional(),
+  keyFile: directory.optional(),
+  peers: z.record(name, peerUrl).default({}),
+  forwardAddress: z
+    .string()
+    .refine((text) => isIP(text) !== 0, "must be an IP address")
+    .default("127.0.0.1"),
+  logLevel: z.enum(LOG_LEVELS, `must be one of ${LOG_LEVELS.join(", ")}`).default("info"),
+  drainSeconds: whole(0, 3600).default(30),
+  limits: limits.prefault({}),
+});
+
+/** A validated configuration. */
+export type Configuration = z.output<typeof configurationSchema>;
+
+/** Host and port of `HOST:PORT`; undefined when the text is something else. */
+export function parseAddress(text: string): { host: string; port: number } | undefined {
+  const match = /^(?:\[([0-9a-fA-F:]+)\]|([^\s:[\]/]+)):(\d{1,5})$/.exec(text);
+  const host = match?.[1] ?? match?.[2];
+  const port = Number(match?.[3]);
+  if (host === undefined || port > 65535) return undefined;
+  if (match?.[1] !== undefined && isIP(host) !== 6) return undefined;
+  return { host, port };
+}
+
+/** The text form of an address, as `parseAddress` takes it. */
+export function formatAddress(at: { host: string; port: number }): string {
+  return isIP(at.host) === 6 ? `[${at.host}]:${at.port}` : `${at.host}:${at.port}`;
+}
+
+/** Whether only this machine can reach a listener at `host`. */
+export function isLoopback(host: string): boolean {
+  return host === "localhost" || host === "::1" || (isIP(host) === 4 && host.startsWith("127."));
+}
+
+function isPeerUrl(text: string): boolean {
+  return (
+    text.startsWith("ws://") && parseAddress(text.slice("ws://".length).replace(/\/$/, "")) !== undefined
+  );
+}

@@ -1,0 +1,27 @@
+import { CodedError } from "../base/index.js";
+
+/** What an agent refuses or could not do; listed with causes and cures in docs/agent.md. */
+export type AgentErrorCode =
+  | "bad-configuration"
+  | "state-directory-locked"
+  | "bad-request"
+  | "no-such-guest"
+  | "no-such-transfer"
+  | "no-such-peer"
+  | "name-taken"
+  | "too-many-guests"
+  | "no-room"
+  | "busy"
+  | "bad-state"
+  | "bad-boot-file"
+  | "bad-record"
+  | "port-taken"
+  | "network"
+  | "refused"
+  | "draining"
+  | "timeout"
+  | "transfer-failed"
+  | "cancelled";
+
+/** The agent's one error. */
+export class AgentError extends CodedError<AgentErrorCode> {}

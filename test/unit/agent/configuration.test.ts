@@ -1,0 +1,166 @@
+import assert from "node:assert/strict";
+import { chmodSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, describe, test } from "node:test";
+import {
+  isLoopback,
+  loadConfiguration,
+  parseAddress,
+  readCommandLine,
+} from "../../../src/agent/configuration/index.js";
+import { AgentError } from "../../../src/agent/errors.js";
+
+const scratch = mkdtempSync(join(tmpdir(), "ramet-configuration-"));
+after(() => rmSync(scratch, { recursive: true }));
+
+function fileWith(content: unknown): string {
+  const path = join(scratch, "rametd.json");
+  writeFileSync(path, typeof content === "string" ? content : JSON.stringify(content));
+  return path;
+}
+
+function keyFile(content: string, mode = 0o600): string {
+  const path = join(scratch, "key");
+  writeFileSync(path, content);
+  chmodSync(path, mode);
+  return path;
+}
+
+function refusal(run: () => unknown): string {
+  try {
+    run();
+  } catch (error) {
+    assert.ok(error instanceof AgentError);
+    assert.equal(error.code, "bad-configuration");
+    return error.message;
+  }
+  return assert.fail("the configuration was accepted");
+}
+
+describe("configuration", () => {
+  test("has defaults for everything", () => {
+    const configuration = loadConfiguration(undefined);
+    assert.deepEqual(configuration.listen, { host: "127.0.0.1", port: 7070 });
+    assert.equal(configuration.stateDirectory, "/var/lib/ramet");
+    assert.equal(configuration.memoryDirectory, "/dev/shm/ramet");
+    assert.equal(configuration.socket, "/run/ramet/rametd.sock");
+    assert.equal(configuration.limits.copiesMib, 64);
+    assert.equal(configuration.key, undefined);
+  });
+
+  test("flags win over the file, and leave its other limits alone", () => {
+    const file = fileWith({ name: "file", listen: "127.0.0.1:1", limits: { memoryMib: 64, maxGuests: 3 } });
+    const invocation = readCommandLine(["--config", file, "--name", "flag", "--memory-limit-mib", "128"]);
+    assert.ok(invocation.action === "run");
+    assert.equal(invocation.configuration.name, "flag");
+    assert.equal(invocation.configuration.listen.port, 1);
+    assert.equal(invocation.configuration.limits.memoryMib, 128);
+    assert.equal(invocation.configuration.limits.maxGuests, 3);
+  });
+
+  test("names every bad field with its rule, once", () => {
+    const message = refusal(() =>
+      loadConfiguration(
+        fileWith({
+          name: "a b",
+          listen: "nowhere",
+          stateDirectory: "relative",
+          logLevel: "loud",
+          drainSeconds: "long",
+          colour: 1,
+          peers: { b: "http://b:1", "!": "ws://c:1" },
+          limits: { maxGuests: 0.5, memory: 1 },
+        }),
+      ),
+    );
+    const lines = message
+      .split("\n")
+      .slice(1)
+      .map((line) => line.trim());
+    for (const start of [
+      "name: must be 1 to 63",
+      "listen: must be HOST:PORT",
+      "stateDirectory: must be an absolute path",
+      "logLevel: must be one of trace",
+      "drainSeconds: must be a whole number",
+      "colour: there is no such field",
+      "peers.b: must be ws://HOST:PORT",
+      "peers.!: must be 1 to 63",
+      "limits.maxGuests: must be a whole number",
+      "limits.memory: there is no such field",
+    ]) {
+      assert.equal(lines.filter((line) => line.startsWith(start)).length, 1, `${start} in:\n${message}`);
+    }
+    assert.equal(lines.length, 10, message);
+  });
+
+  test("refuses files that are missing, not JSON or not an object", () => {
+    assert.match(
+      refusal(() => loadConfiguration(join(scratch, "none"))),
+      /cannot be read as JSON: ENOENT/,
+    );
+    assert.match(
+      refusal(() => loadConfiguration(fileWith("{"))),
+      /cannot be read as JSON/,
+    );
+    assert.match(
+      refusal(() => loadConfiguration(fileWith("[]"))),
+      /must hold one JSON object/,
+    );
+  });
+
+  test("refuses to listen beyond this machine without a key", () => {
+    assert.match(
+      refusal(() => loadConfiguration(fileWith({ listen: "0.0.0.0:7070" }))),
+      /listen: .*pre-shared key/,
+    );
+    const key = keyFile("0123456789abcdef\n");
+    const configuration = loadConfiguration(fileWith({ listen: "0.0.0.0:7070", keyFile: key }));
+    assert.equal(configuration.key?.toString(), "0123456789abcdef");
+  });
+
+  test("refuses keys that are short or open to others", () => {
+    assert.match(
+      refusal(() => loadConfiguration(fileWith({ keyFile: keyFile("short") }))),
+      /at least 16 characters/,
+    );
+    const open = keyFile("0123456789abcdef", 0o644);
+    assert.match(
+      refusal(() => loadConfiguration(fileWith({ keyFile: open }))),
+      /chmod 600/,
+    );
+  });
+
+  test("refuses directories too long for the sockets below them", () => {
+    assert.match(
+      refusal(() => loadConfiguration(fileWith({ stateDirectory: `/${"x".repeat(60)}` }))),
+      /stateDirectory: must be at most \d+ bytes/,
+    );
+    assert.match(
+      refusal(() => loadConfiguration(fileWith({ socket: `/${"x".repeat(107)}` }))),
+      /socket: must be at most 107/,
+    );
+  });
+
+  test("refuses unknown flags and answers help", () => {
+    assert.match(
+      refusal(() => readCommandLine(["--colour"])),
+      /--colour/,
+    );
+    assert.deepEqual(readCommandLine(["--help"]), { action: "help" });
+    assert.deepEqual(readCommandLine(["--version"]), { action: "version" });
+    assert.match(
+      refusal(() => readCommandLine(["--memory-limit-mib", "many"])),
+      /limits.memoryMib: must be a whole number/,
+    );
+  });
+
+  test("knows addresses", () => {
+    assert.deepEqual(parseAddress("[::1]:7"), { host: "::1", port: 7 });
+    for (const bad of ["", "host", ":1", "host:65536", "[zz]:1", "a b:1", "::1:7"])
+      assert.equal(parseAddress(bad), undefined, bad);
+    for (const host of ["127.0.0.11", "::1", "localhost"]) assert.ok(isLoopback(host));
+    for (const host of ["0.0.0.0", "::", "10.0.0.1", "127.example.org"]) assert.ok(!isLoopback(host), host);
+  });
+});

@@ -1,0 +1,46 @@
+import assert from "node:assert/strict";
+import { createSocket } from "node:dgram";
+import { once } from "node:events";
+import { createServer, type AddressInfo } from "node:net";
+import { describe, test } from "node:test";
+import { requireFreePort } from "../../../src/agent/network/ports.js";
+import { requireBridge, tapName } from "../../../src/agent/network/tap.js";
+
+describe("ports to forward", () => {
+  test("a taken TCP or UDP port is refused by name, a free one is left free", async () => {
+    const server = createServer().listen(0, "127.0.0.1");
+    await once(server, "listening");
+    const hostPort = (server.address() as AddressInfo).port;
+    const port = { address: "127.0.0.1", hostPort, protocol: "tcp" } as const;
+    await assert.rejects(requireFreePort(port), {
+      code: "port-taken",
+      message: new RegExp(`tcp port ${hostPort} on 127.0.0.1 is in use`),
+    });
+    server.close();
+    await once(server, "close");
+    await requireFreePort(port);
+    await requireFreePort(port);
+
+    const socket = createSocket("udp4").bind(0, "127.0.0.1");
+    await once(socket, "listening");
+    const udp = { address: "127.0.0.1", hostPort: socket.address().port, protocol: "udp" } as const;
+    await assert.rejects(requireFreePort(udp), { code: "port-taken" });
+    socket.close();
+    await assert.rejects(requireFreePort({ ...port, address: "203.0.113.1" }), {
+      message: /cannot be used \(EADDRNOTAVAIL\)/,
+    });
+  });
+});
+
+describe("tap devices", () => {
+  test("have a name that fits, from the emulator's uuid", () => {
+    assert.equal(tapName("01234567-89ab-4cde-8f01-23456789abcd"), "ramet0123456789");
+  });
+
+  test("a missing bridge is refused with how to make it", () => {
+    assert.throws(() => requireBridge("ramet-none"), {
+      code: "network",
+      message: /no bridge ramet-none; make it with: ip link add/,
+    });
+  });
+});
