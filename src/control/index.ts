@@ -1,0 +1,49 @@
+export type { ChannelEnd, MessageChannel } from "./channel.js";
+export { RpcClient } from "./client.js";
+export { decodeMessage, encodeMessage } from "./codec.js";
+export { ControlError, RemoteError, type ControlErrorCode } from "./errors.js";
+export * from "./limits.js";
+export {
+  API_VERSION,
+  isMethod,
+  METHODS,
+  type MethodName,
+  type MethodOf,
+  type Params,
+  type ParamsInput,
+  type Result,
+  type Role,
+} from "./methods.js";
+export { TOPICS, type AgentInfo, type Topic } from "./schema/agent.js";
+export {
+  ARCHITECTURES,
+  forwardText,
+  guestName,
+  hostAddress,
+  type Architecture,
+  type ErrorView,
+  type Forward,
+  type GuestNetwork,
+} from "./schema/common.js";
+export { EVENTS, type AnyEvent, type EventData, type EventName } from "./schema/events.js";
+export {
+  DEFAULT_LOG_LINES,
+  DEFAULT_MEMORY_MIB,
+  DEFAULT_STOP_DEADLINE_MS,
+  GUEST_STATES,
+  type GuestState,
+  type GuestView,
+} from "./schema/guest.js";
+export type { BootFile, PeerGuest, PeerInfo, PeerView } from "./schema/peer.js";
+export {
+  childrenOf,
+  isFinal,
+  TRANSFER_PHASES,
+  type ChildOutcome,
+  type PauseParts,
+  type TransferKind,
+  type TransferPhase,
+  type TransferRole,
+  type TransferView,
+} from "./schema/transfer.js";
+export { RpcServerSession, type CallContext, type Handlers, type ServerSessionOptions } from "./server.js";

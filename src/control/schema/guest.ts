@@ -1,0 +1,168 @@
+import { z } from "zod";
+import { MAX_MEMORY_PAGES, PAGE_BYTES } from "../../base/index.js";
+import {
+  MAX_CHILDREN,
+  MAX_CONSOLE_BYTES,
+  MAX_FORWARDS,
+  MAX_LISTED,
+  MAX_LOG_LINES,
+  MAX_LOG_LINE_CHARACTERS,
+} from "../limits.js";
+import {
+  append,
+  architecture,
+  count,
+  cpuCount,
+  filePath,
+  forwardText,
+  guestName,
+  guestNetwork,
+  hostAddress,
+  interfaceName,
+  macAddress,
+  machineName,
+  memoryBytes,
+  message,
+  nothing,
+  optional,
+  u32,
+  uuid,
+  wallMs,
+} from "./common.js";
+
+export const DEFAULT_MEMORY_MIB = 256;
+export const DEFAULT_STOP_DEADLINE_MS = 30_000;
+export const DEFAULT_LOG_LINES = 100;
+
+/** `receiving`: a child whose memory is not complete. `migrated`: it runs on elsewhere. `crashed`: the emulator ended by itself. */
+export const GUEST_STATES = [
+  "starting",
+  "running",
+  "paused",
+  "receiving",
+  "migrated",
+  "stopped",
+  "crashed",
+] as const;
+export const guestState = z.enum(GUEST_STATES);
+export type GuestState = z.infer<typeof guestState>;
+
+/** A guest as its agent sees it. */
+export const guestView = z.object({
+  id: uuid,
+  name: guestName,
+  state: guestState,
+  architecture,
+  machine: machineName,
+  memoryBytes,
+  cpus: cpuCount,
+  kernel: z.string().max(4095),
+  initrd: optional(z.string().max(4095)),
+  append,
+  /** Version of the emulator that runs it, such as `7.2.19`; absent when none does. */
+  emulatorVersion: optional(z.string().max(128)),
+  pid: optional(count),
+  network: guestNetwork,
+  /** What it was forked or migrated from. */
+  parent: optional(z.object({ guest: guestName, host: z.string().max(255), transfer: u32 })),
+  /** Transfers of this agent that the guest takes part in and that are not over. */
+  transfers: z.array(u32).max(MAX_LISTED),
+  createdAtMs: wallMs,
+  /** Why it is in its state, where that needs saying. */
+  message: optional(message),
+});
+export type GuestView = z.infer<typeof guestView>;
+
+const requestedNetwork = z.discriminatedUnion("mode", [
+  z.strictObject({ mode: z.literal("none") }),
+  z.strictObject({
+    mode: z.literal("user"),
+    mac: optional(macAddress),
+    forwards: z.array(forwardText).max(MAX_FORWARDS).default([]),
+  }),
+  z.strictObject({
+    mode: z.literal("tap"),
+    mac: optional(macAddress),
+    bridge: optional(interfaceName),
+  }),
+]);
+
+const byName = z.strictObject({ name: guestName });
+const oneGuest = z.object({ guest: guestView });
+
+/** Starts a new guest. Answers when its processors run. */
+export const runParams = z.strictObject({
+  name: guestName,
+  kernel: filePath,
+  initrd: optional(filePath),
+  append: append.default(""),
+  memoryMiB: z
+    .int()
+    .min(16)
+    .max((MAX_MEMORY_PAGES / (1024 * 1024)) * PAGE_BYTES)
+    .default(DEFAULT_MEMORY_MIB),
+  cpus: cpuCount.default(1),
+  architecture: architecture.default("x86_64"),
+  /** Versioned; without it the newest the emulator offers of its family. */
+  machine: optional(machineName),
+  network: requestedNetwork.default({ mode: "none" }),
+});
+
+/** Presses the power button and waits. A guest that is off already is answered as it is. */
+export const stopParams = z.strictObject({
+  name: guestName,
+  deadlineMs: z.int().min(1).max(600_000).default(DEFAULT_STOP_DEADLINE_MS),
+});
+
+/** `follow` sends every later line as a `log` event, until the connection ends. */
+export const logsParams = z.strictObject({
+  name: guestName,
+  source: z.enum(["emulator", "console"]).default("emulator"),
+  lines: z.int().min(0).max(MAX_LOG_LINES).default(DEFAULT_LOG_LINES),
+  follow: z.boolean().default(false),
+});
+
+/** Keeps `count` emulators ready at each host, so that a fork of this guest to it starts at once. */
+export const warmParams = z.strictObject({
+  name: guestName,
+  to: z.array(hostAddress).max(MAX_CHILDREN).default([]),
+  count: z.int().min(0).max(MAX_CHILDREN).default(1),
+});
+
+const consoleId = z.strictObject({ console: u32 });
+const consoleBytes = z
+  .instanceof(Uint8Array)
+  .refine((bytes) => bytes.length <= MAX_CONSOLE_BYTES, `must be at most ${MAX_CONSOLE_BYTES} bytes`);
+export { consoleBytes };
+
+export const GUEST_METHODS = {
+  "guest.run": { role: "client", params: runParams, result: oneGuest },
+  "guest.list": {
+    role: "client",
+    params: z.strictObject({}),
+    result: z.object({ guests: z.array(guestView).max(MAX_LISTED) }),
+  },
+  "guest.show": { role: "client", params: byName, result: oneGuest },
+  "guest.stop": { role: "client", params: stopParams, result: oneGuest },
+  "guest.kill": { role: "client", params: byName, result: oneGuest },
+  "guest.remove": { role: "client", params: byName, result: nothing },
+  "guest.logs": {
+    role: "client",
+    params: logsParams,
+    result: z.object({ lines: z.array(z.string().max(MAX_LOG_LINE_CHARACTERS)).max(MAX_LOG_LINES) }),
+  },
+  "guest.console.open": { role: "client", params: byName, result: consoleId },
+  "guest.console.input": {
+    role: "client",
+    params: z.strictObject({ console: u32, data: consoleBytes }),
+    result: nothing,
+  },
+  "guest.console.close": { role: "client", params: consoleId, result: nothing },
+  "guest.warm": {
+    role: "client",
+    params: warmParams,
+    result: z.object({
+      warm: z.array(z.object({ host: z.string().max(255), count })).max(MAX_CHILDREN),
+    }),
+  },
+} as const;

@@ -1,0 +1,164 @@
+import { z } from "zod";
+import { MAX_MEMORY_PAGES, PAGE_BYTES } from "../../base/index.js";
+import { MAX_CHILDREN, MAX_DEVICE_STATE_BYTES, MAX_FILE_CHUNK_BYTES, MAX_LISTED } from "../limits.js";
+import {
+  append,
+  architecture,
+  count,
+  cpuCount,
+  durationUs,
+  guestName,
+  guestNetwork,
+  hostAddress,
+  machineName,
+  memoryBytes,
+  message,
+  nothing,
+  optional,
+  sha256,
+  u32,
+  uuid,
+} from "./common.js";
+import { transferKind } from "./transfer.js";
+
+/** A boot file by its content, so that a peer that has it is not sent it. */
+export const bootFile = z.strictObject({
+  sha256,
+  sizeBytes: z
+    .int()
+    .min(1)
+    .max(4 * 1024 * 1024 * 1024),
+});
+export type BootFile = z.infer<typeof bootFile>;
+
+/** What a peer must know of a guest to make an emulator that can load its device state. */
+export const peerGuest = z.strictObject({
+  name: guestName,
+  architecture,
+  machine: machineName,
+  memoryBytes,
+  cpus: cpuCount,
+  append,
+  kernel: bootFile,
+  initrd: optional(bootFile),
+  network: guestNetwork,
+  /** False: the network device is there, as the device state needs it, and leads nowhere. */
+  attached: z.boolean(),
+  vmgenid: optional(uuid),
+});
+export type PeerGuest = z.infer<typeof peerGuest>;
+
+const token = z.string().regex(/^[A-Za-z0-9_-]{16,128}$/, "must be 16 to 128 characters of base64url");
+const emulatorVersion = z.string().min(1).max(128);
+
+export const prepareParams = z
+  .strictObject({
+    transfer: u32,
+    kind: transferKind,
+    guest: peerGuest,
+    /** The parent's guest and host, for messages and listings. */
+    parent: z.strictObject({ guest: guestName, host: z.string().max(255) }),
+    emulatorVersion,
+    /** Where the child dials its page lanes, and what it shows there. */
+    parentUrl: hostAddress,
+    token,
+    pageCount: z.int().min(1).max(MAX_MEMORY_PAGES),
+    verify: z.boolean(),
+    paused: z.boolean(),
+  })
+  .check((context) => {
+    const { guest, pageCount } = context.value;
+    if (pageCount * PAGE_BYTES === guest.memoryBytes) return;
+    context.issues.push({
+      code: "custom",
+      path: ["pageCount"],
+      message: "must be guest.memoryBytes in pages of 4096 bytes",
+      input: pageCount,
+    });
+  });
+
+/** Not ready only because files are missing: put them, then prepare again with the same parameters. */
+const readiness = z.object({ ready: z.boolean(), missingFiles: z.array(sha256).max(2) });
+
+const bytes = (most: number) =>
+  z.instanceof(Uint8Array).refine((value) => value.length <= most, `must be at most ${most} bytes`);
+
+const putFileParams = z.strictObject({
+  sha256,
+  offset: count,
+  bytes: bytes(MAX_FILE_CHUNK_BYTES),
+  last: z.boolean(),
+});
+
+/** Durations on the child's host, from the command's arrival; `runUs` is 0 while the child is held. */
+const started = z.object({ loadUs: durationUs, runUs: durationUs });
+const byTransfer = z.strictObject({ transfer: u32 });
+
+/** What an agent says of itself to its peers. */
+export const peerInfo = z.object({
+  name: z.string().max(255),
+  version: z.string().max(64),
+  emulators: z
+    .array(z.object({ architecture, version: emulatorVersion, machines: z.array(machineName).max(512) }))
+    .max(8),
+  /** Bytes of guest memory it could still take. */
+  availableBytes: count,
+});
+export type PeerInfo = z.infer<typeof peerInfo>;
+
+/** A peer as an agent sees it. */
+export const peerView = z.object({
+  address: hostAddress,
+  name: optional(z.string().max(255)),
+  state: z.enum(["connected", "idle", "unreachable"]),
+  version: optional(z.string().max(64)),
+  roundTripUs: optional(durationUs),
+  transfers: count,
+  message: optional(message),
+});
+export type PeerView = z.infer<typeof peerView>;
+
+export const PEER_METHODS = {
+  "peer.list": {
+    role: "client",
+    params: z.strictObject({}),
+    result: z.object({ peers: z.array(peerView).max(MAX_LISTED) }),
+  },
+  "peer.ping": {
+    role: "client",
+    params: z.strictObject({ to: hostAddress, count: z.int().min(1).max(100).default(4) }),
+    result: z.object({
+      address: hostAddress,
+      name: z.string().max(255),
+      version: z.string().max(64),
+      roundTripsUs: z.array(durationUs).max(100),
+    }),
+  },
+  "peer.info": { role: "peer", params: z.strictObject({}), result: peerInfo },
+  "peer.prepare": { role: "peer", params: prepareParams, result: readiness },
+  "peer.putFile": { role: "peer", params: putFileParams, result: z.object({ nextOffset: count }) },
+  "peer.start": {
+    role: "peer",
+    params: z.strictObject({
+      transfer: u32,
+      deviceState: bytes(MAX_DEVICE_STATE_BYTES),
+      run: z.boolean(),
+    }),
+    result: started,
+  },
+  "peer.run": { role: "peer", params: byTransfer, result: started },
+  "peer.cancel": {
+    role: "peer",
+    params: z.strictObject({ transfer: u32, reason: message }),
+    result: nothing,
+  },
+  "peer.warm": {
+    role: "peer",
+    params: z.strictObject({
+      guest: peerGuest,
+      emulatorVersion,
+      count: z.int().min(0).max(MAX_CHILDREN),
+    }),
+    result: z.object({ ready: z.boolean(), missingFiles: z.array(sha256).max(2), count }),
+  },
+} as const;

@@ -1,0 +1,188 @@
+import { z } from "zod";
+import { MAX_CHILDREN, MAX_FORWARDS, MAX_LISTED } from "../limits.js";
+import {
+  count,
+  durationUs,
+  errorView,
+  forwardText,
+  guestName,
+  hostAddress,
+  memoryBytes,
+  message,
+  optional,
+  u32,
+  wallMs,
+} from "./common.js";
+
+export const transferKind = z.enum(["fork", "migrate"]);
+export type TransferKind = z.infer<typeof transferKind>;
+
+/** Which side of a transfer is told of. An agent that forks to itself has both. */
+export const transferRole = z.enum(["parent", "child"]);
+export type TransferRole = z.infer<typeof transferRole>;
+
+/**
+ * `preparing`: the child's host reserves memory and an emulator. `arming`: the parent's memory is write-protected while it
+ * runs. `pausing`: the parent stands still. `starting`: the child loads the device state. `filling`: the child runs (or is
+ * held) and memory is on its way. The last three are final.
+ */
+export const TRANSFER_PHASES = [
+  "preparing",
+  "arming",
+  "pausing",
+  "starting",
+  "filling",
+  "complete",
+  "failed",
+  "cancelled",
+] as const;
+export const transferPhase = z.enum(TRANSFER_PHASES);
+export type TransferPhase = z.infer<typeof transferPhase>;
+
+/** Whether a transfer in this phase is over, and will be in no other. */
+export function isFinal(phase: TransferPhase): boolean {
+  return phase === "complete" || phase === "failed" || phase === "cancelled";
+}
+
+/** The parts of the parent's pause in microseconds, by name (`stopUs`, `rearmUs`, `saveUs`, `resumeUs`, …). */
+export const pauseParts = z.record(z.string().max(32), z.number());
+export type PauseParts = z.infer<typeof pauseParts>;
+
+/** A transfer as one side of it sees it. Pages are counted in units of 4 KiB. */
+export const transferView = z.object({
+  id: u32,
+  kind: transferKind,
+  role: transferRole,
+  /** The guest of this side: the parent's name on the parent's, the child's on the child's. */
+  guest: guestName,
+  /** The guest of the other side and its host. */
+  peerGuest: guestName,
+  host: z.string().max(255),
+  phase: transferPhase,
+  pages: z.object({
+    /** All pages of the guest's memory, and those that need no more work (holes and zero pages among them). */
+    total: count,
+    received: count,
+    /** Of the received ones: asked for by a fault, sent ahead of a write, swept; and known to be zero. */
+    fault: count,
+    push: count,
+    sweep: count,
+    zero: count,
+    /** Arrived again and dropped. */
+    duplicates: count,
+  }),
+  bytes: z.object({ control: count, urgent: count, bulk: count }),
+  /** How long the parent stood still; absent before, and for a migration whose parent never resumes. */
+  pauseUs: optional(durationUs),
+  pauseParts: optional(pauseParts),
+  /** From the command's arrival at the parent's agent to the child's first instruction. */
+  firstInstructionUs: optional(durationUs),
+  copies: optional(z.object({ pages: count, budgetPages: count })),
+  faults: optional(z.object({ count, p50Us: durationUs, p99Us: durationUs })),
+  verify: optional(z.object({ checked: count, mismatches: count })),
+  sweep: optional(z.enum(["on", "held"])),
+  startedAtMs: wallMs,
+  /** Since the start, or from start to end once it is over. Rates are differences of `bytes` over differences of this. */
+  elapsedMs: z.number().min(0),
+  /** What is going on, or why it failed. */
+  message: optional(message),
+  error: optional(errorView),
+});
+export type TransferView = z.infer<typeof transferView>;
+
+/** How one child came out of a fork or migration, at the time it runs (or is held), or has failed. */
+export const childOutcome = z.object({
+  transfer: u32,
+  guest: guestName,
+  host: z.string().max(255),
+  state: z.enum(["running", "paused", "failed"]),
+  memoryBytes: optional(memoryBytes),
+  pauseUs: optional(durationUs),
+  pauseParts: optional(pauseParts),
+  /** On the child's host: from the start command to the device state loaded. */
+  loadUs: optional(durationUs),
+  firstInstructionUs: optional(durationUs),
+  error: optional(errorView),
+});
+export type ChildOutcome = z.infer<typeof childOutcome>;
+
+const compression = z.enum(["auto", "lz4", "none"]);
+const sweep = z.enum(["on", "held"]);
+const rate = z.int().min(1024);
+
+/** Fork one guest into one or many children. Refused whole when the request itself cannot be met. */
+export const forkParams = z
+  .strictObject({
+    name: guestName,
+    /** Hosts, filled in turn; without any the children run on this agent's host. */
+    to: z.array(hostAddress).max(MAX_CHILDREN).default([]),
+    /** Children in all; without it one for each host named, or one. */
+    count: optional(z.int().min(1).max(MAX_CHILDREN)),
+    /** One name for each child; without them `NAME-1`, `NAME-2`, … as far as they are free. */
+    names: optional(z.array(guestName).min(1).max(MAX_CHILDREN)),
+    /** Forwards of the children; child number i (from 0) gets the host port plus i. Only with a user network. */
+    forwards: z.array(forwardText).max(MAX_FORWARDS).default([]),
+    /** `isolated`: the children's network is cut off. `attached`: they have the parent's kind of network. */
+    network: z.enum(["isolated", "attached"]).default("isolated"),
+    /** Compare the hash of every page at the instant of the fork with what each child was given. */
+    verify: z.boolean().default(false),
+    /** Load the children, but hold them before their first instruction until `transfer.run`. */
+    paused: z.boolean().default(false),
+    sweep: sweep.default("on"),
+    compression: compression.default("auto"),
+    /** Bytes of bulk each second and child, at most. */
+    rateLimitBytesPerSecond: optional(rate),
+  })
+  .check((context) => {
+    const { to, count: children, names } = context.value;
+    const wanted = children ?? Math.max(to.length, names?.length ?? 1);
+    const refuse = (path: string, rule: string) =>
+      context.issues.push({ code: "custom", path: [path], message: rule, input: context.value });
+    if (wanted < to.length) refuse("count", `must be at least the number of hosts (${to.length})`);
+    if (names && names.length !== wanted)
+      refuse("names", `must have one name for each of the ${wanted} children`);
+    if (names && new Set(names).size !== names.length) refuse("names", "must all differ");
+  });
+
+/** How many children a fork makes. */
+export function childrenOf(params: z.output<typeof forkParams>): number {
+  return params.count ?? Math.max(params.to.length, params.names?.length ?? 1);
+}
+
+export const migrateParams = z.strictObject({
+  name: guestName,
+  to: hostAddress,
+  verify: z.boolean().default(false),
+  compression: compression.default("auto"),
+  rateLimitBytesPerSecond: optional(rate),
+});
+
+const outcomes = z.object({ transfers: z.array(childOutcome).max(MAX_CHILDREN) });
+const byId = z.strictObject({
+  transfer: u32,
+  /** Which side, when this agent has both; the parent's without it. */
+  role: optional(transferRole),
+});
+const oneTransfer = z.object({ transfer: transferView });
+
+export const TRANSFER_METHODS = {
+  "guest.fork": { role: "client", params: forkParams, result: outcomes },
+  "guest.migrate": { role: "client", params: migrateParams, result: outcomes },
+  "transfer.list": {
+    role: "client",
+    params: z.strictObject({ active: z.boolean().default(false) }),
+    result: z.object({ transfers: z.array(transferView).max(MAX_LISTED) }),
+  },
+  "transfer.show": { role: "client", params: byId, result: oneTransfer },
+  "transfer.cancel": {
+    role: "client",
+    params: z.strictObject({ transfer: u32, reason: message.default("cancelled by the user") }),
+    result: oneTransfer,
+  },
+  "transfer.sweep": {
+    role: "client",
+    params: z.strictObject({ transfer: u32, sweep }),
+    result: oneTransfer,
+  },
+  "transfer.run": { role: "client", params: z.strictObject({ transfer: u32 }), result: oneTransfer },
+} as const;
