@@ -1,0 +1,46 @@
+/* What the parts of the sample guest's program offer each other. */
+#ifndef GUESTD_H
+#define GUESTD_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Every answer is JSON and fits in this. */
+#define BODY_BYTES 8192
+
+struct answer {
+  int status;
+  size_t length;
+  char body[BODY_BYTES];
+};
+
+/* Appends to an answer's body; what does not fit is cut off. */
+void say(struct answer *answer, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* Makes the answer an error. */
+void refuse(struct answer *answer, int status, const char *message);
+
+/* The value of a query parameter, or NULL; the result lies in the caller's buffer. */
+const char *parameter(const char *query, const char *name, char *buffer, size_t size);
+long number_parameter(const char *query, const char *name, long fallback);
+
+uint64_t now_us(void);
+void sleep_us(uint64_t microseconds);
+void start_thread(void *(*run)(void *), void *argument);
+
+/* server.c: serves GET requests on a TCP port, for ever. */
+void serve(int port, void (*route)(const char *path, const char *query, struct answer *answer));
+
+/* stamp.c: an area of memory whose every page says what it must contain. */
+void stamp_start(const char *query, struct answer *answer);
+void stamp_stop(struct answer *answer);
+void stamp_status(struct answer *answer);
+void stamp_verify(const char *query, struct answer *answer);
+void stamp_latency(struct answer *answer, bool reset);
+
+/* identity.c: what tells a clone from its original. */
+void identity_start(void);
+void identity_answer(struct answer *answer);
+void random_answer(struct answer *answer);
+
+#endif

@@ -1,0 +1,237 @@
+/*
+ * An area of memory whose every page says what it must contain. One thread writes the pages in order, over and over; page P is
+ * written for the g-th time exactly when `written` (pages written since the start) passes (g - 1) * pages + P. So
+ * at any moment the generation each page must carry is known, and a page that was lost, torn, swapped with another
+ * or rolled back to an older content is found by reading it.
+ */
+#define _GNU_SOURCE
+#include "guestd.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define PAGE_BYTES 4096
+#define PAGE_WORDS (PAGE_BYTES / 8)
+#define BATCH_PAGES 16
+#define STRIPES 64
+#define BUCKETS 32
+#define MAX_BAD 16
+#define SPARE_KIB (24 * 1024)
+#define MAGIC 0x52616d65745374ULL
+
+struct histogram {
+  uint64_t count, max_us, buckets[BUCKETS];
+};
+
+static pthread_mutex_t control = PTHREAD_MUTEX_INITIALIZER;
+static pthread_mutex_t stripes[STRIPES];
+static uint64_t *area;
+static uint64_t pages, written, rate_mib, rate_now;
+static bool whole_pages, stopping, writing;
+static pthread_t writer;
+static struct histogram writer_stalls, reader_stalls;
+
+static void record(struct histogram *histogram, uint64_t microseconds) {
+  int bucket = microseconds == 0 ? 0 : 64 - __builtin_clzll(microseconds);
+  histogram->count += 1;
+  histogram->buckets[bucket < BUCKETS ? bucket : BUCKETS - 1] += 1;
+  if (microseconds > histogram->max_us) histogram->max_us = microseconds;
+}
+
+static uint64_t mix(uint64_t page, uint64_t generation) {
+  uint64_t value = page * 0x9e3779b97f4a7c15ULL + generation * 0xbf58476d1ce4e5b9ULL + MAGIC;
+  value = (value ^ (value >> 30)) * 0x94d049bb133111ebULL;
+  return value ^ (value >> 31);
+}
+
+static pthread_mutex_t *stripe_of(uint64_t page) { return &stripes[page / BATCH_PAGES % STRIPES]; }
+
+static void write_page(uint64_t page, uint64_t generation) {
+  uint64_t *words = area + page * PAGE_WORDS, value = mix(page, generation);
+  words[0] = MAGIC;
+  words[1] = page;
+  words[2] = generation;
+  words[3] = value;
+  if (whole_pages) {
+    for (int word = 4; word < PAGE_WORDS; word++) words[word] = value += 0x9e3779b97f4a7c15ULL;
+  } else {
+    words[PAGE_WORDS - 1] = value;
+  }
+}
+
+static bool check_page(uint64_t page, uint64_t generation) {
+  const uint64_t *words = area + page * PAGE_WORDS;
+  uint64_t value = mix(page, generation), wrong = 0;
+  /* A page never written must still be all zeros. */
+  if (generation == 0) {
+    for (int word = 0; word < PAGE_WORDS; word++) wrong |= words[word];
+    return wrong == 0;
+  }
+  wrong = (words[0] ^ MAGIC) | (words[1] ^ page) | (words[2] ^ generation) | (words[3] ^ value);
+  if (whole_pages) {
+    for (int word = 4; word < PAGE_WORDS; word++) wrong |= words[word] ^ (value += 0x9e3779b97f4a7c15ULL);
+  } else {
+    wrong |= words[PAGE_WORDS - 1] ^ value;
+  }
+  return wrong == 0;
+}
+
+/* Sleeps off what the writer is ahead of its rate, and measures the rate over about a second. */
+static void pace(uint64_t *window_us, uint64_t *window_pages) {
+  uint64_t spent_us = now_us() - *window_us, done = written - *window_pages;
+  if (rate_mib > 0) {
+    uint64_t due_us = done * PAGE_BYTES * 1000000 / (rate_mib << 20);
+    if (due_us > spent_us) sleep_us(due_us - spent_us);
+  }
+  if (spent_us < 1000000) return;
+  rate_now = done * PAGE_BYTES * 1000000 / spent_us >> 20;
+  *window_us = now_us();
+  *window_pages = written;
+}
+
+static void *write_pages(void *unused) {
+  uint64_t window_us = now_us(), window_pages = written;
+  (void)unused;
+  while (!__atomic_load_n(&stopping, __ATOMIC_ACQUIRE)) {
+    uint64_t first = written % pages, generation = written / pages + 1;
+    uint64_t count = pages - first < BATCH_PAGES ? pages - first : BATCH_PAGES;
+    pthread_mutex_lock(stripe_of(first));
+    uint64_t begun_us = now_us();
+    for (uint64_t page = first; page < first + count; page++) write_page(page, generation);
+    record(&writer_stalls, now_us() - begun_us);
+    __atomic_store_n(&written, written + count, __ATOMIC_RELEASE);
+    pthread_mutex_unlock(stripe_of(first));
+    pace(&window_us, &window_pages);
+  }
+  return NULL;
+}
+
+/* Caller holds `control`. */
+static void stop_writer(void) {
+  if (!writing) return;
+  __atomic_store_n(&stopping, true, __ATOMIC_RELEASE);
+  pthread_join(writer, NULL);
+  writing = false;
+  rate_now = 0;
+}
+
+static uint64_t available_kib(void) {
+  char line[128];
+  unsigned long kib = 0;
+  FILE *file = fopen("/proc/meminfo", "r");
+  while (file && fgets(line, sizeof line, file))
+    if (sscanf(line, "MemAvailable: %lu", &kib) == 1) break;
+  if (file) fclose(file);
+  return kib;
+}
+
+static void status_locked(struct answer *answer) {
+  uint64_t position = __atomic_load_n(&written, __ATOMIC_ACQUIRE);
+  say(answer, "{\"running\":%s,\"pages\":%lu,\"mib\":%lu,\"generation\":%lu,\"written_pages\":%lu,\"mib_per_s\":%lu}",
+      writing ? "true" : "false", pages, pages * PAGE_BYTES >> 20, pages ? position / pages : 0, position, rate_now);
+}
+
+void stamp_status(struct answer *answer) {
+  pthread_mutex_lock(&control);
+  status_locked(answer);
+  pthread_mutex_unlock(&control);
+}
+
+void stamp_start(const char *query, struct answer *answer) {
+  char fill[16] = "page";
+  long mib = number_parameter(query, "mib", 64);
+  parameter(query, "fill", fill, sizeof fill);
+  pthread_mutex_lock(&control);
+  stop_writer();
+  if (area) munmap(area, pages * PAGE_BYTES);
+  area = NULL;
+  pages = written = 0;
+  if (mib < 1 || (uint64_t)mib * 1024 + SPARE_KIB > available_kib()) {
+    refuse(answer, 400, "mib must be at least 1 and fit in the free memory");
+    goto out;
+  }
+  area = mmap(NULL, (size_t)mib << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (area == MAP_FAILED) {
+    area = NULL;
+    refuse(answer, 400, "the memory could not be allocated");
+    goto out;
+  }
+  for (int stripe = 0; stripe < STRIPES; stripe++) pthread_mutex_init(&stripes[stripe], NULL);
+  pages = ((uint64_t)mib << 20) / PAGE_BYTES;
+  rate_mib = (uint64_t)number_parameter(query, "rate", 0);
+  whole_pages = strcmp(fill, "edges") != 0;
+  stopping = false;
+  writing = pthread_create(&writer, NULL, write_pages, NULL) == 0;
+  status_locked(answer);
+out:
+  pthread_mutex_unlock(&control);
+}
+
+void stamp_stop(struct answer *answer) {
+  pthread_mutex_lock(&control);
+  stop_writer();
+  status_locked(answer);
+  pthread_mutex_unlock(&control);
+}
+
+/* The next page of an order that visits each of `pages` once: a full-period generator over the next power of two. */
+static uint64_t next_random(uint64_t state, uint64_t mask) {
+  do state = (state * 0x5851f42d4c957f2dULL + 0x14057b7ef767814fULL) & mask;
+  while (state >= pages);
+  return state;
+}
+
+void stamp_verify(const char *query, struct answer *answer) {
+  char order[16] = "linear";
+  uint64_t bad = 0, bad_pages[MAX_BAD], mask = 1, begun_us = now_us();
+  parameter(query, "order", order, sizeof order);
+  bool random = strcmp(order, "random") == 0;
+  pthread_mutex_lock(&control);
+  while (mask < pages) mask <<= 1;
+  uint64_t page = random && pages ? next_random((uint64_t)number_parameter(query, "seed", 1) % pages, mask - 1) : 0;
+  for (uint64_t done = 0; done < pages; done++) {
+    /* The stripe keeps the writer off this page, so which generation it must have cannot change meanwhile. */
+    pthread_mutex_lock(stripe_of(page));
+    uint64_t position = __atomic_load_n(&written, __ATOMIC_ACQUIRE);
+    uint64_t generation = position / pages + (page < position % pages);
+    uint64_t started_us = now_us();
+    bool good = check_page(page, generation);
+    record(&reader_stalls, now_us() - started_us);
+    pthread_mutex_unlock(stripe_of(page));
+    if (!good && bad++ < MAX_BAD) bad_pages[bad - 1] = page;
+    page = random ? next_random(page, mask - 1) : page + 1;
+  }
+  say(answer, "{\"order\":\"%s\",\"checked\":%lu,\"bad\":%lu,\"duration_ms\":%lu,\"bad_pages\":[",
+      random ? "random" : "linear", pages, bad, (now_us() - begun_us) / 1000);
+  for (uint64_t index = 0; index < bad && index < MAX_BAD; index++)
+    say(answer, "%s%lu", index ? "," : "", bad_pages[index]);
+  say(answer, "]}");
+  pthread_mutex_unlock(&control);
+}
+
+/* Buckets are pairs: an upper bound in microseconds (a power of two) and how many took less than that. */
+static void say_histogram(struct answer *answer, const char *name, struct histogram *histogram) {
+  const char *comma = "";
+  say(answer, "\"%s\":{\"count\":%lu,\"max_us\":%lu,\"buckets\":[", name, histogram->count, histogram->max_us);
+  for (int bucket = 0; bucket < BUCKETS; bucket++) {
+    if (histogram->buckets[bucket] == 0) continue;
+    say(answer, "%s[%lu,%lu]", comma, 1UL << bucket, histogram->buckets[bucket]);
+    comma = ",";
+  }
+  say(answer, "]}");
+}
+
+void stamp_latency(struct answer *answer, bool reset) {
+  say(answer, "{\"writer_batch_pages\":%d,", BATCH_PAGES);
+  say_histogram(answer, "writer", &writer_stalls);
+  say(answer, ",");
+  say_histogram(answer, "reader", &reader_stalls);
+  say(answer, "}");
+  if (!reset) return;
+  memset(&writer_stalls, 0, sizeof writer_stalls);
+  memset(&reader_stalls, 0, sizeof reader_stalls);
+}
