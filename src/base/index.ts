@@ -3,6 +3,7 @@ export * from "./bitmap.js";
 export * from "./bounded-queue.js";
 export * from "./clock.js";
 export * from "./deadline.js";
+export * from "./deferred.js";
 export * from "./errors.js";
 export * from "./limits.js";
 export * from "./log.js";

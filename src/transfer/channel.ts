@@ -1,0 +1,77 @@
+import { codeOf, messageOf } from "../base/index.js";
+import { decodeFrame, encodeFrame, type Frame } from "../wire/index.js";
+import type { FrameLane, LaneEnd } from "./ports.js";
+
+/** What a channel tells its owner. `onEnd` comes at most once, and never after `close`. */
+export interface ChannelHandlers {
+  onFrame(frame: Frame, frameBytes: number): void;
+  onEnd(end: LaneEnd): void;
+}
+
+/** Frames over one lane: it numbers what it sends, checks what it gets, and ends the lane for good when the other side breaks the protocol. */
+export class FrameChannel {
+  readonly #lane: FrameLane;
+  readonly #transfer: number;
+  readonly #pageCount: number;
+  readonly #handlers: ChannelHandlers;
+  #sent = 0;
+  #received = 0;
+  #open = true;
+  #bytesSent = 0;
+  #bytesReceived = 0;
+
+  constructor(options: { lane: FrameLane; transfer: number; pageCount: number; handlers: ChannelHandlers }) {
+    this.#lane = options.lane;
+    this.#transfer = options.transfer;
+    this.#pageCount = options.pageCount;
+    this.#handlers = options.handlers;
+    this.#lane.attach({ onFrame: (bytes) => this.#onBytes(bytes), onEnd: (end) => this.#onEnd(end) });
+  }
+
+  get queuedBytes(): number {
+    return this.#lane.queuedBytes;
+  }
+
+  /** Bytes of whole frames, both directions. */
+  get bytes(): number {
+    return this.#bytesSent + this.#bytesReceived;
+  }
+
+  /** Sends a frame and returns its size in bytes; 0, and nothing sent, when the lane has ended. */
+  send(frame: Frame): number {
+    if (!this.#open) return 0;
+    const encoded = encodeFrame(frame, { transfer: this.#transfer, sequence: (this.#sent += 1) });
+    this.#bytesSent += encoded.length;
+    this.#lane.send(encoded);
+    return encoded.length;
+  }
+
+  close(end: LaneEnd): void {
+    if (!this.#open) return;
+    this.#open = false;
+    this.#lane.close(end);
+  }
+
+  #onBytes(bytes: Uint8Array): void {
+    if (!this.#open) return;
+    this.#bytesReceived += bytes.length;
+    try {
+      const expect = { transfer: this.#transfer, sequence: this.#received + 1, pageCount: this.#pageCount };
+      const frame = decodeFrame(bytes, expect);
+      this.#received += 1;
+      this.#handlers.onFrame(frame, bytes.length);
+    } catch (thrown) {
+      // An assertion is our own mistake, and must not be blamed on the peer.
+      if (codeOf(thrown) === "internal") throw thrown;
+      const end = { code: codeOf(thrown), message: messageOf(thrown), fatal: true };
+      this.close(end);
+      this.#handlers.onEnd(end);
+    }
+  }
+
+  #onEnd(end: LaneEnd): void {
+    if (!this.#open) return;
+    this.#open = false;
+    this.#handlers.onEnd(end);
+  }
+}

@@ -1,0 +1,194 @@
+import { CodedError, codeOf, messageOf, withDeadline, type Clock, type Log } from "../base/index.js";
+import { digestMemory, type PageDigests } from "./digests.js";
+import { TransferError } from "./errors.js";
+import type { Instant } from "./instant.js";
+import type { ParentSession } from "./parent-session.js";
+import type { ChildStarted, ChildTarget, ParentEmulator, TrackedMemory } from "./ports.js";
+
+/** How long the page lanes may take to arrive after the child's host said it is prepared. */
+const LINK_DEADLINE_MS = 10_000;
+
+/** One child to be, with the session that will feed it. */
+export interface ForkChild {
+  target: ChildTarget;
+  session: ParentSession;
+}
+
+/** Where a parent stands while it is forked or migrated; `paging` is reached only when some child runs. */
+export type ParentStep = "preparing" | "arming" | "pausing" | "starting" | "paging";
+
+export interface ForkOptions {
+  emulator: ParentEmulator;
+  memory: TrackedMemory;
+  instant: Instant;
+  children: readonly ForkChild[];
+  /** Digest all memory in the pause, for the children to compare. Makes the pause as long as that takes. */
+  verify: boolean;
+  /** Leave the children loaded but stopped. */
+  paused: boolean;
+  clock: Clock;
+  log: Log;
+  onStep(step: ParentStep): void;
+  /** Aborting before the instant fails the fork with `cancelled`; after it, children are cancelled one by one through their sessions. */
+  signal: AbortSignal;
+}
+
+/** Microseconds of a pause, by what it was spent on. `total` is the emulator's own time from stopped to resumed. */
+export interface PauseParts {
+  total: number;
+  stop: number;
+  rearm: number;
+  save: number;
+  verify: number;
+  resume: number;
+  /** Pages protected again in the pause. */
+  rearmedPages: number;
+}
+
+export type ChildOutcome = { target: ChildTarget } & (
+  | { started: ChildStarted; firstInstructionUs: number }
+  | { error: CodedError }
+);
+
+export interface ForkOutcome {
+  pause: PauseParts;
+  children: ChildOutcome[];
+}
+
+/**
+ * Forks a running guest: prepares every child, protects memory while the guest runs, stops it, saves the device state, lets it run on and starts the
+ * children. Resolves when each child runs or has failed by itself; the sessions go on paging afterwards.
+ *
+ * Until the instant the fork fails as a whole and leaves the parent as it was.
+ * @throws TransferError `prepare-failed`, `cancelled` or `parent-failed`; all children are cancelled and the instant is released then.
+ */
+export async function forkGuest(options: ForkOptions): Promise<ForkOutcome> {
+  const beganUs = options.clock.nowUs();
+  try {
+    options.onStep("preparing");
+    await prepareChildren(options);
+    options.onStep("arming");
+    await options.instant.arm();
+    throwIfCancelled(options.signal);
+    throwIfChildLost(options);
+    options.onStep("pausing");
+    const { pause, deviceState, digests } = await pauseAndSave(options);
+    for (const { session } of options.children) session.begin(digests === undefined ? {} : { digests });
+    options.onStep("starting");
+    const children = await Promise.all(options.children.map((child) => startChild(options, child, deviceState, beganUs)));
+    options.onStep("paging");
+    // Children that were lost during the pause left an instant that was not there yet.
+    if (options.children.every(({ session }) => session.phase.phase === "failed")) options.instant.release();
+    return { pause, children };
+  } catch (thrown) {
+    const error = thrown instanceof CodedError ? thrown : new TransferError("parent-failed", messageOf(thrown), { cause: thrown });
+    options.instant.release();
+    await cancelAll(options, error);
+    throw error;
+  }
+}
+
+/** Prepares all children side by side; each has its page lanes afterwards. */
+export async function prepareChildren(options: Pick<ForkOptions, "children" | "clock" | "signal">): Promise<void> {
+  throwIfCancelled(options.signal);
+  const prepared = await Promise.allSettled(
+    options.children.map(async ({ target, session }) => {
+      await target.prepare();
+      await withDeadline(options.clock, LINK_DEADLINE_MS, `the arrival of the page lanes from ${target.host}`, session.linked);
+    }),
+  );
+  throwIfCancelled(options.signal);
+  for (const [index, result] of prepared.entries()) {
+    if (result.status === "fulfilled") continue;
+    const host = options.children[index]?.target.host ?? "";
+    const message = `host ${host} cannot take the child: ${messageOf(result.reason)}`;
+    throw new TransferError("prepare-failed", message, { cause: result.reason });
+  }
+}
+
+interface Paused {
+  pause: PauseParts;
+  deviceState: Uint8Array;
+  digests: PageDigests | undefined;
+}
+
+async function pauseAndSave(options: ForkOptions): Promise<Paused> {
+  const { emulator, instant, clock } = options;
+  const nowUs = () => clock.nowUs();
+  const beganUs = nowUs();
+  const rearmedBefore = instant.counters.rearmed;
+  try {
+    const { stoppedAtUs } = await emulator.stop();
+    const stoppedUs = nowUs();
+    // The emulator saves on one processor while this one protects again what was written since; the freeze afterwards covers what saving wrote.
+    const saving = emulator.saveDeviceState({ handOver: false });
+    instant.rearm();
+    const rearmedUs = nowUs();
+    const deviceState = await saving;
+    instant.freeze();
+    const savedUs = nowUs();
+    const digests = options.verify ? await digestMemory(options.memory, clock) : undefined;
+    const verifiedUs = nowUs();
+    const { resumedAtUs } = await emulator.resume();
+    const pause = {
+      total: resumedAtUs - stoppedAtUs,
+      stop: stoppedUs - beganUs,
+      rearm: rearmedUs - stoppedUs,
+      save: savedUs - rearmedUs,
+      verify: verifiedUs - savedUs,
+      resume: nowUs() - verifiedUs,
+      rearmedPages: instant.counters.rearmed - rearmedBefore,
+    };
+    return { pause, deviceState, digests };
+  } catch (thrown) {
+    // Writers must be let through before the guest can run on.
+    instant.release();
+    await emulator.resume();
+    throw thrown;
+  }
+}
+
+async function startChild(options: ForkOptions, child: ForkChild, deviceState: Uint8Array, beganUs: number): Promise<ChildOutcome> {
+  const { target, session } = child;
+  try {
+    const started = await target.start(deviceState, { run: !options.paused });
+    return { target, started, firstInstructionUs: options.clock.nowUs() - beganUs };
+  } catch (thrown) {
+    const error = new TransferError("child-failed", `the child on ${target.host} did not start: ${messageOf(thrown)}`, { cause: thrown });
+    options.log.warn({ transfer: target.transfer, code: codeOf(thrown), message: error.message }, "child did not start");
+    session.fail(error);
+    await cancelQuietly(options.log, target, error.message);
+    return { target, error };
+  }
+}
+
+async function cancelAll(options: ForkOptions, error: CodedError): Promise<void> {
+  await Promise.all(
+    options.children.map(async ({ target, session }) => {
+      session.fail(new TransferError("cancelled", error.message, { cause: error }));
+      await cancelQuietly(options.log, target, error.message);
+    }),
+  );
+}
+
+/** Cancels a child whose host may be the very thing that failed; it removes an abandoned child by itself. */
+async function cancelQuietly(log: Log, target: ChildTarget, reason: string): Promise<void> {
+  try {
+    await target.cancel(reason);
+  } catch (thrown) {
+    log.warn({ transfer: target.transfer, host: target.host, message: messageOf(thrown) }, "child could not be cancelled");
+  }
+}
+
+function throwIfChildLost(options: ForkOptions): void {
+  for (const { target, session } of options.children) {
+    if (session.phase.phase !== "failed") continue;
+    const message = `host ${target.host} lost the child before the fork: ${session.phase.error.message}`;
+    throw new TransferError("prepare-failed", message, { cause: session.phase.error });
+  }
+}
+
+/** @throws TransferError `cancelled` when an operator has cancelled. */
+export function throwIfCancelled(signal: AbortSignal): void {
+  if (signal.aborted) throw new TransferError("cancelled", "the transfer was cancelled before the switch; the parent runs on");
+}

@@ -1,0 +1,96 @@
+import { CodedError, messageOf, type Clock, type Log } from "../base/index.js";
+import { digestMemory } from "./digests.js";
+import { TransferError } from "./errors.js";
+import { prepareChildren, throwIfCancelled, type ForkChild, type ParentStep } from "./fork.js";
+import type { Instant } from "./instant.js";
+import type { ChildStarted, ParentEmulator, TrackedMemory } from "./ports.js";
+
+/** The parts of the parent that must not work at two places at once, besides its processors. */
+export interface ParentSwitch {
+  /** Takes the stopped parent off its network, so that the child can take its place. */
+  detach(): Promise<void>;
+  /** Puts it back, when the parent is to run on after all. */
+  attach(): Promise<void>;
+}
+
+export interface MigrateOptions {
+  emulator: ParentEmulator;
+  memory: TrackedMemory;
+  instant: Instant;
+  child: ForkChild;
+  network: ParentSwitch;
+  /** Digest all memory while the guest is stopped, for the child to compare. Makes the downtime as long as that takes. */
+  verify: boolean;
+  clock: Clock;
+  log: Log;
+  onStep(step: ParentStep): void;
+  signal: AbortSignal;
+}
+
+export interface MigrateOutcome {
+  started: ChildStarted;
+  /** Microseconds in which the guest ran nowhere: from the parent's stop to the answer that the child runs. */
+  downtimeUs: number;
+  firstInstructionUs: number;
+}
+
+/**
+ * Migrates a running guest: like a fork whose parent never resumes. Until the child is told to run, every failure lets the parent run on. When it cannot be
+ * known whether the child got that word, the child is cancelled; only when its host confirms that does the parent run on.
+ * @throws TransferError `prepare-failed`, `cancelled`, `child-failed`, `parent-failed`: the parent runs on. `undecided`: the parent stays stopped and keeps
+ *   its memory, because the child may run.
+ */
+export async function migrateGuest(options: MigrateOptions): Promise<MigrateOutcome> {
+  const { emulator, instant, clock } = options;
+  const { target, session } = options.child;
+  const beganUs = clock.nowUs();
+  let stopped = false;
+  let told = false;
+  try {
+    options.onStep("preparing");
+    await prepareChildren({ children: [options.child], clock, signal: options.signal });
+    options.onStep("pausing");
+    await instant.arm();
+    stopped = true;
+    await emulator.stop();
+    const stoppedUs = clock.nowUs();
+    await options.network.detach();
+    const deviceState = await emulator.saveDeviceState({ handOver: true });
+    instant.freeze();
+    const digests = options.verify ? await digestMemory(options.memory, clock) : undefined;
+    session.begin(digests === undefined ? {} : { digests });
+    options.onStep("starting");
+    await target.start(deviceState, { run: false });
+    throwIfCancelled(options.signal);
+    told = true;
+    const started = await target.run();
+    const ranUs = clock.nowUs();
+    options.onStep("paging");
+    return { started, downtimeUs: ranUs - stoppedUs, firstInstructionUs: ranUs - beganUs };
+  } catch (thrown) {
+    const error = thrown instanceof CodedError ? thrown : new TransferError("parent-failed", messageOf(thrown), { cause: thrown });
+    await cancelOrStayStopped(options, told, error);
+    session.fail(new TransferError("cancelled", error.message, { cause: error }));
+    instant.release();
+    if (stopped) {
+      await options.network.attach();
+      await emulator.resume();
+    }
+    throw error;
+  }
+}
+
+/** Makes sure that the child does not run. One that was never told to run does not, confirmed or not: its host removes it by itself. */
+async function cancelOrStayStopped(options: MigrateOptions, told: boolean, error: CodedError): Promise<void> {
+  const { target } = options.child;
+  try {
+    await target.cancel(error.message);
+  } catch (thrown) {
+    if (!told) {
+      options.log.warn({ transfer: target.transfer, message: messageOf(thrown) }, "child could not be cancelled; it was never started");
+      return;
+    }
+    const message = `the migration failed (${error.message}) and ${target.host} does not confirm that the child is gone; the parent stays stopped`;
+    throw new TransferError("undecided", message, { cause: thrown });
+  }
+}

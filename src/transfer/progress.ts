@@ -1,0 +1,38 @@
+import type { Origin } from "../wire/index.js";
+
+/** Counts of one transfer, alike on both sides; pages unless the name says otherwise. */
+export interface TransferProgress {
+  total: number;
+  /** Pages the child has, known zero pages included. */
+  received: number;
+  fault: number;
+  push: number;
+  sweep: number;
+  /** Pages never sent because they hold only zeros; they are also counted by origin. */
+  zero: number;
+  /** Pages that arrived when the child already had them. */
+  duplicates: number;
+  urgentBytes: number;
+  bulkBytes: number;
+  faults: { count: number; waiting: number; p50Us: number; p99Us: number; maxUs: number };
+  /** Times the page lanes were lost and dialled again. */
+  reconnects: number;
+}
+
+/** Counts pages by why they were sent. */
+export class OriginCounts {
+  fault = 0;
+  push = 0;
+  sweep = 0;
+
+  add(origin: Origin, pages: number): void {
+    this[origin] += pages;
+  }
+}
+
+/** What a comparison of page digests found; `firstPages` names at most 16 of the pages that differ. */
+export interface VerifyResult {
+  checked: number;
+  mismatches: number;
+  firstPages: number[];
+}

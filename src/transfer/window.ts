@@ -1,0 +1,77 @@
+import { BULK_WINDOW_BYTES, FRAME_HEADER_BYTES, SWEEP_RUN_PAGES, PAGE_BYTES } from "../base/index.js";
+
+/** A queue on the shared link that drains in this time hardly delays an urgent page behind it. */
+const TARGET_QUEUE_US = 4000;
+/** Room for two full sweep frames, so that one is on the way while the other is installed. */
+const MIN_WINDOW_BYTES = 2 * (SWEEP_RUN_PAGES * PAGE_BYTES + FRAME_HEADER_BYTES + 64);
+const GROWTH_BYTES = 32 * 1024;
+
+/**
+ * How many bytes the bulk lane may have in flight. It follows the time from sending to credit: it grows by steps while credits return quickly and shrinks
+ * by a quarter when they are late, so that the queue on a slow link stays a few milliseconds long, whatever the link's rate.
+ */
+export class AdaptiveWindow {
+  #limitBytes = 16 * MIN_WINDOW_BYTES;
+  #inFlight: { bytes: number; sentAtUs: number }[] = [];
+  #head = 0;
+  #inFlightBytes = 0;
+  #shrunkAtUs = 0;
+
+  get limitBytes(): number {
+    return this.#limitBytes;
+  }
+
+  get inFlightBytes(): number {
+    return this.#inFlightBytes;
+  }
+
+  /** True while another frame may be sent. One frame may overshoot the adaptive limit, never the protocol's window. */
+  get open(): boolean {
+    return this.#inFlightBytes < this.#limitBytes;
+  }
+
+  sent(bytes: number, nowUs: number): void {
+    this.#inFlight.push({ bytes, sentAtUs: nowUs });
+    this.#inFlightBytes += bytes;
+  }
+
+  /** Takes credit for bytes the child has consumed; false when it credits more than is in flight. */
+  credited(bytes: number, nowUs: number): boolean {
+    if (bytes > this.#inFlightBytes) return false;
+    this.#inFlightBytes -= bytes;
+    let left = bytes;
+    while (left > 0) {
+      const oldest = this.#inFlight[this.#head];
+      if (oldest === undefined) break;
+      if (oldest.bytes > left) {
+        oldest.bytes -= left;
+        break;
+      }
+      left -= oldest.bytes;
+      this.#head += 1;
+      this.#adapt(oldest.sentAtUs, nowUs);
+    }
+    if (this.#head > 256) {
+      this.#inFlight = this.#inFlight.slice(this.#head);
+      this.#head = 0;
+    }
+    return true;
+  }
+
+  /** Forgets what was in flight, when a connection is lost. */
+  reset(): void {
+    this.#inFlight = [];
+    this.#head = 0;
+    this.#inFlightBytes = 0;
+  }
+
+  #adapt(sentAtUs: number, nowUs: number): void {
+    const roundTripUs = nowUs - sentAtUs;
+    if (roundTripUs <= TARGET_QUEUE_US) {
+      this.#limitBytes = Math.min(this.#limitBytes + GROWTH_BYTES, BULK_WINDOW_BYTES - SWEEP_RUN_PAGES * PAGE_BYTES * 2);
+    } else if (sentAtUs >= this.#shrunkAtUs) {
+      this.#limitBytes = Math.max(Math.floor(this.#limitBytes * 0.75), MIN_WINDOW_BYTES);
+      this.#shrunkAtUs = nowUs;
+    }
+  }
+}
