@@ -104,6 +104,13 @@ export const forwardText = z
     return z.NEVER;
   });
 
+/** Bytes as MessagePack's `bin`, at most so many. */
+export const byteString = (most: number) =>
+  z.custom<Uint8Array>(
+    (value) => value instanceof Uint8Array && value.length <= most,
+    `must be a byte string of at most ${most} bytes`,
+  );
+
 /** A guest's network as it is. */
 export const guestNetwork = z.discriminatedUnion("mode", [
   z.strictObject({ mode: z.literal("none") }),

@@ -11,6 +11,7 @@ import {
 import {
   append,
   architecture,
+  byteString,
   count,
   cpuCount,
   filePath,
@@ -130,10 +131,7 @@ export const warmParams = z.strictObject({
 });
 
 const consoleId = z.strictObject({ console: u32 });
-const consoleBytes = z
-  .instanceof(Uint8Array)
-  .refine((bytes) => bytes.length <= MAX_CONSOLE_BYTES, `must be at most ${MAX_CONSOLE_BYTES} bytes`);
-export { consoleBytes };
+export const consoleBytes = byteString(MAX_CONSOLE_BYTES);
 
 export const GUEST_METHODS = {
   "guest.run": { role: "client", params: runParams, result: oneGuest },

@@ -4,6 +4,7 @@ import { MAX_CHILDREN, MAX_DEVICE_STATE_BYTES, MAX_FILE_CHUNK_BYTES, MAX_LISTED 
 import {
   append,
   architecture,
+  byteString,
   count,
   cpuCount,
   durationUs,
@@ -80,13 +81,10 @@ export const prepareParams = z
 /** Not ready only because files are missing: put them, then prepare again with the same parameters. */
 const readiness = z.object({ ready: z.boolean(), missingFiles: z.array(sha256).max(2) });
 
-const bytes = (most: number) =>
-  z.instanceof(Uint8Array).refine((value) => value.length <= most, `must be at most ${most} bytes`);
-
 const putFileParams = z.strictObject({
   sha256,
   offset: count,
-  bytes: bytes(MAX_FILE_CHUNK_BYTES),
+  bytes: byteString(MAX_FILE_CHUNK_BYTES),
   last: z.boolean(),
 });
 
@@ -141,7 +139,7 @@ export const PEER_METHODS = {
     role: "peer",
     params: z.strictObject({
       transfer: u32,
-      deviceState: bytes(MAX_DEVICE_STATE_BYTES),
+      deviceState: byteString(MAX_DEVICE_STATE_BYTES),
       run: z.boolean(),
     }),
     result: started,

@@ -23,7 +23,7 @@ export type TransferRole = z.infer<typeof transferRole>;
 
 /**
  * `preparing`: the child's host reserves memory and an emulator. `arming`: the parent's memory is write-protected while it
- * runs. `pausing`: the parent stands still. `starting`: the child loads the device state. `filling`: the child runs (or is
+ * runs. `pausing`: the parent stands still. `starting`: the child loads the device state. `paging`: the child runs (or is
  * held) and memory is on its way. The last three are final.
  */
 export const TRANSFER_PHASES = [
@@ -31,7 +31,7 @@ export const TRANSFER_PHASES = [
   "arming",
   "pausing",
   "starting",
-  "filling",
+  "paging",
   "complete",
   "failed",
   "cancelled",
@@ -78,7 +78,12 @@ export const transferView = z.object({
   /** From the command's arrival at the parent's agent to the child's first instruction. */
   firstInstructionUs: optional(durationUs),
   copies: optional(z.object({ pages: count, budgetPages: count })),
-  faults: optional(z.object({ count, p50Us: durationUs, p99Us: durationUs })),
+  /** Faults served, children waiting now, and how long a child waited. */
+  faults: optional(
+    z.object({ count, waiting: count, p50Us: durationUs, p99Us: durationUs, maxUs: durationUs }),
+  ),
+  /** Times the page lanes were lost and dialled again. */
+  reconnects: optional(count),
   verify: optional(z.object({ checked: count, mismatches: count })),
   sweep: optional(z.enum(["on", "held"])),
   startedAtMs: wallMs,

@@ -141,7 +141,7 @@ test("what a peer prepares for is checked to the last field", () => {
   );
   assert.equal(
     problem("peer.putFile", { sha256: "a".repeat(64), offset: 0, bytes: "text", last: true }),
-    "bytes must be a byte string",
+    "bytes must be a byte string of at most 1048576 bytes",
   );
 });
 

@@ -121,7 +121,7 @@ export const TRANSFER: TransferView = {
   guest: "web",
   peerGuest: "web-1",
   host: "ws://127.0.0.1:7001",
-  phase: "filling",
+  phase: "paging",
   pages: { total: 65536, received: 16384, fault: 100, push: 50, sweep: 6234, zero: 10000, duplicates: 3 },
   bytes: { control: 40_000, urgent: 500_000, bulk: 12_000_000 },
   pauseUs: 1234,
