@@ -1,0 +1,51 @@
+import type { PageRange } from "./range.js";
+import type { Userfault } from "./userfault.js";
+
+/** A child's memory, filled while the child runs on it. Fits `FillableMemory` of transfer. */
+export class FillableRegion {
+  readonly pageCount: number;
+  readonly #userfault: Userfault;
+  #duplicates = 0;
+
+  constructor(options: { userfault: Userfault }) {
+    this.#userfault = options.userfault;
+    this.pageCount = options.userfault.pageCount;
+  }
+
+  /** Pages that were to be installed and existed already. They were left as they were. */
+  get duplicates(): number {
+    return this.#duplicates;
+  }
+
+  /**
+   * Starts filling: from here on a touch of a page that was never installed waits, and is reported, again when several
+   * processors wait for it. Pages that exist already count as installed.
+   * @throws MemoryError `gone`, `no-memory` or `failed`.
+   */
+  fill(onMissingFaults: (pages: readonly number[]) => void): void {
+    this.#userfault.start("missing", onMissingFaults);
+  }
+
+  /**
+   * Installs consecutive pages from `bytes` (whole pages) and wakes whoever waits for them.
+   * @throws MemoryError `no-memory` when the host cannot hold the page, `gone` when the emulator's process has ended.
+   */
+  install(firstPage: number, bytes: Uint8Array): void {
+    this.#duplicates += this.#userfault.copy(firstPage, bytes);
+  }
+
+  /** Installs zero pages and wakes whoever waits for them. They take room on the host. Errors as `install`. */
+  installZero(range: PageRange): void {
+    this.#duplicates += this.#userfault.zero(range);
+  }
+
+  /** Wakes whoever waits for pages that are already there. */
+  wake(range: PageRange): void {
+    this.#userfault.wake(range);
+  }
+
+  /** Ends filling: a page never installed reads as zeros from now on. May be called twice. */
+  release(): void {
+    if (this.#userfault.mode !== "write-protect") this.#userfault.stop();
+  }
+}

@@ -1,0 +1,87 @@
+import { readFileSync } from "node:fs";
+import { codeOf, type Log } from "../base/index.js";
+import { takeUserfault } from "./descriptors.js";
+import { MemoryError } from "./errors.js";
+import { FillableRegion } from "./fillable.js";
+import { findMapping, findRegistration, readMaps } from "./mapping.js";
+import { RamFile } from "./ram-file.js";
+import { TrackedRegion } from "./tracked.js";
+import { type FaultMode, Userfault } from "./userfault.js";
+
+/**
+ * One emulator's memory, from its start (or its adoption by a new agent) to its end. It is a parent's or a child's at a
+ * time: `track` and `fill` assert that the other one has been released.
+ */
+export class GuestMemory {
+  readonly pageCount: number;
+  readonly #pid: number;
+  readonly #file: RamFile;
+  readonly #userfault: Userfault;
+  readonly #tracked: TrackedRegion;
+  readonly #fillable: FillableRegion;
+  #closed = false;
+
+  private constructor(options: { pid: number; file: RamFile; userfault: Userfault }) {
+    this.#pid = options.pid;
+    this.#file = options.file;
+    this.#userfault = options.userfault;
+    this.#tracked = new TrackedRegion(options);
+    this.#fillable = new FillableRegion(options);
+    this.pageCount = options.file.pageCount;
+  }
+
+  /**
+   * Finds the memory of emulator `pid`, which runs under the preloaded library and has mapped the tmpfs file `ramPath`.
+   * Registers nothing yet.
+   * @throws MemoryError `gone`, `no-userfaultfd`, `not-mapped`, `bad-file`, `not-permitted`, `not-built` or `failed`.
+   */
+  static open(options: { pid: number; ramPath: string; log: Log }): GuestMemory {
+    const { pid, ramPath, log } = options;
+    const file = RamFile.open(ramPath);
+    try {
+      const mapping = findMapping(readMaps(pid), file);
+      const userfault = new Userfault({ pid, mapping, fd: takeUserfault(pid) });
+      log.debug(
+        { pid, ramPath, pages: file.pageCount, areas: mapping.areaEnds.length },
+        "guest memory found",
+      );
+      return new GuestMemory({ pid, file, userfault });
+    } catch (cause) {
+      file.close();
+      throw cause;
+    }
+  }
+
+  /** The memory as a parent's. Always the same object. */
+  tracked(): TrackedRegion {
+    return this.#tracked;
+  }
+
+  /** The memory as a child's. Always the same object. */
+  fillable(): FillableRegion {
+    return this.#fillable;
+  }
+
+  /**
+   * What the emulator's memory is registered for, by whatever agent (proc(5), VmFlags of smaps). After adopting an emulator:
+   * `missing` is a child to be filled on, `write-protect` a parent whose `release` lets its writers go. Slow with large
+   * memories.
+   * @throws MemoryError `gone`, `not-mapped` or `not-permitted`.
+   */
+  registration(): FaultMode | undefined {
+    try {
+      return findRegistration(readFileSync(`/proc/${this.#pid}/smaps`, "utf8"), this.#file);
+    } catch (cause) {
+      if (cause instanceof MemoryError) throw cause;
+      throw new MemoryError("gone", `cannot read /proc/${this.#pid}/smaps (${codeOf(cause)})`, { cause });
+    }
+  }
+
+  /** Closes this process's descriptors. Does not release: what is registered then waits for the next agent. */
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#userfault.close();
+    this.#file.close();
+  }
+}

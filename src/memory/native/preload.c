@@ -1,0 +1,57 @@
+/*
+ * Loaded into an emulator by LD_PRELOAD: gives its process the userfaultfd that the agent later serves.
+ *
+ * A userfaultfd belongs to the address space that created it, so only the emulator can make its own. It is never closed
+ * here: with the last descriptor gone, missing pages would silently read as zeros. While this one stays open for the
+ * life of the process, the faults of an emulator whose agent has died wait for the next agent.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/userfaultfd.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#ifndef USERFAULTFD_IOC_NEW /* kernel headers before 6.1 */
+#define USERFAULTFD_IOC_NEW _IO(0xAA, 0x00)
+#endif
+#ifndef UFFD_FEATURE_WP_HUGETLBFS_SHMEM /* kernel headers before 5.19 */
+#define UFFD_FEATURE_WP_HUGETLBFS_SHMEM (1 << 12)
+#endif
+
+/* Where the agent looks for the descriptor: above those an emulator opens first. The same number is in descriptors.ts. */
+#define FIRST_RESERVED_DESCRIPTOR 200
+
+static void fail(const char *what) {
+  dprintf(STDERR_FILENO, "ramet: %s: %s\n", what, strerror(errno));
+  _exit(127);
+}
+
+__attribute__((constructor)) static void create_userfaultfd(void) {
+  const int flags = O_CLOEXEC | O_NONBLOCK;
+  const char *number = getenv("RAMET_USERFAULTFD");
+  errno = EINVAL;
+  if (number == NULL) fail("RAMET_USERFAULTFD must be the number of the inherited /dev/userfaultfd");
+  const int device = atoi(number);
+
+  /* The device needs no privilege in this process; the system call, for kernels without the device, does. */
+  int created = ioctl(device, USERFAULTFD_IOC_NEW, flags);
+  if (created < 0) created = (int)syscall(SYS_userfaultfd, flags);
+  if (created < 0) fail("cannot create a userfaultfd (needs /dev/userfaultfd or CAP_SYS_PTRACE)");
+
+  struct uffdio_api api = {.api = UFFD_API,
+                           .features = UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_MISSING_SHMEM |
+                                       UFFD_FEATURE_WP_HUGETLBFS_SHMEM};
+  if (ioctl(created, UFFDIO_API, &api) < 0) fail("cannot write-protect shared memory (needs Linux 5.19)");
+  if (fcntl(created, F_DUPFD_CLOEXEC, FIRST_RESERVED_DESCRIPTOR) < 0) fail("cannot keep the userfaultfd");
+
+  close(created);
+  close(device);
+  /* For this process only, not for what it starts. */
+  unsetenv("LD_PRELOAD");
+  unsetenv("RAMET_USERFAULTFD");
+}
