@@ -124,7 +124,7 @@ export class ChildMachine {
 
   /** Starts serving touches of missing pages and dials the parent. */
   start(): void {
-    this.#options.memory.fill((pages) => this.#onFaults(pages));
+    this.#options.memory.fill((pages) => this.#installing(() => this.#onFaults(pages)));
     this.#dialLanes();
   }
 
@@ -238,7 +238,7 @@ export class ChildMachine {
   #onFrame(link: ChildLink, lane: PageLane, frame: Frame, frameBytes: number): void {
     if (link !== this.#link) return;
     if (frame.kind === "pages") {
-      if (!this.#tryPages(frame.runs)) return;
+      if (!this.#installing(() => this.#onPages(frame.runs))) return;
     } else if (lane === "bulk" && frame.kind === "hashes") this.#onHashes(frame.firstPage, frame.digests);
     else if (lane === "bulk" && frame.kind === "done" && this.#phase.phase === "complete") return this.#close();
     else throw new TransferError("peer-protocol", `a frame of kind ${frame.kind} has no place on the ${lane} lane now`);
@@ -247,10 +247,10 @@ export class ChildMachine {
     this.#reportSoon();
   }
 
-  /** Installs pages; false when this host could not, which ends the child: what it lacks now it can never get. */
-  #tryPages(runs: readonly PageRun[]): boolean {
+  /** Runs what installs pages; false when this host could not, which ends the child: what it lacks now it can never get. */
+  #installing(install: () => void): boolean {
     try {
-      this.#onPages(runs);
+      install();
       return true;
     } catch (thrown) {
       // A run that does not decode is the peer's fault, and the channel's to report.

@@ -54,6 +54,8 @@ export interface ParentSessionOptions {
   /** How long the child may be out of reach before it is given up, in ms; undefined for ever. */
   linkDeadlineMs?: number;
   order?: SweepOrder;
+  /** Most bytes in flight on the bulk lane; the adaptive window stays below it. */
+  maxWindowBytes?: number;
 }
 
 /**
@@ -66,7 +68,7 @@ export class ParentSession implements InstantReader {
   readonly sent: Bitmap;
   readonly #options: ParentSessionOptions;
   readonly #order: SweepOrder;
-  readonly #window = new AdaptiveWindow();
+  readonly #window: AdaptiveWindow;
   readonly #counts = new OriginCounts();
   readonly #runBuffer = new Uint8Array(SWEEP_RUN_PAGES * PAGE_BYTES);
   readonly #pushes: BoundedQueue<number>;
@@ -89,6 +91,7 @@ export class ParentSession implements InstantReader {
     this.transfer = options.transfer;
     this.#options = options;
     this.#sweep = options.sweep;
+    this.#window = new AdaptiveWindow(options.maxWindowBytes);
     this.#order = options.order ?? new AfterFaultOrder();
     this.owed = new Bitmap(options.instant.pageCount);
     this.sent = new Bitmap(options.instant.pageCount);

@@ -5,17 +5,26 @@ const TARGET_QUEUE_US = 4000;
 /** Room for two full sweep frames, so that one is on the way while the other is installed. */
 const MIN_WINDOW_BYTES = 2 * (SWEEP_RUN_PAGES * PAGE_BYTES + FRAME_HEADER_BYTES + 64);
 const GROWTH_BYTES = 32 * 1024;
+/** One frame may overshoot the limit, and must not overshoot the protocol's window. */
+const MAX_LIMIT_BYTES = BULK_WINDOW_BYTES - 2 * SWEEP_RUN_PAGES * PAGE_BYTES;
 
 /**
  * How many bytes the bulk lane may have in flight. It follows the time from sending to credit: it grows by steps while credits return quickly and shrinks
  * by a quarter when they are late, so that the queue on a slow link stays a few milliseconds long, whatever the link's rate.
  */
 export class AdaptiveWindow {
-  #limitBytes = 16 * MIN_WINDOW_BYTES;
+  readonly #maxBytes: number;
+  #limitBytes: number;
   #inFlight: { bytes: number; sentAtUs: number }[] = [];
   #head = 0;
   #inFlightBytes = 0;
   #shrunkAtUs = 0;
+
+  /** @param maxBytes the limit never grows beyond this. */
+  constructor(maxBytes: number = MAX_LIMIT_BYTES) {
+    this.#maxBytes = Math.min(maxBytes, MAX_LIMIT_BYTES);
+    this.#limitBytes = Math.min(16 * MIN_WINDOW_BYTES, this.#maxBytes);
+  }
 
   get limitBytes(): number {
     return this.#limitBytes;
@@ -68,9 +77,9 @@ export class AdaptiveWindow {
   #adapt(sentAtUs: number, nowUs: number): void {
     const roundTripUs = nowUs - sentAtUs;
     if (roundTripUs <= TARGET_QUEUE_US) {
-      this.#limitBytes = Math.min(this.#limitBytes + GROWTH_BYTES, BULK_WINDOW_BYTES - SWEEP_RUN_PAGES * PAGE_BYTES * 2);
+      this.#limitBytes = Math.min(this.#limitBytes + GROWTH_BYTES, this.#maxBytes);
     } else if (sentAtUs >= this.#shrunkAtUs) {
-      this.#limitBytes = Math.max(Math.floor(this.#limitBytes * 0.75), MIN_WINDOW_BYTES);
+      this.#limitBytes = Math.max(Math.floor(this.#limitBytes * 0.75), Math.min(MIN_WINDOW_BYTES, this.#maxBytes));
       this.#shrunkAtUs = nowUs;
     }
   }

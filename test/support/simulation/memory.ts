@@ -1,0 +1,138 @@
+import { assert, PAGE_BYTES } from "../../../src/base/index.js";
+import type { FillableMemory, PageRange, TrackedMemory } from "../../../src/transfer/index.js";
+import type { Scheduler } from "./scheduler.js";
+
+/** Fills a page with content that only this page in this version has; version 0 is all zeros. */
+export function contentOf(page: number, version: number): Uint8Array {
+  const bytes = new Uint8Array(PAGE_BYTES);
+  if (version === 0) return bytes;
+  const words = new Uint32Array(bytes.buffer);
+  words[0] = version;
+  words[1] = page;
+  words[(version * 31 + page) % 1024] = 0xfeed0000 + version;
+  words[1023] = Math.imul(version, 2654435761) ^ page;
+  return bytes;
+}
+
+/** A guest's memory in an array: holes, protection, and writers that wait for it as a processor would. */
+export class SimulatedMemory implements TrackedMemory, FillableMemory {
+  readonly pageCount: number;
+  readonly #scheduler: Scheduler;
+  readonly #pages: (Uint8Array | undefined)[];
+  readonly #protected = new Set<number>();
+  readonly #waiters = new Map<number, (() => void)[]>();
+  #mode: "plain" | "tracked" | "filling" = "plain";
+  #onFaults: (pages: readonly number[]) => void = () => {};
+  /** Set to make the host run out of memory after so many more installs. */
+  installsLeft = Infinity;
+
+  constructor(scheduler: Scheduler, pageCount: number) {
+    this.pageCount = pageCount;
+    this.#scheduler = scheduler;
+    this.#pages = Array.from({ length: pageCount }, () => undefined);
+  }
+
+  /** True when nothing is registered, protected or waited for. */
+  get quiet(): boolean {
+    return this.#mode === "plain" && this.#protected.size === 0 && this.#waiters.size === 0;
+  }
+
+  get waiters(): number {
+    return this.#waiters.size;
+  }
+
+  /** What the guest sees at once, without waiting; a hole is zeros. */
+  content(page: number): Uint8Array {
+    return this.#pages[page] ?? new Uint8Array(PAGE_BYTES);
+  }
+
+  isHole(page: number): boolean {
+    return this.#pages[page] === undefined;
+  }
+
+  /** Places content before the guest starts. */
+  place(page: number, bytes: Uint8Array): void {
+    this.#pages[page] = bytes;
+  }
+
+  /** The guest touches a page, to write it when `bytes` are given. `then` runs when the touch has gone through. */
+  touch(page: number, bytes: Uint8Array | undefined, then: () => void): void {
+    const missing = this.#mode === "filling" && this.#pages[page] === undefined;
+    const held = bytes !== undefined && this.#protected.has(page);
+    if (missing || held) {
+      const waiting = this.#waiters.get(page) ?? [];
+      waiting.push(() => this.touch(page, bytes, then));
+      this.#waiters.set(page, waiting);
+      this.#scheduler.afterUs(this.#scheduler.random.below(30), () => {
+        if (this.#mode !== "plain") this.#onFaults([page]);
+      });
+      return;
+    }
+    if (bytes !== undefined) this.#pages[page] = bytes;
+    else this.#pages[page] ??= new Uint8Array(PAGE_BYTES);
+    then();
+  }
+
+  track(onWriteFaults: (pages: readonly number[]) => void): void {
+    assert(this.#mode === "plain", "memory is in one mode at a time");
+    this.#mode = "tracked";
+    this.#onFaults = onWriteFaults;
+  }
+
+  fill(onMissingFaults: (pages: readonly number[]) => void): void {
+    assert(this.#mode === "plain", "memory is in one mode at a time");
+    this.#mode = "filling";
+    this.#onFaults = onMissingFaults;
+  }
+
+  protect(range: PageRange): void {
+    assert(this.#mode === "tracked", "memory is protected while tracked");
+    for (let page = range.first; page < range.first + range.count; page += 1) this.#protected.add(page);
+  }
+
+  unprotect(range: PageRange): void {
+    for (let page = range.first; page < range.first + range.count; page += 1) this.#protected.delete(page);
+    this.wake(range);
+  }
+
+  read(range: PageRange, into: Uint8Array): void {
+    for (let index = 0; index < range.count; index += 1) into.set(this.content(range.first + index), index * PAGE_BYTES);
+  }
+
+  nextData(page: number): PageRange | undefined {
+    const first = this.#pages.findIndex((bytes, index) => index >= page && bytes !== undefined);
+    if (first === -1) return undefined;
+    const end = this.#pages.findIndex((bytes, index) => index > first && bytes === undefined);
+    return { first, count: (end === -1 ? this.pageCount : end) - first };
+  }
+
+  install(firstPage: number, bytes: Uint8Array): void {
+    assert(this.#mode === "filling", "pages are installed while filling");
+    for (let offset = 0; offset < bytes.length; offset += PAGE_BYTES) {
+      const page = firstPage + offset / PAGE_BYTES;
+      assert(this.#pages[page] === undefined, `page ${page} is installed once`);
+      if ((this.installsLeft -= 1) < 0) throw Object.assign(new Error("the host has no memory left"), { code: "no-memory" });
+      this.#pages[page] = bytes.slice(offset, offset + PAGE_BYTES);
+    }
+    this.wake({ first: firstPage, count: bytes.length / PAGE_BYTES });
+  }
+
+  installZero(range: PageRange): void {
+    this.install(range.first, new Uint8Array(range.count * PAGE_BYTES));
+  }
+
+  wake(range: PageRange): void {
+    for (let page = range.first; page < range.first + range.count; page += 1) {
+      const waiting = this.#waiters.get(page);
+      if (waiting === undefined) continue;
+      this.#waiters.delete(page);
+      for (const retry of waiting) this.#scheduler.afterUs(this.#scheduler.random.below(5), retry);
+    }
+  }
+
+  release(): void {
+    this.#mode = "plain";
+    this.#protected.clear();
+    this.wake({ first: 0, count: this.pageCount });
+  }
+}
