@@ -12,7 +12,6 @@ iproute2          ip
 gcc               gcc
 libc6-dev         /usr/include/stdio.h
 linux-libc-dev    /usr/include/linux/userfaultfd.h
-cpio              cpio
 "
 
 # Prints the packages of the table whose probe finds nothing, one a line.
