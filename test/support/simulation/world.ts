@@ -43,6 +43,8 @@ export interface Plan {
   maxWindowBytes: number;
   /** Chance that saving the device state writes guest memory. */
   saveWrites: number;
+  /** Processors of each child. With none, only the sweep and pushes move pages. */
+  touchers: number;
 }
 
 /** Draws a plan from a seed. */
@@ -56,7 +58,7 @@ export function planOf(random: SeededRandom): Plan {
     holes: random.pick([0, 0.2, 0.9]),
     verify: random.chance(0.5),
     compress: random.chance(0.5),
-    sweep: random.chance(0.7),
+    sweep: random.chance(0.6),
     copyBudgetPages: 1 + random.below(20),
     breaks: harsh ? random.below(5) : 0,
     dialFails: harsh ? 0.2 : 0,
@@ -71,6 +73,7 @@ export function planOf(random: SeededRandom): Plan {
     bytesPerUs: random.pick([2000, 100, 10]),
     maxWindowBytes: random.pick([4096, 64 * 1024, 4 * 1024 * 1024]),
     saveWrites: random.chance(0.2) ? 0.8 : 0,
+    touchers: random.pick([0, 1, 2]),
   };
 }
 
@@ -83,6 +86,8 @@ interface SimulatedChild {
   running: boolean;
   cancelled: boolean;
   own: Map<number, Uint8Array>;
+  /** Pages not touched yet; the sweep of a plan that holds it goes on when none is left. */
+  untouched: number[];
 }
 
 /** One parent, its children, and the seed that decides everything that happens to them. */
@@ -201,7 +206,9 @@ export class World {
   }
 
   #liftHolds(): void {
-    for (const { session } of this.#children) this.scheduler.afterUs(this.#random.below(20_000), () => session.setSweep(true));
+    for (const child of this.#children) {
+      if (this.plan.touchers === 0 || !child.running) this.scheduler.afterUs(this.#random.below(20_000), () => child.session.setSweep(true));
+    }
   }
 
   #emulator(): ParentEmulator {
@@ -261,6 +268,7 @@ export class World {
       running: false,
       cancelled: false,
       own: new Map(),
+      untouched: Array.from({ length: plan.pages }, (_, page) => page),
       target: this.#makeTarget(transfer, () => child),
     };
     return child;
@@ -272,8 +280,7 @@ export class World {
       if (child().cancelled) throw new TransferError("child-failed", "the simulated child was cancelled");
       if (run) {
         child().running = true;
-        this.#childTouches(child());
-        this.#childTouches(child());
+        for (let toucher = 0; toucher < this.plan.touchers; toucher += 1) this.#childTouches(child());
       }
       await this.#lag(undefined);
       if (this.#random.chance(this.plan.answersLost)) throw new TransferError("child-failed", "the simulated answer was lost");
@@ -341,7 +348,7 @@ export class World {
 
   #childTouches(child: SimulatedChild): void {
     if (!child.running) return;
-    const page = this.#random.below(this.plan.pages);
+    const page = this.#nextTouch(child);
     const mine = this.#random.chance(0.4) ? contentOf(page, (this.#version += 1)) : undefined;
     child.memory.touch(page, mine, () => {
       if (mine !== undefined) child.own.set(page, mine);
@@ -367,6 +374,15 @@ export class World {
     if (Buffer.compare(child.memory.content(page), expected) !== 0) {
       throw new Error(`page ${page} of child ${child.target.transfer} is not what it was at the instant`);
     }
+  }
+
+  /** Every page once, in an order of the seed's; then any page again, and the sweep may go on. */
+  #nextTouch(child: SimulatedChild): number {
+    if (child.untouched.length === 0) {
+      child.session.setSweep(true);
+      return this.#random.below(this.plan.pages);
+    }
+    return child.untouched.splice(this.#random.below(child.untouched.length), 1)[0] as number;
   }
 
   #isOver(child: SimulatedChild): boolean {
