@@ -43,11 +43,11 @@ function findUserfault(pid: number): number {
  */
 export function takeUserfault(pid: number): number {
   const native = loadNative();
-  const process = native.openProcess(pid);
-  if (process === -ERRNO.ESRCH) throw new MemoryError("gone", `process ${pid} has ended`);
-  if (process < 0) throw new MemoryError("failed", `cannot open process ${pid} (${errnoName(process)})`);
+  const pidfd = native.openProcess(pid);
+  if (pidfd === -ERRNO.ESRCH) throw new MemoryError("gone", `process ${pid} has ended`);
+  if (pidfd < 0) throw new MemoryError("failed", `cannot open process ${pid} (${errnoName(pidfd)})`);
   try {
-    const fd = native.takeDescriptor(process, findUserfault(pid));
+    const fd = native.takeDescriptor(pidfd, findUserfault(pid));
     if (fd >= 0) return fd;
     const name = errnoName(fd);
     if (name === "ESRCH") throw new MemoryError("gone", `process ${pid} has ended`);
@@ -59,6 +59,6 @@ export function takeUserfault(pid: number): number {
     }
     throw new MemoryError("failed", `cannot take the userfaultfd of process ${pid} (${name})`);
   } finally {
-    closeSync(process);
+    closeSync(pidfd);
   }
 }

@@ -79,10 +79,9 @@ export class Userfault {
   stop(): void {
     if (this.#closed) return;
     this.#unwatch();
-    // Kernels before 6.0 leave pages protected when they are unregistered.
-    this.unprotect({ first: 0, count: this.pageCount });
     const result = this.#native.unregister(this.#fd, this.#address, this.pageCount * PAGE_BYTES);
     if (result < 0 && !this.#hasEnded(result)) throw this.#error("releasing its memory", result);
+    this.wake({ first: 0, count: this.pageCount }); // unregistering itself wakes only those who wait for missing pages
   }
 
   /** Holds up writes. Write-protect mode only. @throws MemoryError `gone`, `no-memory` or `failed`. */

@@ -16,7 +16,7 @@ const hasCode = (code: string) => (thrown: unknown) => thrown instanceof MemoryE
 
 async function startGuest(
   test: TestContext,
-  options: { cut?: boolean; preload?: boolean; directory?: string } = {},
+  options: { cut?: boolean; preload?: boolean; device?: string } = {},
 ) {
   const guest = await MemoryStandIn.start({ pageCount: PAGE_COUNT, ...options });
   test.after(() => guest.close());
@@ -192,6 +192,13 @@ describe("a parent's memory", () => {
 
 describe("finding an emulator's memory", () => {
   it("works on this kernel", () => checkKernel());
+
+  it("does without the device where the emulator may make the system call", async (test) => {
+    const guest = await startGuest(test, { device: "/dev/null" });
+    openMemory(test, guest)
+      .fillable()
+      .fill(() => {});
+  });
 
   it("leaves no mark in the emulator's environment", async (test) => {
     assert.equal(await (await startGuest(test)).isMarked(), false);

@@ -1,6 +1,15 @@
 import { execFileSync, spawn, type ChildProcess } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { closeSync, mkdirSync, renameSync, rmSync, statSync, truncateSync, writeFileSync } from "node:fs";
+import {
+  closeSync,
+  mkdirSync,
+  openSync,
+  renameSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
 import { dirname, join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
@@ -65,17 +74,19 @@ export class MemoryStandIn {
 
   /**
    * Starts the process on a new file.
-   * @param options `cut` maps the file in several adjacent areas; `preload: false` leaves the preloaded library out.
+   * @param options `cut` maps the file in several adjacent areas; `preload: false` leaves the preloaded library out, `device`
+   * stands in for /dev/userfaultfd.
    */
   static async start(options: {
     pageCount: number;
     cut?: boolean;
     preload?: boolean;
     directory?: string;
+    device?: string;
   }): Promise<MemoryStandIn> {
     const program = buildStandIn();
     const ramPath = createRamFile(options.pageCount, options.directory);
-    const device = openUserfaultDevice();
+    const device = options.device === undefined ? openUserfaultDevice() : openSync(options.device, "r+");
     const parameters = [ramPath, String(options.pageCount * PAGE_BYTES), ...(options.cut ? ["cut"] : [])];
     const environment = options.preload === false ? {} : preloadEnvironment(3);
     const child = spawn(program, parameters, {

@@ -1,0 +1,67 @@
+import assert from "node:assert/strict";
+import { rmSync, truncateSync, writeFileSync } from "node:fs";
+import { afterEach, before, beforeEach, describe, it } from "node:test";
+import { AssertionError, PAGE_BYTES } from "../../../src/base/index.js";
+import { MemoryError, RamFile } from "../../../src/memory/index.js";
+import { allocatedBytes, buildNative, createRamFile } from "../../support/memory-stand-in.js";
+
+const PAGE_COUNT = 16;
+const page = (value: number): Buffer => Buffer.alloc(PAGE_BYTES, value);
+const badFile = (thrown: unknown): boolean => thrown instanceof MemoryError && thrown.code === "bad-file";
+
+describe("a memory file", () => {
+  let path: string;
+  before(() => buildNative());
+  beforeEach(() => {
+    path = createRamFile(PAGE_COUNT);
+  });
+  afterEach(() => rmSync(path));
+
+  it("is read in ranges, and reading holes allocates nothing", () => {
+    const file = RamFile.open(path);
+    const bytes = Buffer.alloc(PAGE_COUNT * PAGE_BYTES, 1);
+    file.read({ first: 0, count: PAGE_COUNT }, bytes);
+    assert.deepEqual(bytes, Buffer.alloc(PAGE_COUNT * PAGE_BYTES));
+    assert.equal(allocatedBytes(path), 0);
+    writeFileSync(path, Buffer.concat([page(1), page(2), page(3)]), { flag: "r+" });
+    file.read({ first: 1, count: 3 }, bytes);
+    assert.deepEqual(bytes.subarray(0, 4 * PAGE_BYTES), Buffer.concat([page(2), page(3), page(0), page(0)]));
+    file.close();
+  });
+
+  it("tells data from holes", () => {
+    const file = RamFile.open(path);
+    assert.equal(file.nextData(0), undefined);
+    writeFileSync(path, page(1), { flag: "r+" });
+    assert.deepEqual(file.nextData(0), { first: 0, count: 1 });
+    assert.equal(file.nextData(1), undefined);
+    assert.equal(file.nextData(PAGE_COUNT), undefined);
+    file.close();
+  });
+
+  it("must exist, hold whole pages, and stay as long as it was", () => {
+    assert.throws(() => RamFile.open(`${path}.none`), badFile);
+    const file = RamFile.open(path);
+    truncateSync(path, PAGE_BYTES + 1);
+    assert.throws(() => RamFile.open(path), badFile);
+    assert.throws(() => file.read({ first: 1, count: 1 }, page(0)), badFile);
+    truncateSync(path, 0);
+    assert.throws(() => RamFile.open(path), badFile);
+    file.close();
+  });
+
+  it("is never asked for what lies outside it", () => {
+    const file = RamFile.open(path);
+    for (const [first, count] of [
+      [-1, 1],
+      [0, 0],
+      [0, PAGE_COUNT + 1],
+      [PAGE_COUNT, 1],
+      [0.5, 1],
+    ] as const) {
+      assert.throws(() => file.read({ first, count }, Buffer.alloc(PAGE_BYTES)), AssertionError);
+    }
+    assert.throws(() => file.read({ first: 0, count: 2 }, Buffer.alloc(PAGE_BYTES)), AssertionError);
+    file.close();
+  });
+});
