@@ -53,7 +53,7 @@ export class Bitmap {
   /** Sets every bit of a run and returns how many of them were clear. */
   setRun(first: number, count: number): number {
     let changed = 0;
-    for (let index = first; index < first + count; ) {
+    for (let index = first; index < first + count;) {
       if ((index & 31) === 0 && index + 32 <= first + count && this.#words[index >>> 5] === 0) {
         assert(index + 32 <= this.length, `bit ${index + 31} lies outside a bitmap of ${this.length}`);
         this.#words[index >>> 5] = 0xffffffff;
@@ -91,7 +91,7 @@ export class Bitmap {
 
   /** Every run of set bits, in order. */
   *runs(): Generator<BitRun> {
-    for (let first = this.nextSet(0); first !== -1; ) {
+    for (let first = this.nextSet(0); first !== -1;) {
       const end = this.nextClear(first);
       const past = end === -1 ? this.length : end;
       yield { first, count: past - first };

@@ -7,7 +7,10 @@ export class BoundedQueue<T> {
   #head = 0;
 
   constructor(bound: number) {
-    assert(Number.isSafeInteger(bound) && bound > 0, `a queue's bound is a positive whole number, not ${bound}`);
+    assert(
+      Number.isSafeInteger(bound) && bound > 0,
+      `a queue's bound is a positive whole number, not ${bound}`,
+    );
     this.bound = bound;
   }
 

@@ -14,7 +14,12 @@ export class DeadlineError extends CodedError<"deadline"> {
  * @param what names the thing waited for, as the subject of a sentence ("the emulator's answer to stop").
  * @throws DeadlineError when the time is over, or whatever the promise rejects with.
  */
-export async function withDeadline<T>(clock: Clock, deadlineMs: number, what: string, promise: Promise<T>): Promise<T> {
+export async function withDeadline<T>(
+  clock: Clock,
+  deadlineMs: number,
+  what: string,
+  promise: Promise<T>,
+): Promise<T> {
   let expire: (error: Error) => void = () => {};
   const expired = new Promise<never>((_, reject) => {
     expire = reject;

@@ -9,7 +9,10 @@ export type LogLevel = (typeof LOG_LEVELS)[number];
 
 /** A log that writes JSON lines to standard error, so that standard output stays free for answers. */
 export function createLog(level: LogLevel): Log {
-  return pino({ level, base: null, timestamp: pino.stdTimeFunctions.isoTime }, pino.destination({ fd: 2, sync: true }));
+  return pino(
+    { level, base: null, timestamp: pino.stdTimeFunctions.isoTime },
+    pino.destination({ fd: 2, sync: true }),
+  );
 }
 
 /** A log that drops everything. */

@@ -1,4 +1,15 @@
-import { Bitmap, deferred, codeOf, MAX_RECEIVED_RUNS, MAX_REQUEST_PAGES, messageOf, PAGE_BYTES, type Clock, type Log, type Timer } from "../base/index.js";
+import {
+  Bitmap,
+  deferred,
+  codeOf,
+  MAX_RECEIVED_RUNS,
+  MAX_REQUEST_PAGES,
+  messageOf,
+  PAGE_BYTES,
+  type Clock,
+  type Log,
+  type Timer,
+} from "../base/index.js";
 import { unpackRun, WireError, type Frame, type PageRun } from "../wire/index.js";
 import { FrameChannel } from "./channel.js";
 import { PageDigests } from "./digests.js";
@@ -152,7 +163,10 @@ export class ChildMachine {
 
   #request(pages: readonly number[]): void {
     for (let first = 0; first < pages.length; first += MAX_REQUEST_PAGES) {
-      this.#link.channels.urgent?.send({ kind: "request", pages: pages.slice(first, first + MAX_REQUEST_PAGES) });
+      this.#link.channels.urgent?.send({
+        kind: "request",
+        pages: pages.slice(first, first + MAX_REQUEST_PAGES),
+      });
     }
   }
 
@@ -200,7 +214,11 @@ export class ChildMachine {
     const runs = [...this.#received.runs()];
     for (let first = 0; first === 0 || first < runs.length; first += MAX_RECEIVED_RUNS) {
       const last = first + MAX_RECEIVED_RUNS >= runs.length;
-      this.#link.channels.bulk?.send({ kind: "have", last, runs: runs.slice(first, first + MAX_RECEIVED_RUNS) });
+      this.#link.channels.bulk?.send({
+        kind: "have",
+        last,
+        runs: runs.slice(first, first + MAX_RECEIVED_RUNS),
+      });
     }
   }
 
@@ -217,7 +235,10 @@ export class ChildMachine {
       this.#fail(new TransferError("parent-failed", end.message), end);
       return;
     }
-    this.#options.log.warn({ transfer: this.#options.transfer, end, retryMs: this.#retryMs }, "page lanes lost; dialling again");
+    this.#options.log.warn(
+      { transfer: this.#options.transfer, end, retryMs: this.#retryMs },
+      "page lanes lost; dialling again",
+    );
     this.#retry = this.#options.clock.after(this.#retryMs, () => this.#dialLanes());
     this.#retryMs = Math.min(this.#retryMs * 2, LONGEST_RETRY_MS);
   }
@@ -240,8 +261,13 @@ export class ChildMachine {
     if (frame.kind === "pages") {
       if (!this.#installing(() => this.#onPages(frame.runs))) return;
     } else if (lane === "bulk" && frame.kind === "hashes") this.#onHashes(frame.firstPage, frame.digests);
-    else if (lane === "bulk" && frame.kind === "done" && this.#phase.phase === "complete") return this.#close();
-    else throw new TransferError("peer-protocol", `a frame of kind ${frame.kind} has no place on the ${lane} lane now`);
+    else if (lane === "bulk" && frame.kind === "done" && this.#phase.phase === "complete")
+      return this.#close();
+    else
+      throw new TransferError(
+        "peer-protocol",
+        `a frame of kind ${frame.kind} has no place on the ${lane} lane now`,
+      );
     if (lane === "bulk") this.#creditBytes += frameBytes;
     this.#completeIfDone();
     this.#reportSoon();
@@ -255,7 +281,9 @@ export class ChildMachine {
     } catch (thrown) {
       // A run that does not decode is the peer's fault, and the channel's to report.
       if (thrown instanceof WireError || codeOf(thrown) === "internal") throw thrown;
-      const error = new TransferError("child-failed", `pages could not be installed: ${messageOf(thrown)}`, { cause: thrown });
+      const error = new TransferError("child-failed", `pages could not be installed: ${messageOf(thrown)}`, {
+        cause: thrown,
+      });
       this.#fail(error, { code: error.code, message: error.message, fatal: true });
       return false;
     }
@@ -277,7 +305,7 @@ export class ChildMachine {
   #forMissing(run: PageRun, take: (range: PageRange) => void): void {
     const past = run.firstPage + run.pageCount;
     let taken = 0;
-    for (let first = this.#received.nextClear(run.firstPage); first !== -1 && first < past; ) {
+    for (let first = this.#received.nextClear(run.firstPage); first !== -1 && first < past;) {
       const next = this.#received.nextSet(first);
       const end = next === -1 || next > past ? past : next;
       const range = { first, count: end - first };
@@ -322,7 +350,8 @@ export class ChildMachine {
   }
 
   #onHashes(firstPage: number, digests: Uint8Array): void {
-    if (this.#expected === undefined) throw new TransferError("peer-protocol", "hashes were sent to a child that did not ask for them");
+    if (this.#expected === undefined)
+      throw new TransferError("peer-protocol", "hashes were sent to a child that did not ask for them");
     this.#expected.setDigests(firstPage, digests);
   }
 
@@ -331,7 +360,11 @@ export class ChildMachine {
     if (this.#given !== undefined && this.#expected !== undefined) {
       if (!this.#expected.complete) return;
       const differing = this.#given.differences(this.#expected);
-      this.#verify = { checked: this.#pageCount, mismatches: differing.length, firstPages: differing.slice(0, 16) };
+      this.#verify = {
+        checked: this.#pageCount,
+        mismatches: differing.length,
+        firstPages: differing.slice(0, 16),
+      };
     }
     this.#options.memory.release();
     this.#phase = { phase: "complete" };
@@ -346,12 +379,21 @@ export class ChildMachine {
     this.#retry?.cancel();
     const link = this.#link;
     this.#retry = this.#options.clock.after(DONE_DEADLINE_MS, () => {
-      this.#onLaneEnd(link, { code: "no-answer", message: "the parent did not answer that the child is complete", fatal: false });
+      this.#onLaneEnd(link, {
+        code: "no-answer",
+        message: "the parent did not answer that the child is complete",
+        fatal: false,
+      });
     });
   }
 
   #reportSoon(): void {
-    if (this.#closed || this.#flush !== undefined || (this.#reportRuns.length === 0 && this.#creditBytes === 0)) return;
+    if (
+      this.#closed ||
+      this.#flush !== undefined ||
+      (this.#reportRuns.length === 0 && this.#creditBytes === 0)
+    )
+      return;
     this.#flush = this.#options.clock.soon(() => {
       this.#flush = undefined;
       this.#report();

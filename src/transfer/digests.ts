@@ -30,7 +30,10 @@ export class PageDigests {
   /** Notes the content of consecutive pages. */
   setContent(firstPage: number, bytes: Uint8Array): void {
     for (let offset = 0; offset < bytes.length; offset += PAGE_BYTES) {
-      this.setDigests(firstPage + offset / PAGE_BYTES, pageDigest(bytes.subarray(offset, offset + PAGE_BYTES)));
+      this.setDigests(
+        firstPage + offset / PAGE_BYTES,
+        pageDigest(bytes.subarray(offset, offset + PAGE_BYTES)),
+      );
     }
   }
 
@@ -75,7 +78,7 @@ export async function digestMemory(memory: TrackedMemory, clock: Clock): Promise
   while (page < memory.pageCount) {
     const data = memory.nextData(page) ?? { first: memory.pageCount, count: 0 };
     for (; page < data.first; page += 1) digests.setZero(page);
-    for (const past = data.first + data.count; page < past; ) {
+    for (const past = data.first + data.count; page < past;) {
       const count = Math.min(SWEEP_RUN_PAGES, past - page);
       const bytes = buffer.subarray(0, count * PAGE_BYTES);
       memory.read({ first: page, count }, bytes);

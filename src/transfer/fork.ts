@@ -46,8 +46,7 @@ export interface PauseParts {
 }
 
 export type ChildOutcome = { target: ChildTarget } & (
-  | { started: ChildStarted; firstInstructionUs: number }
-  | { error: CodedError }
+  { started: ChildStarted; firstInstructionUs: number } | { error: CodedError }
 );
 
 export interface ForkOutcome {
@@ -75,13 +74,18 @@ export async function forkGuest(options: ForkOptions): Promise<ForkOutcome> {
     const { pause, deviceState, digests } = await pauseAndSave(options);
     for (const { session } of options.children) session.begin(digests === undefined ? {} : { digests });
     options.onStep("starting");
-    const children = await Promise.all(options.children.map((child) => startChild(options, child, deviceState, beganUs)));
+    const children = await Promise.all(
+      options.children.map((child) => startChild(options, child, deviceState, beganUs)),
+    );
     options.onStep("paging");
     // Children that were lost during the pause left an instant that was not there yet.
     if (options.children.every(({ session }) => session.phase.phase === "failed")) options.instant.release();
     return { pause, children };
   } catch (thrown) {
-    const error = thrown instanceof CodedError ? thrown : new TransferError("parent-failed", messageOf(thrown), { cause: thrown });
+    const error =
+      thrown instanceof CodedError
+        ? thrown
+        : new TransferError("parent-failed", messageOf(thrown), { cause: thrown });
     options.instant.release();
     await cancelAll(options, error);
     throw error;
@@ -89,12 +93,19 @@ export async function forkGuest(options: ForkOptions): Promise<ForkOutcome> {
 }
 
 /** Prepares all children side by side; each has its page lanes afterwards. */
-export async function prepareChildren(options: Pick<ForkOptions, "children" | "clock" | "signal">): Promise<void> {
+export async function prepareChildren(
+  options: Pick<ForkOptions, "children" | "clock" | "signal">,
+): Promise<void> {
   throwIfCancelled(options.signal);
   const prepared = await Promise.allSettled(
     options.children.map(async ({ target, session }) => {
       await target.prepare();
-      await withDeadline(options.clock, LINK_DEADLINE_MS, `the arrival of the page lanes from ${target.host}`, session.linked);
+      await withDeadline(
+        options.clock,
+        LINK_DEADLINE_MS,
+        `the arrival of the page lanes from ${target.host}`,
+        session.linked,
+      );
     }),
   );
   throwIfCancelled(options.signal);
@@ -148,14 +159,26 @@ async function pauseAndSave(options: ForkOptions): Promise<Paused> {
   }
 }
 
-async function startChild(options: ForkOptions, child: ForkChild, deviceState: Uint8Array, beganUs: number): Promise<ChildOutcome> {
+async function startChild(
+  options: ForkOptions,
+  child: ForkChild,
+  deviceState: Uint8Array,
+  beganUs: number,
+): Promise<ChildOutcome> {
   const { target, session } = child;
   try {
     const started = await target.start(deviceState, { run: !options.paused });
     return { target, started, firstInstructionUs: options.clock.nowUs() - beganUs };
   } catch (thrown) {
-    const error = new TransferError("child-failed", `the child on ${target.host} did not start: ${messageOf(thrown)}`, { cause: thrown });
-    options.log.warn({ transfer: target.transfer, code: codeOf(thrown), message: error.message }, "child did not start");
+    const error = new TransferError(
+      "child-failed",
+      `the child on ${target.host} did not start: ${messageOf(thrown)}`,
+      { cause: thrown },
+    );
+    options.log.warn(
+      { transfer: target.transfer, code: codeOf(thrown), message: error.message },
+      "child did not start",
+    );
     session.fail(error);
     await cancelQuietly(options.log, target, error.message);
     return { target, error };
@@ -176,7 +199,10 @@ async function cancelQuietly(log: Log, target: ChildTarget, reason: string): Pro
   try {
     await target.cancel(reason);
   } catch (thrown) {
-    log.warn({ transfer: target.transfer, host: target.host, message: messageOf(thrown) }, "child could not be cancelled");
+    log.warn(
+      { transfer: target.transfer, host: target.host, message: messageOf(thrown) },
+      "child could not be cancelled",
+    );
   }
 }
 
@@ -190,5 +216,6 @@ function throwIfChildLost(options: ForkOptions): void {
 
 /** @throws TransferError `cancelled` when an operator has cancelled. */
 export function throwIfCancelled(signal: AbortSignal): void {
-  if (signal.aborted) throw new TransferError("cancelled", "the transfer was cancelled before the switch; the parent runs on");
+  if (signal.aborted)
+    throw new TransferError("cancelled", "the transfer was cancelled before the switch; the parent runs on");
 }

@@ -43,7 +43,13 @@ export class Instant {
   readonly counters = { writeFaults: 0, copied: 0, writersWaited: 0, writersWaitedUs: 0, rearmed: 0 };
 
   /** @param options.tracking false for a parent that is stopped for good (a migration): nothing can write, nothing is protected. */
-  constructor(options: { memory: TrackedMemory; copyBudgetBytes: number; tracking: boolean; clock: Clock; log: Log }) {
+  constructor(options: {
+    memory: TrackedMemory;
+    copyBudgetBytes: number;
+    tracking: boolean;
+    clock: Clock;
+    log: Log;
+  }) {
     this.pageCount = options.memory.pageCount;
     this.#memory = options.memory;
     this.#clock = options.clock;
@@ -136,10 +142,16 @@ export class Instant {
       }
       let past = first;
       while (past < end && !this.#copies.has(past)) {
-        assert(!this.#tracking || this.#protected.has(past), `page ${past} is read when its content may have changed`);
+        assert(
+          !this.#tracking || this.#protected.has(past),
+          `page ${past} is read when its content may have changed`,
+        );
         past += 1;
       }
-      this.#memory.read({ first, count: past - first }, into.subarray(offset, offset + (past - first) * PAGE_BYTES));
+      this.#memory.read(
+        { first, count: past - first },
+        into.subarray(offset, offset + (past - first) * PAGE_BYTES),
+      );
       first = past;
     }
   }

@@ -68,7 +68,10 @@ export async function migrateGuest(options: MigrateOptions): Promise<MigrateOutc
     options.onStep("paging");
     return { started, downtimeUs: ranUs - stoppedUs, firstInstructionUs: ranUs - beganUs };
   } catch (thrown) {
-    const error = thrown instanceof CodedError ? thrown : new TransferError("parent-failed", messageOf(thrown), { cause: thrown });
+    const error =
+      thrown instanceof CodedError
+        ? thrown
+        : new TransferError("parent-failed", messageOf(thrown), { cause: thrown });
     await cancelOrStayStopped(options, told, error);
     session.fail(new TransferError("cancelled", error.message, { cause: error }));
     instant.release();
@@ -87,7 +90,10 @@ async function cancelOrStayStopped(options: MigrateOptions, told: boolean, error
     await target.cancel(error.message);
   } catch (thrown) {
     if (!told) {
-      options.log.warn({ transfer: target.transfer, message: messageOf(thrown) }, "child could not be cancelled; it was never started");
+      options.log.warn(
+        { transfer: target.transfer, message: messageOf(thrown) },
+        "child could not be cancelled; it was never started",
+      );
       return;
     }
     const message = `the migration failed (${error.message}) and ${target.host} does not confirm that the child is gone; the parent stays stopped`;

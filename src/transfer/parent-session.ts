@@ -146,7 +146,10 @@ export class ParentSession implements InstantReader {
   acceptLane(name: PageLane, epoch: number, lane: FrameLane): void {
     if (this.#phase.phase === "failed") throw this.#phase.error;
     if (epoch < this.#link.epoch || (epoch === this.#link.epoch && this.#link[name] !== undefined)) {
-      throw new TransferError("peer-protocol", `lane ${name} of epoch ${epoch} comes after one of epoch ${this.#link.epoch}`);
+      throw new TransferError(
+        "peer-protocol",
+        `lane ${name} of epoch ${epoch} comes after one of epoch ${this.#link.epoch}`,
+      );
     }
     if (epoch > this.#link.epoch) {
       this.#dropLink({ code: "replaced", message: "the child dialled again", fatal: false });
@@ -218,11 +221,19 @@ export class ParentSession implements InstantReader {
       return;
     }
     this.#phase = { phase: "waiting-for-child" };
-    this.#options.log.warn({ transfer: this.transfer, end }, "page lanes lost; waiting for the child's host to dial again");
+    this.#options.log.warn(
+      { transfer: this.transfer, end },
+      "page lanes lost; waiting for the child's host to dial again",
+    );
     const deadlineMs = this.#options.linkDeadlineMs;
     if (deadlineMs === undefined || this.#linkTimer !== undefined) return;
     this.#linkTimer = this.#options.clock.after(deadlineMs, () => {
-      this.fail(new TransferError("link-lost", `the child's host was out of reach for ${deadlineMs} ms: ${end.message}`));
+      this.fail(
+        new TransferError(
+          "link-lost",
+          `the child's host was out of reach for ${deadlineMs} ms: ${end.message}`,
+        ),
+      );
     });
   }
 
@@ -241,13 +252,19 @@ export class ParentSession implements InstantReader {
     if (link !== this.#link || frameBytes === 0) return;
     if (lane === "urgent" && frame.kind === "request") this.#onRequest(frame.pages);
     else if (lane === "bulk" && frame.kind === "have") this.#onHave(frame.runs, frame.last);
-    else if (lane === "bulk" && frame.kind === "received" && link.resumed) this.#onReceived(frame.runs, frame.creditBytes);
+    else if (lane === "bulk" && frame.kind === "received" && link.resumed)
+      this.#onReceived(frame.runs, frame.creditBytes);
     else if (lane === "bulk" && frame.kind === "done" && link.resumed) this.#onDone();
-    else throw new TransferError("peer-protocol", `a frame of kind ${frame.kind} has no place on the ${lane} lane now`);
+    else
+      throw new TransferError(
+        "peer-protocol",
+        `a frame of kind ${frame.kind} has no place on the ${lane} lane now`,
+      );
   }
 
   #onRequest(pages: readonly number[]): void {
-    if (!this.#begun) throw new TransferError("peer-protocol", "a page was requested before the fork's instant");
+    if (!this.#begun)
+      throw new TransferError("peer-protocol", "a page was requested before the fork's instant");
     const urgent = this.#link.urgent;
     if (urgent === undefined) return;
     for (const page of pages) {
@@ -266,7 +283,8 @@ export class ParentSession implements InstantReader {
   }
 
   #onHave(runs: readonly PageRange[], last: boolean): void {
-    if (this.#link.resumed) throw new TransferError("peer-protocol", "the child told twice which pages it has");
+    if (this.#link.resumed)
+      throw new TransferError("peer-protocol", "the child told twice which pages it has");
     this.#onReceived(runs, 0);
     if (!last) return;
     this.#link.resumed = true;
@@ -279,9 +297,13 @@ export class ParentSession implements InstantReader {
 
   #onReceived(runs: readonly PageRange[], creditBytes: number): void {
     if (!this.#window.credited(creditBytes, this.#options.clock.nowUs())) {
-      throw new TransferError("peer-protocol", `the child credits ${creditBytes} bytes, more than are in flight`);
+      throw new TransferError(
+        "peer-protocol",
+        `the child credits ${creditBytes} bytes, more than are in flight`,
+      );
     }
-    if (runs.length > 0 && !this.#begun) throw new TransferError("peer-protocol", "pages were reported before the fork's instant");
+    if (runs.length > 0 && !this.#begun)
+      throw new TransferError("peer-protocol", "pages were reported before the fork's instant");
     for (const run of runs) {
       for (let page = run.first; page < run.first + run.count; page += 1) this.owed.clear(page);
     }
@@ -290,7 +312,8 @@ export class ParentSession implements InstantReader {
   }
 
   #onDone(): void {
-    if (this.owed.count > 0) throw new TransferError("peer-protocol", `the child is done but ${this.owed.count} pages are owed`);
+    if (this.owed.count > 0)
+      throw new TransferError("peer-protocol", `the child is done but ${this.owed.count} pages are owed`);
     this.#link.bulk?.send({ kind: "done" });
     if (this.#phase.phase === "complete") return;
     this.#end({ phase: "complete" }, undefined);
@@ -341,7 +364,9 @@ export class ParentSession implements InstantReader {
   }
 
   #pacedFor(): number {
-    return this.#options.rateBytesPerSecond === undefined ? 0 : this.#paceFromUs - this.#options.clock.nowUs();
+    return this.#options.rateBytesPerSecond === undefined
+      ? 0
+      : this.#paceFromUs - this.#options.clock.nowUs();
   }
 
   #later(): void {
@@ -388,7 +413,12 @@ export class ParentSession implements InstantReader {
     this.#options.instant.read(range, bytes);
     return splitZeroPages(bytes).map((piece) => {
       const content = bytes.subarray(piece.first * PAGE_BYTES, (piece.first + piece.count) * PAGE_BYTES);
-      const run = packRun({ firstPage: range.first + piece.first, origin, bytes: content, compress: this.#options.compress });
+      const run = packRun({
+        firstPage: range.first + piece.first,
+        origin,
+        bytes: content,
+        compress: this.#options.compress,
+      });
       this.#count(run);
       return run;
     });

@@ -53,7 +53,7 @@ export class AfterFaultOrder implements SweepOrder {
   }
 
   #scan(source: SweepSource, from: number, past: number): number {
-    for (let page = source.owed.nextSet(from); page !== -1 && page < past; ) {
+    for (let page = source.owed.nextSet(from); page !== -1 && page < past;) {
       if (this.#wants(source, page)) return page;
       const unsent = source.sent.nextClear(page + 1);
       if (unsent === -1) return -1;
@@ -69,7 +69,8 @@ export class AfterFaultOrder implements SweepOrder {
   /** First page with data at or after `page`, asking the memory only when the range known last does not tell. */
   #dataAtOrAfter(source: SweepSource, page: number): number | undefined {
     const known = this.#data;
-    if (known === undefined || page < known.first || page >= known.first + known.count) this.#data = source.nextData(page);
+    if (known === undefined || page < known.first || page >= known.first + known.count)
+      this.#data = source.nextData(page);
     return this.#data === undefined ? undefined : Math.max(this.#data.first, page);
   }
 

@@ -79,7 +79,10 @@ export class AdaptiveWindow {
     if (roundTripUs <= TARGET_QUEUE_US) {
       this.#limitBytes = Math.min(this.#limitBytes + GROWTH_BYTES, this.#maxBytes);
     } else if (sentAtUs >= this.#shrunkAtUs) {
-      this.#limitBytes = Math.max(Math.floor(this.#limitBytes * 0.75), Math.min(MIN_WINDOW_BYTES, this.#maxBytes));
+      this.#limitBytes = Math.max(
+        Math.floor(this.#limitBytes * 0.75),
+        Math.min(MIN_WINDOW_BYTES, this.#maxBytes),
+      );
       this.#shrunkAtUs = nowUs;
     }
   }

@@ -13,7 +13,9 @@ test(`${schedules} seeded schedules of forks and migrations, from seed ${firstSe
     } catch (thrown) {
       const how = `RAMET_SEED=${seed} RAMET_SCHEDULES=1 node --import tsx --test test/simulation/transfer.test.ts`;
       const why = thrown instanceof Error ? thrown.stack : String(thrown);
-      throw new Error(`seed ${seed} failed: ${why}\nreplay it with: ${how}\nplan: ${JSON.stringify(world.plan)}\nstate: ${JSON.stringify(world.describe())}`);
+      throw new Error(
+        `seed ${seed} failed: ${why}\nreplay it with: ${how}\nplan: ${JSON.stringify(world.plan)}\nstate: ${JSON.stringify(world.describe())}`,
+      );
     }
     results.set(world.result, (results.get(world.result) ?? 0) + 1);
   }

@@ -35,7 +35,8 @@ class SimulatedEnd implements FrameLane {
     const now = this.#scheduler.nowUs();
     this.#queuedBytes += bytes.length;
     // A connection keeps its order: nothing arrives before what was sent earlier.
-    this.#arrivesAtUs = Math.max(this.#arrivesAtUs, now + this.#latencyUs + random.below(40)) + bytes.length / this.#bytesPerUs;
+    this.#arrivesAtUs =
+      Math.max(this.#arrivesAtUs, now + this.#latencyUs + random.below(40)) + bytes.length / this.#bytesPerUs;
     this.#scheduler.afterUs(this.#arrivesAtUs - now, () => {
       this.#queuedBytes -= bytes.length;
       this.other?.deliver((handlers) => handlers.onFrame(bytes));
@@ -77,7 +78,7 @@ class SimulatedEnd implements FrameLane {
 export function simulatedLane(
   scheduler: Scheduler,
   bytesPerUs: number,
-): { 
+): {
   parent: FrameLane;
   child: FrameLane;
   break(): void;
@@ -96,7 +97,8 @@ export function simulatedLane(
       parent.other = undefined;
       child.other = undefined;
       const end = { code: "dead", message: "the simulated connection broke", fatal: false };
-      for (const side of [parent, child]) scheduler.afterUs(scheduler.random.below(3000), () => side.lose(end));
+      for (const side of [parent, child])
+        scheduler.afterUs(scheduler.random.below(3000), () => side.lose(end));
     },
   };
 }

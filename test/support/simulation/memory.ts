@@ -96,7 +96,8 @@ export class SimulatedMemory implements TrackedMemory, FillableMemory {
   }
 
   read(range: PageRange, into: Uint8Array): void {
-    for (let index = 0; index < range.count; index += 1) into.set(this.content(range.first + index), index * PAGE_BYTES);
+    for (let index = 0; index < range.count; index += 1)
+      into.set(this.content(range.first + index), index * PAGE_BYTES);
   }
 
   nextData(page: number): PageRange | undefined {
@@ -111,7 +112,8 @@ export class SimulatedMemory implements TrackedMemory, FillableMemory {
     for (let offset = 0; offset < bytes.length; offset += PAGE_BYTES) {
       const page = firstPage + offset / PAGE_BYTES;
       assert(this.#pages[page] === undefined, `page ${page} is installed once`);
-      if ((this.installsLeft -= 1) < 0) throw Object.assign(new Error("the host has no memory left"), { code: "no-memory" });
+      if ((this.installsLeft -= 1) < 0)
+        throw Object.assign(new Error("the host has no memory left"), { code: "no-memory" });
       this.#pages[page] = bytes.slice(offset, offset + PAGE_BYTES);
     }
     this.wake({ first: firstPage, count: bytes.length / PAGE_BYTES });

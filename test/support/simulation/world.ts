@@ -124,7 +124,8 @@ export class World {
       clock: this.scheduler,
       log,
     });
-    for (let index = 0; index < this.plan.children; index += 1) this.#children.push(this.#makeChild(index + 1));
+    for (let index = 0; index < this.plan.children; index += 1)
+      this.#children.push(this.#makeChild(index + 1));
   }
 
   /** Plays the whole run and checks every promise at its end. Throws when one is broken. */
@@ -150,13 +151,22 @@ export class World {
       child: child.machine.progress(),
       parent: child.session.progress(),
     }));
-    return { atUs: this.scheduler.nowUs(), instant: this.#instant.phase, copies: this.#instant.copies, running: this.#running, children };
+    return {
+      atUs: this.scheduler.nowUs(),
+      instant: this.#instant.phase,
+      copies: this.#instant.copies,
+      running: this.#running,
+      children,
+    };
   }
 
   /** How the run ended, for statistics: `complete`, or the code it failed with. */
   get result(): string {
-    if (this.#failure !== undefined) return this.#failure instanceof TransferError ? this.#failure.code : "other";
-    const reconnected = this.#children.some((child) => child.machine.progress().reconnects > 0) ? " after lost lanes" : "";
+    if (this.#failure !== undefined)
+      return this.#failure instanceof TransferError ? this.#failure.code : "other";
+    const reconnected = this.#children.some((child) => child.machine.progress().reconnects > 0)
+      ? " after lost lanes"
+      : "";
     return (this.#outcomes === this.plan.children ? "complete" : "partly") + reconnected;
   }
 
@@ -207,7 +217,8 @@ export class World {
 
   #liftHolds(): void {
     for (const child of this.#children) {
-      if (this.plan.touchers === 0 || !child.running) this.scheduler.afterUs(this.#random.below(20_000), () => child.session.setSweep(true));
+      if (this.plan.touchers === 0 || !child.running)
+        this.scheduler.afterUs(this.#random.below(20_000), () => child.session.setSweep(true));
     }
   }
 
@@ -223,8 +234,11 @@ export class World {
       saveDeviceState: async () => {
         await this.#lag(undefined);
         if (this.#random.chance(this.plan.saveWrites)) await this.#writeOnce();
-        if (this.#random.chance(this.plan.saveFails)) throw new TransferError("parent-failed", "the simulated save failed");
-        this.#oracle = Array.from({ length: this.plan.pages }, (_, page) => this.#parent.content(page).slice());
+        if (this.#random.chance(this.plan.saveFails))
+          throw new TransferError("parent-failed", "the simulated save failed");
+        this.#oracle = Array.from({ length: this.plan.pages }, (_, page) =>
+          this.#parent.content(page).slice(),
+        );
         return new Uint8Array(8);
       },
       resume: async () => {
@@ -283,7 +297,8 @@ export class World {
         for (let toucher = 0; toucher < this.plan.touchers; toucher += 1) this.#childTouches(child());
       }
       await this.#lag(undefined);
-      if (this.#random.chance(this.plan.answersLost)) throw new TransferError("child-failed", "the simulated answer was lost");
+      if (this.#random.chance(this.plan.answersLost))
+        throw new TransferError("child-failed", "the simulated answer was lost");
       return { loadUs: 1, runUs: 1 };
     };
     return {
@@ -291,18 +306,21 @@ export class World {
       host: `host-${transfer}`,
       prepare: async () => {
         await this.#lag(undefined);
-        if (this.#random.chance(this.plan.prepareFails)) throw new TransferError("child-failed", "the simulated host is full");
+        if (this.#random.chance(this.plan.prepareFails))
+          throw new TransferError("child-failed", "the simulated host is full");
         child().machine.start();
         this.#tellOfFailure(child());
       },
       start: async (_state, { run }) => {
-        if (this.#random.chance(this.plan.startFails)) throw new TransferError("child-failed", "the simulated child did not load");
+        if (this.#random.chance(this.plan.startFails))
+          throw new TransferError("child-failed", "the simulated child did not load");
         return start(run);
       },
       run: () => start(true),
       cancel: async (reason) => {
         await this.#lag(undefined);
-        if (this.#random.chance(this.plan.answersLost)) throw new TransferError("child-failed", "the simulated answer was lost");
+        if (this.#random.chance(this.plan.answersLost))
+          throw new TransferError("child-failed", "the simulated answer was lost");
         child().cancelled = true;
         child().running = false;
         child().machine.cancel(new TransferError("cancelled", reason));
@@ -323,7 +341,8 @@ export class World {
 
   async #dial(session: ParentSession, name: "urgent" | "bulk", epoch: number): Promise<FrameLane> {
     await this.#lag(undefined);
-    if (this.#random.chance(this.plan.dialFails)) throw Object.assign(new Error("the simulated dial failed"), { code: "unreachable" });
+    if (this.#random.chance(this.plan.dialFails))
+      throw Object.assign(new Error("the simulated dial failed"), { code: "unreachable" });
     const lane = simulatedLane(this.scheduler, this.plan.bytesPerUs);
     this.#lanes.push(lane);
     try {
@@ -343,7 +362,8 @@ export class World {
         if (open.length > 0) this.#random.pick(open).break();
       });
     }
-    if (this.plan.cancelAtUs !== undefined) this.scheduler.afterUs(this.plan.cancelAtUs, () => this.#abort.abort());
+    if (this.plan.cancelAtUs !== undefined)
+      this.scheduler.afterUs(this.plan.cancelAtUs, () => this.#abort.abort());
   }
 
   #childTouches(child: SimulatedChild): void {
@@ -361,7 +381,8 @@ export class World {
   #checkInvariants(): void {
     const { pages, budgetPages, waitingWriters } = this.#instant.copies;
     if (pages > budgetPages) throw new Error(`${pages} copies are more than the budget of ${budgetPages}`);
-    if (waitingWriters > 0 && pages < budgetPages) throw new Error("a writer waits although the budget has room");
+    if (waitingWriters > 0 && pages < budgetPages)
+      throw new Error("a writer waits although the budget has room");
     for (const { session } of this.#children) {
       const { received, total } = session.progress();
       if (received > total) throw new Error("more pages were received than there are");
@@ -388,7 +409,10 @@ export class World {
   #isOver(child: SimulatedChild): boolean {
     const mine = child.machine.phase.phase;
     const theirs = child.session.phase.phase;
-    return (mine === "complete" || mine === "failed" || !child.running) && (theirs === "complete" || theirs === "failed");
+    return (
+      (mine === "complete" || mine === "failed" || !child.running) &&
+      (theirs === "complete" || theirs === "failed")
+    );
   }
 
   #checkFailure(failure: unknown): void {
@@ -401,7 +425,8 @@ export class World {
     }
     if (!this.#running) throw new Error("the transfer failed and the parent does not run");
     if (!this.plan.migrate) return;
-    if (this.#children.some((child) => child.running)) throw new Error("parent and child of a failed migration both run");
+    if (this.#children.some((child) => child.running))
+      throw new Error("parent and child of a failed migration both run");
   }
 
   #checkEnd(): void {

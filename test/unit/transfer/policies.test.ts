@@ -1,0 +1,165 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { Bitmap, PAGE_BYTES } from "../../../src/base/index.js";
+import { CopyStore } from "../../../src/transfer/copy-store.js";
+import { LatencyHistogram } from "../../../src/transfer/latency.js";
+import { mergeRanges, rangesOf } from "../../../src/transfer/ranges.js";
+import { AfterFaultOrder, type SweepSource } from "../../../src/transfer/sweep-order.js";
+import { AdaptiveWindow } from "../../../src/transfer/window.js";
+import { splitZeroPages } from "../../../src/transfer/zero-pages.js";
+
+function source(options: {
+  pages: number;
+  holes?: number[];
+  copies?: number[];
+  sent?: number[];
+  had?: number[];
+}): SweepSource {
+  const owed = new Bitmap(options.pages);
+  owed.fill();
+  for (const page of options.had ?? []) owed.clear(page);
+  const sent = new Bitmap(options.pages);
+  for (const page of options.sent ?? []) sent.set(page);
+  const holes = new Set(options.holes);
+  return {
+    pageCount: options.pages,
+    owed,
+    sent,
+    hasCopy: (page) => options.copies?.includes(page) === true,
+    nextData(page) {
+      let first = page;
+      while (first < options.pages && holes.has(first)) first += 1;
+      if (first === options.pages) return undefined;
+      let past = first;
+      while (past < options.pages && !holes.has(past)) past += 1;
+      return { first, count: past - first };
+    },
+  };
+}
+
+/** Every step of a sweep that nothing disturbs. */
+function sweepAll(order: AfterFaultOrder, from: SweepSource): string[] {
+  const steps: string[] = [];
+  for (let step = order.next(from); step !== undefined; step = order.next(from)) {
+    from.sent.setRun(step.range.first, step.range.count);
+    steps.push(`${step.kind} ${step.range.first}+${step.range.count}`);
+  }
+  return steps;
+}
+
+test("the sweep goes in runs of 16 pages, and tells of a whole hole at once", () => {
+  const holes = Array.from({ length: 60 }, (_, index) => 20 + index);
+  assert.deepEqual(sweepAll(new AfterFaultOrder(), source({ pages: 100, holes })), [
+    "data 0+16",
+    "data 16+4",
+    "hole 20+60",
+    "data 80+16",
+    "data 96+4",
+  ]);
+});
+
+test("the sweep starts after the page faulted last and comes round to the rest", () => {
+  const order = new AfterFaultOrder();
+  order.onFault(40);
+  assert.deepEqual(sweepAll(order, source({ pages: 64 })), [
+    "data 41+16",
+    "data 57+7",
+    "data 0+16",
+    "data 16+16",
+    "data 32+9",
+  ]);
+});
+
+test("the sweep passes over what was sent, what the child has, and copies", () => {
+  const steps = sweepAll(new AfterFaultOrder(), source({ pages: 10, sent: [0, 1], had: [4], copies: [7] }));
+  assert.deepEqual(steps, ["data 2+2", "data 5+2", "data 8+2"]);
+});
+
+test("a window shrinks when credit comes late and grows when it comes soon", () => {
+  const window = new AdaptiveWindow();
+  const before = window.limitBytes;
+  window.sent(1000, 0);
+  assert.ok(window.credited(1000, 50_000));
+  assert.ok(window.limitBytes < before);
+  const shrunk = window.limitBytes;
+  window.sent(1000, 60_000);
+  assert.ok(window.credited(1000, 60_100));
+  assert.ok(window.limitBytes > shrunk);
+});
+
+test("a window refuses credit for more than is in flight, and takes credit in parts", () => {
+  const window = new AdaptiveWindow();
+  window.sent(100, 0);
+  window.sent(100, 0);
+  assert.ok(window.credited(150, 1));
+  assert.equal(window.inFlightBytes, 50);
+  assert.equal(window.credited(51, 2), false);
+  window.reset();
+  assert.equal(window.inFlightBytes, 0);
+});
+
+test("a window that is late for long never closes for good", () => {
+  const window = new AdaptiveWindow();
+  for (let turn = 1; turn < 200; turn += 1) {
+    window.sent(1000, turn * 1e6);
+    window.credited(1000, turn * 1e6 + 500_000);
+  }
+  assert.ok(window.open && window.limitBytes > 2 * 16 * PAGE_BYTES);
+});
+
+test("copies are held up to the budget, and slots are used again", () => {
+  const copies = new CopyStore(2 * PAGE_BYTES);
+  copies.take(5).fill(5);
+  copies.take(9).fill(9);
+  assert.ok(copies.full);
+  assert.throws(() => copies.take(1), /budget/);
+  assert.equal(copies.get(5)?.[0], 5);
+  assert.ok(copies.drop(5));
+  assert.equal(copies.drop(5), false);
+  copies.take(6).fill(6);
+  assert.equal(copies.get(9)?.[4095], 9);
+  assert.deepEqual([...copies.keys()], [9, 6]);
+  assert.equal(copies.peakPages, 2);
+});
+
+test("percentiles are exact to a sixteenth", () => {
+  const histogram = new LatencyHistogram();
+  for (let us = 1; us <= 1000; us += 1) histogram.add(us);
+  assert.equal(histogram.count, 1000);
+  assert.equal(histogram.maxUs, 1000);
+  for (const [share, exact] of [
+    [0.5, 500],
+    [0.99, 990],
+    [1, 1000],
+  ] as const) {
+    const told = histogram.percentileUs(share);
+    assert.ok(told >= exact && told <= exact * 1.07, `${told} stands for ${exact}`);
+  }
+  assert.equal(new LatencyHistogram().percentileUs(0.5), 0);
+});
+
+test("ranges are sorted and joined", () => {
+  assert.deepEqual(rangesOf([3, 1, 2, 7, 2]), [
+    { first: 1, count: 3 },
+    { first: 7, count: 1 },
+  ]);
+  const ranges = [
+    { first: 8, count: 2 },
+    { first: 0, count: 8 },
+    { first: 11, count: 1 },
+  ];
+  assert.deepEqual(mergeRanges(ranges), [
+    { first: 0, count: 10 },
+    { first: 11, count: 1 },
+  ]);
+});
+
+test("zero pages are told from others to the last byte", () => {
+  const bytes = new Uint8Array(4 * PAGE_BYTES);
+  bytes[2 * PAGE_BYTES - 1] = 1;
+  assert.deepEqual(splitZeroPages(bytes), [
+    { first: 0, count: 1 },
+    { first: 1, count: 1 },
+    { first: 2, count: 2 },
+  ]);
+});
