@@ -6,15 +6,20 @@
 # by RAMET_TEST_RUN=RUN in the environment they were started with, or by DIRECTORY, the tests' TMPDIR, in their arguments.
 list_belongings() {
   local run=$1 directory=$2
+  # Things come and go while they are listed, and some machines have none of a kind; neither is a failure.
+  set +e
   list_processes "$run" "$directory"
-  ip -all netns list 2>/dev/null | awk 'NF { print "network namespace " $1 }'
+  ip netns list 2>/dev/null | awk 'NF { print "network namespace " $1 }'
   ip -o link show 2>/dev/null | awk -F': ' '{ sub(/@.*/, "", $2); print "network interface " $2 }'
-  awk '{ print "mount " $5 }' /proc/self/mountinfo
+  # `ip netns` makes /run/netns a mount when it is first used, and leaves that so.
+  awk '$5 != "/run/netns" { print "mount " $5 }' /proc/self/mountinfo
   find /dev/shm -mindepth 1 -maxdepth 2 -printf 'shared memory %p\n' 2>/dev/null
   find /run/ramet -mindepth 1 -printf 'file %p\n' 2>/dev/null
   # Sockets are listed by where they are bound; those of Node's test runner have no name.
   awk -v directory="$directory" 'index($8, directory) { print "socket " $8 }' /proc/net/unix
-  find "$directory" -mindepth 1 -maxdepth 1 -printf 'file %p\n' 2>/dev/null
+  # The TypeScript loader keeps its cache there.
+  find "$directory" -mindepth 1 -maxdepth 1 ! -name 'tsx-*' -printf 'file %p\n' 2>/dev/null
+  set -e
 }
 
 list_processes() {
