@@ -31,7 +31,21 @@ function encodeEntry(entry: Entry, inode: number): Buffer {
   const name = Buffer.from(`${entry.path}\0`);
   const device = entry.device ?? { major: 0, minor: 0 };
   // Magic, then inode, mode, uid, gid, links, time, size, device, the device the node stands for, length of name, checksum.
-  const fields = [inode, entry.mode, 0, 0, 1, 0, entry.data.length, 0, 0, device.major, device.minor, name.length, 0];
+  const fields = [
+    inode,
+    entry.mode,
+    0,
+    0,
+    1,
+    0,
+    entry.data.length,
+    0,
+    0,
+    device.major,
+    device.minor,
+    name.length,
+    0,
+  ];
   const header = Buffer.from(`070701${fields.map(hex).join("")}`);
   return Buffer.concat([padTo4(Buffer.concat([header, name])), padTo4(entry.data)]);
 }

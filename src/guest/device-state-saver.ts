@@ -1,0 +1,162 @@
+import { closeSync, openSync, readFileSync, rmSync } from "node:fs";
+import { PAGE_BYTES } from "../base/index.js";
+import type { GuestConfig } from "./config.js";
+import {
+  StateWriter,
+  writeDevices,
+  writeMemoryEnd,
+  writeMemoryStart,
+  writePages,
+  writeStart,
+} from "./device-state.js";
+import { GuestError } from "./errors.js";
+import type { Layout } from "./layout.js";
+import { PREPARED_ROOM_BYTES, SAVE_DEADLINE_MS } from "./limits.js";
+import {
+  blocksToCarry,
+  candidatesFor,
+  existingPages,
+  kindOf,
+  parseBlockList,
+  parsePlace,
+  placeQuestion,
+  readMemory,
+  type ListedBlock,
+  type MemoryBlock,
+} from "./memory-blocks.js";
+import type { QmpClient } from "./qmp.js";
+
+/** The part of a state that could be written before the pause, and what is missing. */
+interface Prepared {
+  writer: StateWriter;
+  inPause: readonly MemoryBlock[];
+}
+
+/**
+ * Saves an emulator's device state. Done before the pause, by `prepare`: asking for the memory blocks, finding them in the
+ * process, reading those that cannot change. Left for the pause: the emulator's own saving, meanwhile reading the few pages that can
+ * change, and joining both in memory that is already there.
+ */
+export class DeviceStateSaver {
+  readonly #pid: number;
+  readonly #config: GuestConfig;
+  readonly #layout: Layout;
+  readonly #places = new Map<string, number>();
+  readonly #fixed = new Map<string, Buffer>();
+  #memory: number | undefined;
+  #pagemap: number | undefined;
+  #prepared: Prepared | undefined;
+
+  constructor(options: { pid: number; config: GuestConfig; layout: Layout }) {
+    this.#pid = options.pid;
+    this.#config = options.config;
+    this.#layout = options.layout;
+  }
+
+  /**
+   * Does what can be done while the guest runs. The guest must have been booted or loaded: before, firmware is not in place.
+   * @throws GuestError `unsupported-memory` when the emulator has memory that cannot be carried or found.
+   */
+  async prepare(qmp: QmpClient): Promise<void> {
+    const listed = blocksToCarry(parseBlockList(await qmp.executeHuman("info ramblock")));
+    this.#memory ??= openSync(`/proc/${this.#pid}/mem`, "r");
+    this.#pagemap ??= openSync(`/proc/${this.#pid}/pagemap`, "r");
+    const blocks: MemoryBlock[] = [];
+    for (const block of listed) {
+      blocks.push({ ...block, kind: kindOf(block.name), address: await this.#placeOf(block, qmp) });
+    }
+    const inPause = blocks.filter((block) => block.kind !== "fixed");
+    const fixed = blocks.filter((block) => block.kind === "fixed");
+    const changingBytes = sumBytes(blocks.filter((block) => block.kind === "changing"));
+    const writer = new StateWriter(sumBytes(fixed) * 1.1 + changingBytes * 1.1 + PREPARED_ROOM_BYTES);
+    writeStart(writer, this.#config);
+    writeMemoryStart(writer, blocks);
+    for (const block of fixed) writePages(writer, block.name, 0, this.#readFixed(block));
+    this.#prepared = { writer, inPause };
+  }
+
+  /**
+   * Saves the device state of a stopped guest and composes what another emulator loads.
+   * @param options.handOver whether the emulator also lets go of disks; it must then not resume without taking them back.
+   * @throws GuestError `command-failed`, `timeout`, `bad-device-state`.
+   */
+  async save(qmp: QmpClient, options: { handOver: boolean }): Promise<Uint8Array> {
+    if (this.#prepared === undefined) await this.prepare(qmp);
+    const { writer, inPause } = this.#prepared as Prepared;
+    this.#prepared = undefined;
+    const { savePath } = this.#layout;
+    const command = { filename: savePath, live: options.handOver };
+    try {
+      const saving = qmp.execute("xen-save-devices-state", command, { deadlineMs: SAVE_DEADLINE_MS });
+      try {
+        // While the emulator saves; the guest is stopped, so nothing writes these blocks.
+        for (const block of inPause) this.#writeCurrent(writer, block);
+        writeMemoryEnd(writer);
+      } finally {
+        await saving;
+      }
+      writeDevices(writer, readFileSync(savePath));
+      return writer.finish();
+    } finally {
+      rmSync(savePath, { force: true });
+    }
+  }
+
+  /** Lets go of the process. */
+  close(): void {
+    if (this.#memory !== undefined) closeSync(this.#memory);
+    if (this.#pagemap !== undefined) closeSync(this.#pagemap);
+    this.#memory = undefined;
+    this.#pagemap = undefined;
+  }
+
+  async #placeOf(block: ListedBlock, qmp: QmpClient): Promise<number> {
+    // A block stays where it is for the life of the emulator.
+    const known = block.address ?? this.#places.get(block.name);
+    if (known !== undefined) return known;
+    const question = placeQuestion(block);
+    const candidates = candidatesFor(block, readFileSync(`/proc/${this.#pid}/maps`, "utf8"));
+    const place =
+      question === undefined ? candidates[0] : parsePlace(block, await qmp.executeHuman(question));
+    if (
+      place === undefined ||
+      !candidates.includes(place) ||
+      (question === undefined && candidates.length > 1)
+    ) {
+      throw new GuestError(
+        "unsupported-memory",
+        `the emulator's memory named ${block.name} cannot be found in its process`,
+      );
+    }
+    this.#places.set(block.name, place);
+    return place;
+  }
+
+  #readFixed(block: MemoryBlock): Buffer {
+    const known = this.#fixed.get(block.name);
+    if (known !== undefined && known.length === block.usedBytes) return known;
+    const bytes = this.#read(block, 0, block.usedBytes);
+    this.#fixed.set(block.name, bytes);
+    return bytes;
+  }
+
+  #writeCurrent(writer: StateWriter, block: MemoryBlock): void {
+    if (block.kind === "changing") {
+      return writePages(writer, block.name, 0, this.#read(block, 0, block.usedBytes));
+    }
+    for (const run of existingPages(this.#pagemap as number, block)) {
+      const offset = run.first * PAGE_BYTES;
+      writePages(writer, block.name, offset, this.#read(block, offset, run.count * PAGE_BYTES));
+    }
+  }
+
+  #read(block: MemoryBlock, offset: number, sizeBytes: number): Buffer {
+    const bytes = Buffer.allocUnsafe(sizeBytes);
+    readMemory(this.#memory as number, block.address + offset, bytes);
+    return bytes;
+  }
+}
+
+function sumBytes(blocks: readonly ListedBlock[]): number {
+  return blocks.reduce((total, block) => total + block.usedBytes, 0);
+}

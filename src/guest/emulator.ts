@@ -1,0 +1,80 @@
+import type { Forward, GuestConfig } from "./config.js";
+
+/** What an emulator is doing: waiting for a device state, running or holding the guest, or at its end. */
+export type EmulatorStatus = "incoming" | "running" | "paused" | "ended" | "failed";
+
+/** How an emulator ended. */
+export interface EmulatorExit {
+  /** `asked`: by quit or kill here. `guest`: the guest switched itself off. `crashed`: anything else. */
+  cause: "asked" | "guest" | "crashed";
+  /** Whether nobody need worry: any cause but `crashed`. */
+  expected: boolean;
+  code?: number;
+  signal?: string;
+  /** The last lines of the emulator's log. */
+  lastLog: string;
+}
+
+/** Something that happened to the guest: RESET, SHUTDOWN, STOP, RESUME, GUEST_PANICKED and others (QEMU's names). */
+export interface GuestEvent {
+  name: string;
+  data: unknown;
+  /** The emulator's wall clock in microseconds since 1970. */
+  atUs: number;
+}
+
+/** A person at the guest's serial console. */
+export interface Console {
+  write(bytes: Uint8Array): void;
+  close(): void;
+}
+
+/**
+ * A guest's emulator. Every call has a deadline of its own. All reject with GuestError: `gone` once the emulator has ended, `timeout`
+ * when it does not answer, `command-failed` when it refuses.
+ */
+export interface Emulator {
+  readonly pid: number;
+  /** The emulator's version, such as "7.2.22". */
+  readonly version: string;
+  readonly config: GuestConfig;
+  readonly ramPath: string;
+
+  status(): Promise<EmulatorStatus>;
+  /**
+   * Stops processors and devices. `stoppedAtUs` is the emulator's wall clock in microseconds. When the emulator does not answer
+   * in time, a resume is queued behind, so that the guest runs on once it can; the call rejects with `timeout`.
+   */
+  stop(): Promise<{ stoppedAtUs: number }>;
+  /** Lets the guest run (on). `resumedAtUs` is on the same clock as `stoppedAtUs`. */
+  resume(): Promise<{ resumedAtUs: number }>;
+  /** Does, while the guest runs, what saving its device state would otherwise do in the pause. Call it just before `stop`. */
+  prepareDeviceState(): Promise<void>;
+  /** Saves the state of a stopped guest, composed for `loadDeviceState` of another emulator. */
+  saveDeviceState(options: { handOver: boolean }): Promise<Uint8Array>;
+  /**
+   * Loads a device state into an emulator that was started with `incoming`; the guest stays stopped. Guest memory is touched meanwhile
+   * (rings of network and random numbers, the generation id): whoever fills it must serve faults from the start.
+   * When it fails, the emulator is ended: a half-loaded guest is of no use. Rejects with `load-failed` or `bad-device-state`.
+   */
+  loadDeviceState(state: Uint8Array, options?: { deadlineMs?: number }): Promise<void>;
+
+  addForward(forward: Forward): Promise<void>;
+  removeForward(forward: Forward): Promise<void>;
+  /** Makes the guest's network address known to switches, after it has moved to another host. */
+  announce(): Promise<void>;
+  /** Presses the guest's power button; whether and when it obeys is its own affair. */
+  powerDown(): Promise<void>;
+  /** Ends the emulator, by force when it does not end by itself. Resolves when its process is gone; may be called twice. */
+  quit(): Promise<void>;
+  /** Ends the emulator at once. Resolves when its process is gone; may be called twice. */
+  kill(): Promise<void>;
+
+  /** Opens the serial console; one at a time (`busy`). What the guest wrote before is in console.log. */
+  openConsole(handlers: { onData(bytes: Uint8Array): void; onEnd(): void }): Promise<Console>;
+  onGuestEvent(handler: (event: GuestEvent) => void): void;
+  /** Calls the handler once, when the process has ended; at once when it already has. */
+  onExit(handler: (exit: EmulatorExit) => void): void;
+  /** Lets go of the emulator, which runs on; another agent can adopt it. No handler is called afterwards. */
+  detach(): void;
+}

@@ -1,0 +1,13 @@
+export { checkHost, parseForward, parseGuestConfig } from "./config.js";
+export type { Architecture, Forward, GuestConfig, Network } from "./config.js";
+export type { Console, Emulator, EmulatorExit, EmulatorStatus, GuestEvent } from "./emulator.js";
+export { GuestError } from "./errors.js";
+export type { GuestErrorCode } from "./errors.js";
+export { layoutOf } from "./layout.js";
+export type { Layout } from "./layout.js";
+export * from "./limits.js";
+export { tailOf } from "./logs.js";
+export { defaultMachine, findEmulator, probeEmulator } from "./probe.js";
+export type { EmulatorProbe } from "./probe.js";
+export { adoptEmulator, endLeftover, startEmulator } from "./start.js";
+export type { EmulatorPlace, StartOptions } from "./start.js";

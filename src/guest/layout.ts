@@ -1,0 +1,51 @@
+import { basename, dirname, join } from "node:path";
+import { GuestError } from "./errors.js";
+import { MAX_SOCKET_PATH_BYTES } from "./limits.js";
+
+/** Where the files of one emulator lie. Everything needed to find the emulator again is in its directory. */
+export interface Layout {
+  /** The control connection. */
+  qmpSocket: string;
+  /** The serial console. */
+  consoleSocket: string;
+  /** Where an emulator that waits for a device state takes it. */
+  stateSocket: string;
+  /** Written by the emulator itself. */
+  pidFile: string;
+  /** What the guest wrote to its console. */
+  consoleLog: string;
+  /** What the emulator wrote to its standard output and error. */
+  emulatorLog: string;
+  /** Guest memory, on tmpfs. */
+  ramPath: string;
+  /** Where the emulator puts a device state in the pause: beside the memory, because a write to tmpfs never waits for a disk. */
+  savePath: string;
+}
+
+/**
+ * The paths of an emulator's files.
+ * @throws GuestError `bad-config` when the directory is so deep that a unix socket's path would be too long.
+ */
+export function layoutOf(options: { directory: string; ramPath: string }): Layout {
+  const { directory, ramPath } = options;
+  const layout: Layout = {
+    qmpSocket: join(directory, "qmp.sock"),
+    consoleSocket: join(directory, "console.sock"),
+    stateSocket: join(directory, "state.sock"),
+    pidFile: join(directory, "emulator.pid"),
+    consoleLog: join(directory, "console.log"),
+    emulatorLog: join(directory, "emulator.log"),
+    ramPath,
+    savePath: join(dirname(ramPath), `${basename(ramPath)}.device-state`),
+  };
+  const longest = Math.max(
+    ...[layout.qmpSocket, layout.consoleSocket, layout.stateSocket].map((path) => Buffer.byteLength(path)),
+  );
+  if (longest > MAX_SOCKET_PATH_BYTES) {
+    throw new GuestError(
+      "bad-config",
+      `the directory ${directory} is too deep: the sockets in it would have paths of ${longest} bytes, and ${MAX_SOCKET_PATH_BYTES} is the most`,
+    );
+  }
+  return layout;
+}

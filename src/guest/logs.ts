@@ -1,0 +1,31 @@
+import { closeSync, fstatSync, openSync, readSync, statSync, truncateSync, writeFileSync } from "node:fs";
+import { KEPT_LOG_BYTES, MAX_LOG_BYTES } from "./limits.js";
+
+/** The last bytes of a file as text; empty when there is none. */
+export function tailOf(path: string, maxBytes: number): string {
+  let file: number;
+  try {
+    file = openSync(path, "r");
+  } catch {
+    return "";
+  }
+  try {
+    const sizeBytes = fstatSync(file).size;
+    const bytes = Buffer.alloc(Math.min(sizeBytes, maxBytes));
+    const got = readSync(file, bytes, 0, bytes.length, sizeBytes - bytes.length);
+    return bytes.toString("utf8", 0, got).trim();
+  } finally {
+    closeSync(file);
+  }
+}
+
+/**
+ * Cuts a log that has grown too long: its last part goes to PATH.1, and it starts anew. The emulator goes on appending meanwhile; what
+ * it writes between the two steps may be lost, which a log can bear and a full disk cannot.
+ */
+export function trimLog(path: string): void {
+  const sizeBytes = statSync(path, { throwIfNoEntry: false })?.size ?? 0;
+  if (sizeBytes <= MAX_LOG_BYTES) return;
+  writeFileSync(`${path}.1`, tailOf(path, KEPT_LOG_BYTES), { mode: 0o600 });
+  truncateSync(path, 0);
+}

@@ -1,0 +1,399 @@
+import { connect } from "node:net";
+import { rmSync } from "node:fs";
+import { assert, messageOf, sleep, withDeadline, type Clock, type Log, type Timer } from "../base/index.js";
+import { forwardRule, NETWORK_BACKEND } from "./command-line.js";
+import type { Forward, GuestConfig } from "./config.js";
+import { machineOf } from "./device-state.js";
+import { DeviceStateSaver } from "./device-state-saver.js";
+import type { Console, Emulator, EmulatorExit, EmulatorStatus, GuestEvent } from "./emulator.js";
+import { GuestError } from "./errors.js";
+import type { Layout } from "./layout.js";
+import {
+  COMMAND_DEADLINE_MS,
+  EXIT_POLL_MS,
+  KILL_DEADLINE_MS,
+  LIVENESS_INTERVAL_MS,
+  LOAD_DEADLINE_MS,
+  LOG_CHECK_INTERVAL_MS,
+  QUIT_DEADLINE_MS,
+  QUOTED_LOG_BYTES,
+  STOP_DEADLINE_MS,
+} from "./limits.js";
+import { sendDeviceState } from "./load.js";
+import { tailOf, trimLog } from "./logs.js";
+import { isAlive, signalProcess, waitForEnd, type ProcessEnd, type ProcessIdentity } from "./process.js";
+import { QmpClient, type QmpEvent } from "./qmp.js";
+
+/** QEMU's run states (qapi/run-state.json) as Ramet sees them. */
+const STATUS: Readonly<Record<string, EmulatorStatus>> = {
+  inmigrate: "incoming",
+  running: "running",
+  paused: "paused",
+  prelaunch: "paused",
+  postmigrate: "paused",
+  "save-vm": "paused",
+  "restore-vm": "paused",
+  suspended: "running",
+  shutdown: "ended",
+};
+
+/** How often a connection that is just ending is given time to turn out as the emulator's end. */
+const END_GRACE_POLLS = 50;
+
+/** How a migration of the emulator's own went; here only ever the loading of a device state. */
+type LoadOutcome = "completed" | "failed";
+
+export class QemuEmulator implements Emulator {
+  readonly config: GuestConfig;
+  readonly ramPath: string;
+  readonly #layout: Layout;
+  readonly #identity: ProcessIdentity;
+  readonly #clock: Clock;
+  readonly #log: Log;
+  readonly #saver: DeviceStateSaver;
+  readonly #eventHandlers: ((event: GuestEvent) => void)[] = [];
+  readonly #exitHandlers: ((exit: EmulatorExit) => void)[] = [];
+  #qmp: QmpClient | undefined;
+  #version = "";
+  #exit: EmulatorExit | undefined;
+  #processEnd: ProcessEnd | undefined;
+  #asked = false;
+  #switchedOff = false;
+  #detached = false;
+  #reconnecting = false;
+  #liveness: Timer | undefined;
+  #logsCheckedUs: number;
+  #consoleOpen = false;
+  /** The last STOP and RESUME, which the emulator sends ahead of its answer to the command. */
+  #stoppedAtUs: number | undefined;
+  #resumedAtUs: number | undefined;
+  #onLoaded: (outcome: LoadOutcome) => void = () => {};
+
+  /** The emulator is not of use before `connect`. */
+  constructor(options: {
+    config: GuestConfig;
+    layout: Layout;
+    identity: ProcessIdentity;
+    clock: Clock;
+    log: Log;
+  }) {
+    this.config = options.config;
+    this.ramPath = options.layout.ramPath;
+    this.#layout = options.layout;
+    this.#identity = options.identity;
+    this.#clock = options.clock;
+    this.#log = options.log.child({ guest: options.config.id });
+    this.#saver = new DeviceStateSaver({
+      pid: options.identity.pid,
+      config: options.config,
+      layout: options.layout,
+    });
+    this.#logsCheckedUs = this.#clock.nowUs();
+  }
+
+  get pid(): number {
+    return this.#identity.pid;
+  }
+
+  get version(): string {
+    return this.#version;
+  }
+
+  /**
+   * Connects to the emulator and watches over its process from then on.
+   * @throws GuestError `gone`, `protocol`, `timeout`.
+   */
+  async connect(deadlineMs: number): Promise<void> {
+    await this.#openQmp(deadlineMs);
+    if (this.#liveness === undefined) this.#watch();
+  }
+
+  /** Told by whoever started the process how it ended, which nobody else can know. */
+  noteProcessEnd(end: ProcessEnd): void {
+    this.#processEnd = end;
+    this.#checkAlive();
+  }
+
+  /** Makes an emulator that was started with `incoming` wait for a device state; saves a round trip when the state arrives. */
+  async expectDeviceState(): Promise<void> {
+    rmSync(this.#layout.stateSocket, { force: true });
+    await this.#execute("migrate-set-capabilities", {
+      capabilities: [{ capability: "events", state: true }],
+    });
+    await this.#execute("migrate-incoming", { uri: `unix:${this.#layout.stateSocket}` });
+  }
+
+  async status(): Promise<EmulatorStatus> {
+    if (this.#exit !== undefined) return "ended";
+    const answer = await this.#execute("query-status");
+    const state =
+      typeof answer === "object" && answer !== null && "status" in answer ? String(answer.status) : "";
+    return STATUS[state] ?? "failed";
+  }
+
+  async stop(): Promise<{ stoppedAtUs: number }> {
+    this.#stoppedAtUs = undefined;
+    try {
+      await this.#execute("stop", {}, STOP_DEADLINE_MS);
+    } catch (error) {
+      if (error instanceof GuestError && error.code === "timeout") this.#resumeLate();
+      throw error;
+    }
+    // A guest that was stopped already gives no event.
+    return { stoppedAtUs: this.#stoppedAtUs ?? this.#clock.wallMs() * 1000 };
+  }
+
+  async resume(): Promise<{ resumedAtUs: number }> {
+    this.#resumedAtUs = undefined;
+    await this.#execute("cont");
+    return { resumedAtUs: this.#resumedAtUs ?? this.#clock.wallMs() * 1000 };
+  }
+
+  async prepareDeviceState(): Promise<void> {
+    await this.#saver.prepare(this.#connection());
+  }
+
+  saveDeviceState(options: { handOver: boolean }): Promise<Uint8Array> {
+    return this.#saver.save(this.#connection(), options);
+  }
+
+  async loadDeviceState(state: Uint8Array, options: { deadlineMs?: number } = {}): Promise<void> {
+    try {
+      const machine = machineOf(state);
+      if (machine !== this.config.machine) {
+        const message = `the device state is of a guest with machine type ${machine}, and this emulator was started as ${this.config.machine}`;
+        throw new GuestError("bad-device-state", message);
+      }
+      await this.#load(state, options.deadlineMs ?? LOAD_DEADLINE_MS);
+    } catch (error) {
+      const reason = tailOf(this.#layout.emulatorLog, QUOTED_LOG_BYTES);
+      await this.kill();
+      if (error instanceof GuestError && error.code === "bad-device-state") throw error;
+      throw new GuestError(
+        "load-failed",
+        `the emulator ${this.#version} with machine type ${this.config.machine} did not load the device state` +
+          ` (${messageOf(error)}); it says: ${reason === "" ? "nothing" : reason}`,
+        { cause: error },
+      );
+    }
+  }
+
+  async addForward(forward: Forward): Promise<void> {
+    // Silence is success for this command.
+    const answer = await this.#connection().executeHuman(
+      `hostfwd_add ${NETWORK_BACKEND} ${forwardRule(forward)}`,
+    );
+    if (answer.trim() !== "")
+      throw new GuestError("command-failed", `port ${forward.hostPort} is not forwarded: ${answer.trim()}`);
+  }
+
+  async removeForward(forward: Forward): Promise<void> {
+    const rule = `${forward.protocol}:${forward.host}:${forward.hostPort}`;
+    const answer = await this.#connection().executeHuman(`hostfwd_remove ${NETWORK_BACKEND} ${rule}`);
+    if (!answer.includes("removed"))
+      throw new GuestError("command-failed", `port ${forward.hostPort} stays forwarded: ${answer.trim()}`);
+  }
+
+  async announce(): Promise<void> {
+    // Five announcements within a second, the emulator's own habit after a migration.
+    await this.#execute("announce-self", { initial: 50, max: 550, rounds: 5, step: 100 });
+  }
+
+  async powerDown(): Promise<void> {
+    await this.#execute("system_powerdown");
+  }
+
+  async quit(): Promise<void> {
+    this.#asked = true;
+    try {
+      await this.#execute("quit", {}, QUIT_DEADLINE_MS);
+      await waitForEnd(this.#identity, { clock: this.#clock, deadlineMs: QUIT_DEADLINE_MS });
+    } catch {
+      // It may have ended before it answered, or hang: kill finds out which.
+    }
+    await this.kill();
+  }
+
+  async kill(): Promise<void> {
+    this.#asked = true;
+    signalProcess(this.#identity, "SIGKILL");
+    await waitForEnd(this.#identity, { clock: this.#clock, deadlineMs: KILL_DEADLINE_MS });
+    this.#checkAlive();
+  }
+
+  async openConsole(handlers: { onData(bytes: Uint8Array): void; onEnd(): void }): Promise<Console> {
+    if (this.#consoleOpen)
+      throw new GuestError("busy", `the console of ${this.config.name} is already attached`);
+    this.#consoleOpen = true;
+    const socket = connect(this.#layout.consoleSocket);
+    let told = false;
+    const end = (): void => {
+      if (told) return;
+      told = true;
+      this.#consoleOpen = false;
+      handlers.onEnd();
+    };
+    const connected = new Promise<void>((resolve, reject) => {
+      socket.once("connect", resolve);
+      socket.once("error", reject);
+    });
+    try {
+      await withDeadline(this.#clock, COMMAND_DEADLINE_MS, "the opening of the console", connected);
+    } catch (cause) {
+      this.#consoleOpen = false;
+      socket.destroy();
+      throw new GuestError(
+        "gone",
+        `the console of ${this.config.name} cannot be opened: ${messageOf(cause)}`,
+        { cause },
+      );
+    }
+    socket.on("error", end);
+    socket.on("close", end);
+    socket.on("data", (chunk) => handlers.onData(chunk as Buffer));
+    return { write: (bytes) => void socket.write(bytes), close: () => void socket.destroy() };
+  }
+
+  onGuestEvent(handler: (event: GuestEvent) => void): void {
+    this.#eventHandlers.push(handler);
+  }
+
+  onExit(handler: (exit: EmulatorExit) => void): void {
+    if (this.#exit === undefined) this.#exitHandlers.push(handler);
+    else handler(this.#exit);
+  }
+
+  detach(): void {
+    this.#detached = true;
+    this.#release();
+  }
+
+  async #openQmp(deadlineMs: number): Promise<void> {
+    const qmp = await QmpClient.connect({
+      path: this.#layout.qmpSocket,
+      clock: this.#clock,
+      deadlineMs,
+      onEvent: (event) => this.#readEvent(event),
+      onEnd: (reason) => void this.#connectionEnded(reason),
+    });
+    if (this.#detached || this.#exit !== undefined) return qmp.close();
+    this.#qmp = qmp;
+    const { major, minor, micro } = qmp.version;
+    this.#version = `${major}.${minor}.${micro}`;
+  }
+
+  #connection(): QmpClient {
+    assert(!this.#detached, "an emulator that was let go of is not commanded");
+    if (this.#exit === undefined && this.#qmp?.open === true) return this.#qmp;
+    throw new GuestError(
+      "gone",
+      `the emulator of ${this.config.name} ${this.#exit === undefined ? "does not answer" : "has ended"}`,
+    );
+  }
+
+  async #execute(command: string, args: object = {}, deadlineMs = COMMAND_DEADLINE_MS): Promise<unknown> {
+    return await this.#connection().execute(command, args, { deadlineMs });
+  }
+
+  /** After a stop that was not answered in time: it may still happen, and then the guest must not stay stopped. */
+  #resumeLate(): void {
+    this.#execute("cont", {}, STOP_DEADLINE_MS).catch((error: unknown) => {
+      this.#log.error(
+        { reason: messageOf(error) },
+        "a guest may be stopped: neither stop nor resume was answered",
+      );
+    });
+  }
+
+  async #load(state: Uint8Array, deadlineMs: number): Promise<void> {
+    const outcome = new Promise<LoadOutcome>((resolve) => {
+      this.#onLoaded = resolve;
+    });
+    const untilUs = this.#clock.nowUs() + deadlineMs * 1000;
+    await sendDeviceState({ path: this.#layout.stateSocket, state, clock: this.#clock, deadlineMs });
+    const leftMs = Math.max(1, Math.ceil((untilUs - this.#clock.nowUs()) / 1000));
+    const result = await withDeadline(this.#clock, leftMs, "the loading of the device state", outcome);
+    if (result === "failed") throw new GuestError("load-failed", "the emulator refused it");
+    rmSync(this.#layout.stateSocket, { force: true });
+  }
+
+  #readEvent(event: QmpEvent): void {
+    if (event.name === "STOP") this.#stoppedAtUs = event.atUs;
+    if (event.name === "RESUME") this.#resumedAtUs = event.atUs;
+    if (event.name === "SHUTDOWN") this.#switchedOff = true;
+    if (event.name === "RESET") this.#switchedOff = false;
+    if (event.name === "MIGRATION") {
+      const { data } = event;
+      const status = typeof data === "object" && data !== null && "status" in data ? data.status : undefined;
+      if (status === "completed" || status === "failed") this.#onLoaded(status);
+      return;
+    }
+    for (const handler of this.#eventHandlers) handler(event);
+  }
+
+  /** The connection ends when the emulator does, or by itself; then it is opened again. */
+  async #connectionEnded(reason: GuestError): Promise<void> {
+    for (let poll = 0; poll < END_GRACE_POLLS && isAlive(this.#identity); poll += 1)
+      await sleep(this.#clock, EXIT_POLL_MS);
+    this.#checkAlive();
+    if (this.#exit !== undefined || this.#detached) return;
+    this.#onLoaded("failed");
+    this.#log.warn(
+      { code: reason.code, reason: reason.message },
+      "the emulator lives on without its control connection",
+    );
+  }
+
+  #watch(): void {
+    if (this.#exit !== undefined || this.#detached) return;
+    this.#liveness = this.#clock.after(LIVENESS_INTERVAL_MS, () => {
+      this.#checkAlive();
+      this.#checkConnection();
+      this.#checkLogs();
+      this.#watch();
+    });
+  }
+
+  #checkConnection(): void {
+    if (this.#exit !== undefined || this.#detached || this.#reconnecting || this.#qmp?.open === true) return;
+    this.#reconnecting = true;
+    this.#openQmp(COMMAND_DEADLINE_MS)
+      .catch((error: unknown) =>
+        this.#log.debug({ reason: messageOf(error) }, "the emulator cannot be reached"),
+      )
+      .finally(() => {
+        this.#reconnecting = false;
+      });
+  }
+
+  #checkLogs(): void {
+    if (this.#clock.nowUs() - this.#logsCheckedUs < LOG_CHECK_INTERVAL_MS * 1000) return;
+    this.#logsCheckedUs = this.#clock.nowUs();
+    trimLog(this.#layout.consoleLog);
+    trimLog(this.#layout.emulatorLog);
+  }
+
+  #checkAlive(): void {
+    if (this.#exit !== undefined || this.#detached || isAlive(this.#identity)) return;
+    const cause = this.#asked ? "asked" : this.#switchedOff ? "guest" : "crashed";
+    const exit: EmulatorExit = {
+      cause,
+      expected: cause !== "crashed",
+      lastLog: tailOf(this.#layout.emulatorLog, QUOTED_LOG_BYTES),
+    };
+    if (this.#processEnd?.code !== undefined) exit.code = this.#processEnd.code;
+    if (this.#processEnd?.signal !== undefined) exit.signal = this.#processEnd.signal;
+    this.#exit = exit;
+    this.#release();
+    const { qmpSocket, consoleSocket, stateSocket, pidFile } = this.#layout;
+    for (const path of [qmpSocket, consoleSocket, stateSocket, pidFile]) rmSync(path, { force: true });
+    this.#onLoaded("failed");
+    for (const handler of this.#exitHandlers) handler(exit);
+  }
+
+  #release(): void {
+    this.#liveness?.cancel();
+    this.#qmp?.close();
+    this.#saver.close();
+  }
+}

@@ -1,0 +1,207 @@
+import { closeSync, openSync, readFileSync, rmSync } from "node:fs";
+import { messageOf, sleep, type Clock, type Log } from "../base/index.js";
+import { commandLine } from "./command-line.js";
+import { checkHost, type GuestConfig } from "./config.js";
+import type { Emulator } from "./emulator.js";
+import { GuestError } from "./errors.js";
+import { layoutOf, type Layout } from "./layout.js";
+import {
+  COMMAND_DEADLINE_MS,
+  CONNECT_RETRY_MS,
+  KILL_DEADLINE_MS,
+  QUOTED_LOG_BYTES,
+  START_DEADLINE_MS,
+} from "./limits.js";
+import { tailOf } from "./logs.js";
+import { connectTap } from "./network.js";
+import {
+  argumentsOf,
+  identifyProcess,
+  isAlive,
+  signalProcess,
+  startDetached,
+  waitForEnd,
+  type ProcessEnd,
+  type ProcessIdentity,
+} from "./process.js";
+import { checkMachine, probeEmulator } from "./probe.js";
+import { QemuEmulator } from "./qemu-emulator.js";
+
+/** Where an emulator's files lie, and what it needs to be found again. */
+export interface EmulatorPlace {
+  config: GuestConfig;
+  /** The guest's own directory, which must exist and be readable by nobody else. */
+  directory: string;
+  /** The file of guest memory, on tmpfs. Made when missing; removed by the caller, who knows when nobody needs it. */
+  ramPath: string;
+  clock: Clock;
+  log: Log;
+}
+
+/** What a new emulator needs besides. */
+export interface StartOptions extends EmulatorPlace {
+  /** Whether it waits for a device state (`loadDeviceState`) instead of booting when it is resumed. */
+  incoming: boolean;
+  /** Its whole environment. */
+  environment?: Readonly<Record<string, string>>;
+  /** Descriptors it inherits, as 3, 4, … */
+  descriptors?: readonly number[];
+  /** Another emulator than the installed one, and where that finds its firmware. */
+  binary?: string;
+  dataDirectories?: readonly string[];
+}
+
+/**
+ * Starts an emulator, which then holds its guest stopped until `resume`. The process outlives this one. When it fails, no process is
+ * left, nor a memory file that was not there before.
+ * @throws GuestError `missing-file`, `bad-config`, `not-installed`, `unsupported-machine`, `start-failed` with the emulator's last words,
+ *   `network-failed`, `timeout`.
+ */
+export async function startEmulator(options: StartOptions): Promise<Emulator> {
+  const { config, clock, log } = options;
+  checkHost(config);
+  const probe = await probeEmulator(
+    config.architecture,
+    options.binary === undefined ? {} : { binary: options.binary },
+  );
+  checkMachine(config.machine, probe);
+  const layout = layoutOf(options);
+  for (const path of [layout.qmpSocket, layout.consoleSocket, layout.stateSocket])
+    rmSync(path, { force: true });
+  const isNewMemory = createMemoryFile(layout);
+  let processEnd: ProcessEnd | undefined;
+  let emulator: QemuEmulator | undefined;
+  let identity: ProcessIdentity | undefined;
+  try {
+    identity = await startDetached({
+      binary: probe.binary,
+      args: commandLine({ ...options, layout }),
+      environment: options.environment ?? {},
+      descriptors: options.descriptors ?? [],
+      logPath: layout.emulatorLog,
+      clock,
+      deadlineMs: START_DEADLINE_MS,
+      onEnd(end) {
+        processEnd = end;
+        emulator?.noteProcessEnd(end);
+      },
+    });
+    emulator = new QemuEmulator({ config, layout, identity, clock, log });
+    await connectWhenReady(emulator, { identity, clock });
+    await connectTap(config.network);
+    if (options.incoming) await emulator.expectDeviceState();
+    return emulator;
+  } catch (error) {
+    emulator?.detach();
+    if (identity !== undefined) await endProcess(identity, clock);
+    if (isNewMemory) rmSync(layout.ramPath, { force: true });
+    throw startError({ error, layout, processEnd, binary: probe.binary });
+  }
+}
+
+/**
+ * Finds the emulator of a guest again, after the agent was restarted. Whether it runs is told by its own pid file and command line.
+ * @returns undefined when it has ended.
+ * @throws GuestError `timeout`, `gone`, `protocol` when it lives but cannot be commanded; `endLeftover` ends it.
+ */
+export async function adoptEmulator(options: EmulatorPlace): Promise<Emulator | undefined> {
+  const { config, clock, log } = options;
+  const layout = layoutOf(options);
+  const identity = findProcess(layout);
+  if (identity === undefined) return undefined;
+  const emulator = new QemuEmulator({ config, layout, identity, clock, log });
+  try {
+    await connectWhenReady(emulator, { identity, clock });
+    return emulator;
+  } catch (error) {
+    emulator.detach();
+    throw error;
+  }
+}
+
+/**
+ * Ends whatever emulator still runs in a directory, and removes its sockets. Does nothing when there is none.
+ * @throws GuestError `timeout`.
+ */
+export async function endLeftover(options: {
+  directory: string;
+  ramPath: string;
+  clock: Clock;
+}): Promise<void> {
+  const layout = layoutOf(options);
+  const identity = findProcess(layout);
+  if (identity !== undefined) await endProcess(identity, options.clock);
+  const { qmpSocket, consoleSocket, stateSocket, pidFile, savePath } = layout;
+  for (const path of [qmpSocket, consoleSocket, stateSocket, pidFile, savePath])
+    rmSync(path, { force: true });
+}
+
+function findProcess(layout: Layout): ProcessIdentity | undefined {
+  let pid: number;
+  try {
+    pid = Number.parseInt(readFileSync(layout.pidFile, "utf8"), 10);
+  } catch {
+    return undefined;
+  }
+  if (!Number.isSafeInteger(pid) || pid <= 0) return undefined;
+  const identity = identifyProcess(pid);
+  // The pid may have been used again, even by another emulator; this emulator's command line names its pid file.
+  return argumentsOf(pid).includes(layout.pidFile) ? identity : undefined;
+}
+
+/** The emulator would make the file itself, but readable by everybody. */
+function createMemoryFile(layout: Layout): boolean {
+  try {
+    closeSync(openSync(layout.ramPath, "wx", 0o600));
+    return true;
+  } catch (error) {
+    if (error instanceof Error && "code" in error && error.code === "EEXIST") return false;
+    throw new GuestError(
+      "start-failed",
+      `the memory file ${layout.ramPath} cannot be made: ${messageOf(error)}`,
+      { cause: error },
+    );
+  }
+}
+
+async function connectWhenReady(
+  emulator: QemuEmulator,
+  options: { identity: ProcessIdentity; clock: Clock },
+): Promise<void> {
+  const { identity, clock } = options;
+  const untilUs = clock.nowUs() + START_DEADLINE_MS * 1000;
+  for (;;) {
+    try {
+      return await emulator.connect(COMMAND_DEADLINE_MS);
+    } catch (error) {
+      // Its socket is not there yet, or it has ended.
+      const isEarly = error instanceof GuestError && error.code === "gone";
+      if (!isEarly || !isAlive(identity) || clock.nowUs() > untilUs) throw error;
+      await sleep(clock, CONNECT_RETRY_MS);
+    }
+  }
+}
+
+async function endProcess(identity: ProcessIdentity, clock: Clock): Promise<void> {
+  signalProcess(identity, "SIGKILL");
+  await waitForEnd(identity, { clock, deadlineMs: KILL_DEADLINE_MS });
+}
+
+function startError(options: {
+  error: unknown;
+  layout: Layout;
+  processEnd: ProcessEnd | undefined;
+  binary: string;
+}): GuestError {
+  const { error, layout, processEnd, binary } = options;
+  if (error instanceof GuestError && error.code !== "gone") return error;
+  const lastLog = tailOf(layout.emulatorLog, QUOTED_LOG_BYTES);
+  const how =
+    processEnd === undefined
+      ? messageOf(error)
+      : `it ended with ${processEnd.signal ?? `code ${processEnd.code ?? "unknown"}`}`;
+  const words = lastLog === "" ? "" : `; it says: ${lastLog}`;
+  return new GuestError("start-failed", `the emulator ${binary} did not start: ${how}${words}`, {
+    cause: error,
+  });
+}
