@@ -1,0 +1,23 @@
+import type { IncomingMessage } from "node:http";
+import type { Duplex } from "node:stream";
+import { ROUTES, SUBPROTOCOL, type Route } from "./purpose.js";
+
+const STATUS = { 400: "Bad Request", 403: "Forbidden", 404: "Not Found", 426: "Upgrade Required" } as const;
+
+/** What is wrong with a request, as an HTTP status. */
+type Refusal = keyof typeof STATUS;
+
+/** The route an upgrade request asks for, or why it is turned away before anything is upgraded. */
+export function checkUpgrade(request: IncomingMessage): Route | Refusal {
+  // Browsers send it always and agents never: a web page must not reach an agent that listens on its reader's machine.
+  if (request.headers.origin !== undefined) return 403;
+  const route = ROUTES.find(({ path }) => path === request.url);
+  if (route === undefined) return 404;
+  const offered = (request.headers["sec-websocket-protocol"] ?? "").split(",").map((name) => name.trim());
+  return offered.includes(SUBPROTOCOL) ? route : 400;
+}
+
+/** Answers with a status and no body, and ends the connection. */
+export function turnAway(socket: Duplex, status: Refusal): void {
+  socket.end(`HTTP/1.1 ${status} ${STATUS[status]}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`);
+}
