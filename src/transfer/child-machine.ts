@@ -1,30 +1,27 @@
 import {
-  Bitmap,
-  deferred,
   codeOf,
+  deferred,
   MAX_RECEIVED_RUNS,
   MAX_REQUEST_PAGES,
   messageOf,
-  PAGE_BYTES,
   type Clock,
   type Log,
   type Timer,
 } from "../base/index.js";
-import { unpackRun, WireError, type Frame, type PageRun } from "../wire/index.js";
-import { FrameChannel } from "./channel.js";
-import { PageDigests } from "./digests.js";
+import { WireError, type Frame } from "../wire/index.js";
+import { ChildPages } from "./child-pages.js";
 import { TransferError } from "./errors.js";
-import { LatencyHistogram } from "./latency.js";
+import { Link, type LanePair } from "./lane-pair.js";
 import type { DialLane, FillableMemory, LaneEnd, PageLane, PageRange } from "./ports.js";
-import { OriginCounts, type TransferProgress, type VerifyResult } from "./progress.js";
+import type { TransferProgress, VerifyResult } from "./progress.js";
 import { mergeRanges } from "./ranges.js";
 
 const FIRST_RETRY_MS = 100;
 const LONGEST_RETRY_MS = 5000;
 /** How long a complete child waits for the parent's answer to `done` before it dials once more. */
 const DONE_DEADLINE_MS = 5000;
-/** A complete child needs nothing more; it stops telling its parent after so many dials. */
-const MAX_DONE_DIALS = 5;
+/** A complete child needs nothing more; it stops telling its parent after so many attempts. */
+const MAX_DONE_ATTEMPTS = 5;
 
 /** Where a child stands. It owns all its memory from `complete` on, whether or not the parent has heard of it. */
 export type ChildPhase =
@@ -32,11 +29,6 @@ export type ChildPhase =
   | { phase: "paging" }
   | { phase: "complete" }
   | { phase: "failed"; error: TransferError };
-
-interface ChildLink {
-  epoch: number;
-  channels: Partial<Record<PageLane, FrameChannel>>;
-}
 
 export interface ChildMachineOptions {
   transfer: number;
@@ -49,44 +41,29 @@ export interface ChildMachineOptions {
 }
 
 /**
- * The child's side of a transfer. A page is missing, then known to be zero or installed, once and for good; a touch of a missing page is requested on
- * the urgent lane, first come first served. Lost lanes are dialled again for as long as it takes; meanwhile only those who touch a missing page wait.
+ * The child's side of a transfer: a touch of a missing page is requested on the urgent lane, and whatever arrives is installed once and reported. Lost
+ * lanes are dialled again for as long as it takes; meanwhile only those who touch a missing page wait.
  */
 export class ChildMachine {
   readonly #options: ChildMachineOptions;
-  readonly #pageCount: number;
-  /** Pages whose content is here, known zero pages included. */
-  readonly #received: Bitmap;
-  /** Pages that are really in memory; the others that are received are zero and still holes. */
-  readonly #installed: Bitmap;
-  readonly #requested = new Map<number, number>();
-  readonly #counts = new OriginCounts();
-  readonly #latency = new LatencyHistogram();
-  readonly #given: PageDigests | undefined;
-  readonly #expected: PageDigests | undefined;
+  readonly #pages: ChildPages;
+  readonly #link: Link;
   readonly #linked = deferred<void>();
   readonly #ended = deferred<ChildPhase>();
-  #link: ChildLink = { epoch: 0, channels: {} };
   #phase: ChildPhase = { phase: "dialling" };
   #verify: VerifyResult | undefined;
-  #zero = 0;
-  #duplicates = 0;
   #reportRuns: PageRange[] = [];
   #creditBytes = 0;
   #flush: Timer | undefined;
   #retry: Timer | undefined;
   #retryMs = FIRST_RETRY_MS;
-  #doneDials = 0;
+  #doneAttempts = 0;
   #closed = false;
-  #pastBytes = { urgent: 0, bulk: 0 };
 
   constructor(options: ChildMachineOptions) {
     this.#options = options;
-    this.#pageCount = options.memory.pageCount;
-    this.#received = new Bitmap(this.#pageCount);
-    this.#installed = new Bitmap(this.#pageCount);
-    this.#given = options.verify ? new PageDigests(this.#pageCount) : undefined;
-    this.#expected = options.verify ? new PageDigests(this.#pageCount) : undefined;
+    this.#pages = new ChildPages(options);
+    this.#link = new Link({ transfer: options.transfer, pageCount: options.memory.pageCount });
     // A failure is reported through `ended`; nobody need be waiting for the lanes.
     this.#linked.promise.catch(() => {});
   }
@@ -111,89 +88,64 @@ export class ChildMachine {
   }
 
   progress(): TransferProgress {
-    const bytes = (lane: PageLane) => this.#pastBytes[lane] + (this.#link.channels[lane]?.bytes ?? 0);
+    const { counts, received, pageCount, zeroPages, duplicates, latency, waiting } = this.#pages;
     return {
-      total: this.#pageCount,
-      received: this.#received.count,
-      fault: this.#counts.fault,
-      push: this.#counts.push,
-      sweep: this.#counts.sweep,
-      zero: this.#zero,
-      duplicates: this.#duplicates,
-      urgentBytes: bytes("urgent"),
-      bulkBytes: bytes("bulk"),
+      total: pageCount,
+      received: received.count,
+      fault: counts.fault,
+      push: counts.push,
+      sweep: counts.sweep,
+      zero: zeroPages,
+      duplicates,
+      urgentBytes: this.#link.bytes("urgent"),
+      bulkBytes: this.#link.bytes("bulk"),
       faults: {
-        count: this.#latency.count,
-        waiting: this.#requested.size,
-        p50Us: this.#latency.percentileUs(0.5),
-        p99Us: this.#latency.percentileUs(0.99),
-        maxUs: this.#latency.maxUs,
+        count: latency.count,
+        waiting,
+        p50Us: latency.percentileUs(0.5),
+        p99Us: latency.percentileUs(0.99),
+        maxUs: latency.maxUs,
       },
-      reconnects: Math.max(0, this.#link.epoch - 1),
+      reconnects: this.#link.reconnects,
     };
   }
 
   /** Starts serving touches of missing pages and dials the parent. */
   start(): void {
-    this.#options.memory.fill((pages) => this.#installing(() => this.#onFaults(pages)));
+    this.#options.memory.fill((pages) => this.#installing(() => this.#request(this.#pages.touched(pages))));
     this.#dialLanes();
   }
 
-  /** Ends the machine before the child is complete. The memory is not released: a child without its pages must never run on zeros. */
+  /** Ends the machine before the child is complete. Memory is not released: a child without its pages must never run on zeros. */
   cancel(error: TransferError): void {
     this.#fail(error, { code: error.code, message: error.message, fatal: true });
   }
 
-  #onFaults(pages: readonly number[]): void {
-    const nowUs = this.#options.clock.nowUs();
-    const wanted: number[] = [];
-    for (const page of pages) {
-      if (this.#installed.has(page)) {
-        this.#options.memory.wake({ first: page, count: 1 });
-      } else if (this.#received.has(page)) {
-        this.#installZero(page);
-        this.#latency.add(this.#options.clock.nowUs() - nowUs);
-      } else if (!this.#requested.has(page)) {
-        this.#requested.set(page, nowUs);
-        wanted.push(page);
-      }
-    }
-    this.#request(wanted);
-  }
-
   #request(pages: readonly number[]): void {
     for (let first = 0; first < pages.length; first += MAX_REQUEST_PAGES) {
-      this.#link.channels.urgent?.send({
-        kind: "request",
-        pages: pages.slice(first, first + MAX_REQUEST_PAGES),
-      });
+      this.#link.pair.urgent?.send({ kind: "request", pages: pages.slice(first, first + MAX_REQUEST_PAGES) });
     }
   }
 
   #dialLanes(): void {
-    const link: ChildLink = { epoch: this.#link.epoch + 1, channels: {} };
-    this.#link = link;
+    const end = { code: "replaced", message: "this dial was given up", fatal: false };
+    const pair = this.#link.replace(this.#link.epoch + 1, end);
     for (const name of ["urgent", "bulk"] as const) {
-      this.#options.dial(name, link.epoch).then(
+      this.#options.dial(name, pair.epoch).then(
         (lane) => {
-          if (link !== this.#link || this.#closed) {
-            lane.close({ code: "replaced", message: "this dial was given up", fatal: false });
+          if (pair !== this.#link.pair || this.#closed) {
+            lane.close(end);
             return;
           }
-          link.channels[name] = new FrameChannel({
-            lane,
-            transfer: this.#options.transfer,
-            pageCount: this.#pageCount,
-            handlers: {
-              onFrame: (frame, frameBytes) => this.#onFrame(link, name, frame, frameBytes),
-              onEnd: (end) => this.#onLaneEnd(link, end),
-            },
+          pair.add(name, lane, {
+            onFrame: (frame, frameBytes) => this.#onFrame(pair, name, frame, frameBytes),
+            onEnd: (laneEnd) => this.#onLaneEnd(pair, laneEnd),
           });
-          if (link.channels.urgent !== undefined && link.channels.bulk !== undefined) this.#onLinked();
+          if (pair.linked) this.#onLinked();
         },
         (thrown: unknown) => {
           const fatal = thrown instanceof Error && "fatal" in thrown && thrown.fatal === true;
-          this.#onLaneEnd(link, { code: codeOf(thrown), message: messageOf(thrown), fatal });
+          this.#onLaneEnd(pair, { code: codeOf(thrown), message: messageOf(thrown), fatal });
         },
       );
     }
@@ -205,72 +157,61 @@ export class ChildMachine {
     this.#reportRuns = [];
     this.#creditBytes = 0;
     this.#sendHave();
-    this.#request([...this.#requested.keys()]);
+    this.#request(this.#pages.requested);
     this.#linked.resolve();
     if (this.#phase.phase === "complete") this.#sendDone();
   }
 
   #sendHave(): void {
-    const runs = [...this.#received.runs()];
+    const runs = [...this.#pages.received.runs()];
     for (let first = 0; first === 0 || first < runs.length; first += MAX_RECEIVED_RUNS) {
       const last = first + MAX_RECEIVED_RUNS >= runs.length;
-      this.#link.channels.bulk?.send({
-        kind: "have",
-        last,
-        runs: runs.slice(first, first + MAX_RECEIVED_RUNS),
-      });
+      this.#link.pair.bulk?.send({ kind: "have", last, runs: runs.slice(first, first + MAX_RECEIVED_RUNS) });
     }
   }
 
-  #onLaneEnd(link: ChildLink, end: LaneEnd): void {
-    if (link !== this.#link || this.#closed) return;
-    this.#dropLink({ code: "lane-lost", message: "the other lane of this link was lost", fatal: false });
+  #onLaneEnd(pair: LanePair, end: LaneEnd): void {
+    if (pair !== this.#link.pair || this.#closed) return;
+    this.#dropLanes({ code: "lane-lost", message: "the other lane of this link was lost", fatal: false });
     if (this.#phase.phase === "complete") {
       // Nothing is missing, so the parent's end does not matter; it is told a few times, then left to find out by itself.
-      if (end.fatal || this.#doneDials >= MAX_DONE_DIALS) {
-        this.#close();
-        return;
-      }
+      if (end.fatal || this.#doneAttempts >= MAX_DONE_ATTEMPTS) return this.#close();
     } else if (end.fatal) {
       this.#fail(new TransferError("parent-failed", end.message), end);
       return;
     }
-    this.#options.log.warn(
-      { transfer: this.#options.transfer, end, retryMs: this.#retryMs },
-      "page lanes lost; dialling again",
-    );
-    this.#retry = this.#options.clock.after(this.#retryMs, () => this.#dialLanes());
+    const { log, clock, transfer } = this.#options;
+    log.warn({ transfer, end, retryMs: this.#retryMs }, "page lanes lost; dialling again");
+    this.#retry = clock.after(this.#retryMs, () => this.#dialLanes());
     this.#retryMs = Math.min(this.#retryMs * 2, LONGEST_RETRY_MS);
   }
 
-  #dropLink(end: LaneEnd): void {
-    for (const lane of ["urgent", "bulk"] as const) {
-      this.#pastBytes[lane] += this.#link.channels[lane]?.bytes ?? 0;
-      this.#link.channels[lane]?.close(end);
-      delete this.#link.channels[lane];
-    }
-    // Dials of this link that are still on their way are closed when they arrive.
-    this.#link = { epoch: this.#link.epoch, channels: {} };
+  #dropLanes(end: LaneEnd): void {
+    this.#link.drop(end);
     this.#flush?.cancel();
     this.#flush = undefined;
     this.#retry?.cancel();
   }
 
-  #onFrame(link: ChildLink, lane: PageLane, frame: Frame, frameBytes: number): void {
-    if (link !== this.#link) return;
+  #onFrame(pair: LanePair, lane: PageLane, frame: Frame, frameBytes: number): void {
+    if (pair !== this.#link.pair) return;
     if (frame.kind === "pages") {
-      if (!this.#installing(() => this.#onPages(frame.runs))) return;
-    } else if (lane === "bulk" && frame.kind === "hashes") this.#onHashes(frame.firstPage, frame.digests);
-    else if (lane === "bulk" && frame.kind === "done" && this.#phase.phase === "complete")
+      if (!this.#installing(() => this.#reportRuns.push(...this.#pages.take(frame.runs)))) return;
+    } else if (lane === "bulk" && frame.kind === "hashes") {
+      if (!this.#pages.takeDigests(frame.firstPage, frame.digests)) {
+        throw new TransferError("peer-protocol", "hashes were sent to a child that did not ask for them");
+      }
+    } else if (lane === "bulk" && frame.kind === "done" && this.#phase.phase === "complete") {
       return this.#close();
-    else
+    } else {
       throw new TransferError(
         "peer-protocol",
         `a frame of kind ${frame.kind} has no place on the ${lane} lane now`,
       );
+    }
     if (lane === "bulk") this.#creditBytes += frameBytes;
-    this.#completeIfDone();
-    this.#reportSoon();
+    if (this.#phase.phase === "paging" && this.#pages.complete) this.#complete();
+    else this.#reportSoon();
   }
 
   /** Runs what installs pages; false when this host could not, which ends the child: what it lacks now it can never get. */
@@ -281,91 +222,15 @@ export class ChildMachine {
     } catch (thrown) {
       // A run that does not decode is the peer's fault, and the channel's to report.
       if (thrown instanceof WireError || codeOf(thrown) === "internal") throw thrown;
-      const error = new TransferError("child-failed", `pages could not be installed: ${messageOf(thrown)}`, {
-        cause: thrown,
-      });
-      this.#fail(error, { code: error.code, message: error.message, fatal: true });
+      const message = `pages could not be installed: ${messageOf(thrown)}`;
+      const error = new TransferError("child-failed", message, { cause: thrown });
+      this.#fail(error, { code: error.code, message, fatal: true });
       return false;
     }
   }
 
-  #onPages(runs: readonly PageRun[]): void {
-    for (const run of runs) {
-      this.#counts.add(run.origin, run.pageCount);
-      const bytes = run.encoding === "zero" ? undefined : unpackRun(run);
-      this.#forMissing(run, (range) => {
-        if (bytes === undefined) this.#learnZero(range);
-        else this.#install(range, sliceOf(bytes, run, range));
-        this.#reportRuns.push(range);
-      });
-    }
-  }
-
-  /** Calls `take` for each range of the run that was not received before, and counts the rest as duplicates. */
-  #forMissing(run: PageRun, take: (range: PageRange) => void): void {
-    const past = run.firstPage + run.pageCount;
-    let taken = 0;
-    for (let first = this.#received.nextClear(run.firstPage); first !== -1 && first < past;) {
-      const next = this.#received.nextSet(first);
-      const end = next === -1 || next > past ? past : next;
-      const range = { first, count: end - first };
-      taken += range.count;
-      take(range);
-      this.#received.setRun(range.first, range.count);
-      first = this.#received.nextClear(end);
-    }
-    this.#duplicates += run.pageCount - taken;
-  }
-
-  #install(range: PageRange, bytes: Uint8Array): void {
-    this.#options.memory.install(range.first, bytes);
-    this.#installed.setRun(range.first, range.count);
-    this.#given?.setContent(range.first, bytes);
-    if (this.#requested.size === 0) return;
-    for (let page = range.first; page < range.first + range.count; page += 1) this.#answered(page);
-  }
-
-  #learnZero(range: PageRange): void {
-    this.#zero += range.count;
-    if (this.#given !== undefined) {
-      for (let page = range.first; page < range.first + range.count; page += 1) this.#given.setZero(page);
-    }
-    for (const page of [...this.#requested.keys()]) {
-      if (page < range.first || page >= range.first + range.count) continue;
-      this.#installZero(page);
-      this.#answered(page);
-    }
-  }
-
-  #installZero(page: number): void {
-    this.#options.memory.installZero({ first: page, count: 1 });
-    this.#installed.set(page);
-  }
-
-  #answered(page: number): void {
-    const sinceUs = this.#requested.get(page);
-    if (sinceUs === undefined) return;
-    this.#requested.delete(page);
-    this.#latency.add(this.#options.clock.nowUs() - sinceUs);
-  }
-
-  #onHashes(firstPage: number, digests: Uint8Array): void {
-    if (this.#expected === undefined)
-      throw new TransferError("peer-protocol", "hashes were sent to a child that did not ask for them");
-    this.#expected.setDigests(firstPage, digests);
-  }
-
-  #completeIfDone(): void {
-    if (this.#phase.phase !== "paging" || this.#received.count < this.#pageCount) return;
-    if (this.#given !== undefined && this.#expected !== undefined) {
-      if (!this.#expected.complete) return;
-      const differing = this.#given.differences(this.#expected);
-      this.#verify = {
-        checked: this.#pageCount,
-        mismatches: differing.length,
-        firstPages: differing.slice(0, 16),
-      };
-    }
+  #complete(): void {
+    this.#verify = this.#pages.compare();
     this.#options.memory.release();
     this.#phase = { phase: "complete" };
     this.#report();
@@ -374,39 +239,35 @@ export class ChildMachine {
   }
 
   #sendDone(): void {
-    this.#doneDials += 1;
-    this.#link.channels.bulk?.send({ kind: "done" });
+    this.#doneAttempts += 1;
+    this.#link.pair.bulk?.send({ kind: "done" });
     this.#retry?.cancel();
-    const link = this.#link;
-    this.#retry = this.#options.clock.after(DONE_DEADLINE_MS, () => {
-      this.#onLaneEnd(link, {
-        code: "no-answer",
-        message: "the parent did not answer that the child is complete",
-        fatal: false,
-      });
-    });
+    const { pair } = this.#link;
+    const end = {
+      code: "no-answer",
+      message: "the parent did not answer that the child is complete",
+      fatal: false,
+    };
+    this.#retry = this.#options.clock.after(DONE_DEADLINE_MS, () => this.#onLaneEnd(pair, end));
   }
 
   #reportSoon(): void {
-    if (
-      this.#closed ||
-      this.#flush !== undefined ||
-      (this.#reportRuns.length === 0 && this.#creditBytes === 0)
-    )
-      return;
-    this.#flush = this.#options.clock.soon(() => {
-      this.#flush = undefined;
-      this.#report();
-    });
+    if (this.#closed || this.#flush !== undefined) return;
+    if (this.#reportRuns.length === 0 && this.#creditBytes === 0) return;
+    this.#flush = this.#options.clock.soon(() => this.#report());
   }
 
   #report(): void {
-    const bulk = this.#link.channels.bulk;
-    if (bulk === undefined) return;
+    this.#flush?.cancel();
+    this.#flush = undefined;
     const runs = mergeRanges(this.#reportRuns);
     for (let first = 0; first === 0 || first < runs.length; first += MAX_RECEIVED_RUNS) {
       const creditBytes = first === 0 ? this.#creditBytes : 0;
-      bulk.send({ kind: "received", creditBytes, runs: runs.slice(first, first + MAX_RECEIVED_RUNS) });
+      this.#link.pair.bulk?.send({
+        kind: "received",
+        creditBytes,
+        runs: runs.slice(first, first + MAX_RECEIVED_RUNS),
+      });
     }
     this.#reportRuns = [];
     this.#creditBytes = 0;
@@ -415,20 +276,14 @@ export class ChildMachine {
   #fail(error: TransferError, laneEnd: LaneEnd): void {
     if (this.#phase.phase === "complete" || this.#phase.phase === "failed") return;
     this.#phase = { phase: "failed", error };
-    this.#dropLink(laneEnd);
     this.#closed = true;
+    this.#dropLanes(laneEnd);
     this.#linked.reject(error);
     this.#ended.resolve(this.#phase);
   }
 
   #close(): void {
     this.#closed = true;
-    this.#dropLink({ code: "complete", message: "the child is complete", fatal: true });
+    this.#dropLanes({ code: "complete", message: "the child is complete", fatal: true });
   }
-}
-
-/** The bytes of the pages in `range`, which lies inside the run. */
-function sliceOf(bytes: Uint8Array, run: PageRun, range: PageRange): Uint8Array {
-  const first = range.first - run.firstPage;
-  return bytes.subarray(first * PAGE_BYTES, (first + range.count) * PAGE_BYTES);
 }

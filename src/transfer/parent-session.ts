@@ -1,29 +1,18 @@
-import {
-  Bitmap,
-  BoundedQueue,
-  deferred,
-  MAX_FRAME_HASHES,
-  PAGE_BYTES,
-  SWEEP_RUN_PAGES,
-  unreachable,
-  type Clock,
-  type Log,
-  type Timer,
-} from "../base/index.js";
-import { packRun, type Frame, type Origin, type PageRun } from "../wire/index.js";
-import { FrameChannel } from "./channel.js";
+import { deferred, type Clock, type Log, type Timer } from "../base/index.js";
+import type { Frame } from "../wire/index.js";
 import type { PageDigests } from "./digests.js";
 import { TransferError } from "./errors.js";
 import type { Instant, InstantReader } from "./instant.js";
+import { Link, type LanePair } from "./lane-pair.js";
+import { PageSupply } from "./page-supply.js";
 import type { FrameLane, LaneEnd, PageLane, PageRange } from "./ports.js";
-import { OriginCounts, type TransferProgress } from "./progress.js";
-import { AfterFaultOrder, type SweepOrder } from "./sweep-order.js";
+import type { TransferProgress } from "./progress.js";
+import type { SweepOrder } from "./sweep-order.js";
 import { AdaptiveWindow } from "./window.js";
-import { splitZeroPages } from "./zero-pages.js";
 
 /** Bulk frames sent before the event loop may look at faults and requests again. */
 const FRAMES_PER_TURN = 4;
-/** Bytes the network stack may lag behind before the sweep pauses for a turn. */
+/** Bytes the network stack may lag behind before the sweep pauses for a moment. */
 const MAX_QUEUED_BYTES = 1024 * 1024;
 
 /** Where a session stands. `linked` says that both page lanes of one epoch are there. */
@@ -33,14 +22,6 @@ export type SessionPhase =
   | { phase: "complete" }
   | { phase: "failed"; error: TransferError };
 
-interface Link {
-  epoch: number;
-  urgent?: FrameChannel;
-  bulk?: FrameChannel;
-  /** The child has told which pages it has; before that nothing is pushed or swept. */
-  resumed: boolean;
-}
-
 export interface ParentSessionOptions {
   transfer: number;
   instant: Instant;
@@ -49,7 +30,7 @@ export interface ParentSessionOptions {
   compress: boolean;
   /** False holds the sweep: then only faults and pushes move pages. */
   sweep: boolean;
-  /** Bytes of bulk page data per second; undefined for no limit. */
+  /** Bytes of bulk frames per second; undefined for no limit. */
   rateBytesPerSecond?: number;
   /** How long the child may be out of reach before it is given up, in ms; undefined for ever. */
   linkDeadlineMs?: number;
@@ -59,56 +40,40 @@ export interface ParentSessionOptions {
 }
 
 /**
- * The parent's side of one child: it owes the child every page as it was at the instant until the child reports it received. Requests are answered at once on
- * the urgent lane; pushes go ahead of the sweep on the bulk lane, both within the window.
+ * The parent's side of one child: it owes the child every page as it was at the instant until the child reports it received. Requests
+ * are answered at once on the urgent lane; pushes go ahead of the sweep on the bulk lane, both within the window.
  */
 export class ParentSession implements InstantReader {
   readonly transfer: number;
-  readonly owed: Bitmap;
-  readonly sent: Bitmap;
   readonly #options: ParentSessionOptions;
-  readonly #order: SweepOrder;
+  readonly #supply: PageSupply;
   readonly #window: AdaptiveWindow;
-  readonly #counts = new OriginCounts();
-  readonly #runBuffer = new Uint8Array(SWEEP_RUN_PAGES * PAGE_BYTES);
-  readonly #pushes: BoundedQueue<number>;
-  #zero = 0;
-  #link: Link = { epoch: 0, resumed: false };
-  #phase: SessionPhase = { phase: "waiting-for-child" };
-  #begun = false;
-  #sweep: boolean;
-  #digests: PageDigests | undefined;
-  #digestCursor = 0;
-  #pump: Timer | undefined;
-  #linkTimer: Timer | undefined;
-  #lostBytes = { urgent: 0, bulk: 0 };
-  #paceFromUs = 0;
-  #settled = false;
+  readonly #link: Link;
   readonly #linked = deferred<void>();
   readonly #ended = deferred<SessionPhase>();
+  #phase: SessionPhase = { phase: "waiting-for-child" };
+  /** The instant is there: pages may be sent. */
+  #begun = false;
+  /** Over the present lanes, the child has told which pages it has. */
+  #resumed = false;
+  #pump: Timer | undefined;
+  #linkTimer: Timer | undefined;
+  #paceFromUs = 0;
 
   constructor(options: ParentSessionOptions) {
-    this.transfer = options.transfer;
+    const { transfer, instant } = options;
+    this.transfer = transfer;
     this.#options = options;
-    this.#sweep = options.sweep;
+    this.#supply = new PageSupply(options);
     this.#window = new AdaptiveWindow(options.maxWindowBytes);
-    this.#order = options.order ?? new AfterFaultOrder();
-    this.owed = new Bitmap(options.instant.pageCount);
-    this.sent = new Bitmap(options.instant.pageCount);
-    this.owed.fill();
-    // A page is copied once, so it is queued once.
-    this.#pushes = new BoundedQueue(options.instant.pageCount);
+    this.#link = new Link({ transfer, pageCount: instant.pageCount });
     // A failure is reported through `ended`; nobody need be waiting for the lanes.
     this.#linked.promise.catch(() => {});
-    options.instant.addReader(this);
+    instant.addReader(this);
   }
 
   get phase(): SessionPhase {
     return this.#phase;
-  }
-
-  get pageCount(): number {
-    return this.#options.instant.pageCount;
   }
 
   /** Resolves when both page lanes are there for the first time; rejects when the session ends before. */
@@ -122,86 +87,78 @@ export class ParentSession implements InstantReader {
   }
 
   progress(): TransferProgress {
-    const received = this.pageCount - this.owed.count;
-    const bytes = (lane: PageLane) => this.#lostBytes[lane] + (this.#link[lane]?.bytes ?? 0);
+    const { counts, owed, pageCount, zeroPages } = this.#supply;
     return {
-      total: this.pageCount,
-      received,
-      fault: this.#counts.fault,
-      push: this.#counts.push,
-      sweep: this.#counts.sweep,
-      zero: this.#zero,
+      total: pageCount,
+      received: pageCount - owed.count,
+      fault: counts.fault,
+      push: counts.push,
+      sweep: counts.sweep,
+      zero: zeroPages,
       duplicates: 0,
-      urgentBytes: bytes("urgent"),
-      bulkBytes: bytes("bulk"),
+      urgentBytes: this.#link.bytes("urgent"),
+      bulkBytes: this.#link.bytes("bulk"),
       faults: { count: 0, waiting: 0, p50Us: 0, p99Us: 0, maxUs: 0 },
-      reconnects: Math.max(0, this.#link.epoch - 1),
+      reconnects: this.#link.reconnects,
     };
   }
 
   /**
    * Takes a lane the child has dialled. A higher epoch replaces all lanes before it; a lower one is refused.
-   * @throws TransferError when the session has ended (`cancelled`) or the lane is out of date (`peer-protocol`).
+   * @throws TransferError when the session has failed (its own error) or the lane is out of date (`peer-protocol`).
    */
   acceptLane(name: PageLane, epoch: number, lane: FrameLane): void {
     if (this.#phase.phase === "failed") throw this.#phase.error;
-    if (epoch < this.#link.epoch || (epoch === this.#link.epoch && this.#link[name] !== undefined)) {
+    const latest = this.#link.epoch;
+    if (epoch < latest || (epoch === latest && this.#link.pair.has(name))) {
       throw new TransferError(
         "peer-protocol",
-        `lane ${name} of epoch ${epoch} comes after one of epoch ${this.#link.epoch}`,
+        `lane ${name} of epoch ${epoch} comes after one of epoch ${latest}`,
       );
     }
-    if (epoch > this.#link.epoch) {
-      this.#dropLink({ code: "replaced", message: "the child dialled again", fatal: false });
-      this.#link = { epoch, resumed: false };
+    if (epoch > latest) {
+      this.#lanesLost();
+      this.#link.replace(epoch, { code: "replaced", message: "the child dialled again", fatal: false });
     }
-    const link = this.#link;
-    link[name] = new FrameChannel({
-      lane,
-      transfer: this.transfer,
-      pageCount: this.pageCount,
-      handlers: {
-        onFrame: (frame, frameBytes) => this.#onFrame(link, name, frame, frameBytes),
-        onEnd: (end) => this.#onLaneEnd(link, end),
-      },
+    const pair = this.#link.pair;
+    pair.add(name, lane, {
+      onFrame: (frame) => this.#onFrame(pair, name, frame),
+      onEnd: (end) => this.#onLaneEnd(pair, end),
     });
-    if (link.urgent !== undefined && link.bulk !== undefined) this.#onLinked();
+    if (pair.linked) this.#onLinked();
   }
 
   /** The instant is there: pages may be sent from here on. `digests` are told to the child, for it to compare. */
   begin(options: { digests?: PageDigests }): void {
     this.#begun = true;
-    this.#digests = options.digests;
+    if (options.digests !== undefined) this.#supply.setDigests(options.digests);
     this.#wake();
   }
 
   /** Holds the sweep or lets it go on. */
   setSweep(on: boolean): void {
-    this.#sweep = on;
+    this.#supply.sweep = on;
     this.#wake();
   }
 
   /** Ends the session before its time: the child is told that there will be no more pages. */
   fail(error: TransferError): void {
     if (this.#phase.phase === "complete" || this.#phase.phase === "failed") return;
-    this.#end({ phase: "failed", error }, { code: error.code, message: error.message, fatal: true });
+    // Once the phase says so, no lane that ends meanwhile is mistaken for one that was lost.
+    this.#phase = { phase: "failed", error };
+    this.#lanesLost();
+    this.#link.drop({ code: error.code, message: error.message, fatal: true });
+    this.#linked.reject(error);
+    this.#end();
   }
 
   owes(page: number): boolean {
-    return this.owed.has(page);
+    return this.#supply.owed.has(page);
   }
 
   onCopied(page: number): void {
-    this.#pushes.offer(page);
+    this.#supply.push(page);
     this.#wake();
-  }
-
-  hasCopy(page: number): boolean {
-    return this.#options.instant.hasCopy(page);
-  }
-
-  nextData(page: number): PageRange | undefined {
-    return this.#options.instant.nextData(page);
   }
 
   #onLinked(): void {
@@ -212,49 +169,37 @@ export class ParentSession implements InstantReader {
     this.#wake();
   }
 
-  #onLaneEnd(link: Link, end: LaneEnd): void {
-    if (link !== this.#link || this.#phase.phase === "failed") return;
-    this.#dropLink({ code: "lane-lost", message: "the other lane of this link was lost", fatal: end.fatal });
-    if (this.#phase.phase === "complete") return;
-    if (end.fatal) {
-      this.#end({ phase: "failed", error: new TransferError("child-failed", end.message) }, end);
+  #onLaneEnd(pair: LanePair, end: LaneEnd): void {
+    if (pair !== this.#link.pair || this.#phase.phase === "failed") return;
+    if (end.fatal && this.#phase.phase !== "complete") {
+      this.fail(new TransferError("child-failed", end.message));
       return;
     }
+    this.#lanesLost();
+    this.#link.drop({ code: "lane-lost", message: "the other lane of this link was lost", fatal: false });
+    if (this.#phase.phase === "complete") return;
     this.#phase = { phase: "waiting-for-child" };
-    this.#options.log.warn(
-      { transfer: this.transfer, end },
-      "page lanes lost; waiting for the child's host to dial again",
-    );
-    const deadlineMs = this.#options.linkDeadlineMs;
-    if (deadlineMs === undefined || this.#linkTimer !== undefined) return;
-    this.#linkTimer = this.#options.clock.after(deadlineMs, () => {
-      this.fail(
-        new TransferError(
-          "link-lost",
-          `the child's host was out of reach for ${deadlineMs} ms: ${end.message}`,
-        ),
-      );
+    const { log, clock, linkDeadlineMs } = this.#options;
+    log.warn({ transfer: this.transfer, end }, "page lanes lost; waiting for the child's host to dial again");
+    if (linkDeadlineMs === undefined || this.#linkTimer !== undefined) return;
+    this.#linkTimer = clock.after(linkDeadlineMs, () => {
+      const message = `the child's host was out of reach for ${linkDeadlineMs} ms: ${end.message}`;
+      this.fail(new TransferError("link-lost", message));
     });
   }
 
-  #dropLink(end: LaneEnd): void {
-    for (const lane of ["urgent", "bulk"] as const) {
-      this.#lostBytes[lane] += this.#link[lane]?.bytes ?? 0;
-      this.#link[lane]?.close(end);
-      delete this.#link[lane];
-    }
-    this.#link.resumed = false;
-    this.sent.reset();
+  #lanesLost(): void {
+    this.#resumed = false;
     this.#window.reset();
   }
 
-  #onFrame(link: Link, lane: PageLane, frame: Frame, frameBytes: number): void {
-    if (link !== this.#link || frameBytes === 0) return;
+  #onFrame(pair: LanePair, lane: PageLane, frame: Frame): void {
+    if (pair !== this.#link.pair) return;
     if (lane === "urgent" && frame.kind === "request") this.#onRequest(frame.pages);
     else if (lane === "bulk" && frame.kind === "have") this.#onHave(frame.runs, frame.last);
-    else if (lane === "bulk" && frame.kind === "received" && link.resumed)
+    else if (lane === "bulk" && frame.kind === "received" && this.#resumed)
       this.#onReceived(frame.runs, frame.creditBytes);
-    else if (lane === "bulk" && frame.kind === "done" && link.resumed) this.#onDone();
+    else if (lane === "bulk" && frame.kind === "done" && this.#resumed) this.#onDone();
     else
       throw new TransferError(
         "peer-protocol",
@@ -265,33 +210,20 @@ export class ParentSession implements InstantReader {
   #onRequest(pages: readonly number[]): void {
     if (!this.#begun)
       throw new TransferError("peer-protocol", "a page was requested before the fork's instant");
-    const urgent = this.#link.urgent;
-    if (urgent === undefined) return;
+    if (this.#phase.phase === "complete") return;
     for (const page of pages) {
-      // What the child reported received it does not need, and its content may be gone.
-      if (!this.owed.has(page)) continue;
-      const bytes = this.#runBuffer.subarray(0, PAGE_BYTES);
-      this.#options.instant.read({ first: page, count: 1 }, bytes);
-      // Never compressed: a waiting processor costs more than three kilobytes.
-      const run = packRun({ firstPage: page, origin: "fault", bytes, compress: false });
-      this.sent.set(page);
-      this.#count(run);
-      urgent.send({ kind: "pages", runs: [run] });
-      this.#order.onFault(page);
+      const answer = this.#supply.answer(page);
+      if (answer !== undefined) this.#link.pair.urgent?.send(answer);
     }
     this.#wake();
   }
 
   #onHave(runs: readonly PageRange[], last: boolean): void {
-    if (this.#link.resumed)
-      throw new TransferError("peer-protocol", "the child told twice which pages it has");
+    if (this.#resumed) throw new TransferError("peer-protocol", "the child told twice which pages it has");
     this.#onReceived(runs, 0);
     if (!last) return;
-    this.#link.resumed = true;
-    this.#digestCursor = 0;
-    // What was sent over the lost lanes and is still owed has to be sent anew, copies first.
-    this.#pushes.clear();
-    for (const page of this.#options.instant.copiedPages()) if (this.owed.has(page)) this.#pushes.offer(page);
+    this.#resumed = true;
+    this.#supply.restart();
     this.#wake();
   }
 
@@ -302,147 +234,63 @@ export class ParentSession implements InstantReader {
         `the child credits ${creditBytes} bytes, more than are in flight`,
       );
     }
-    if (runs.length > 0 && !this.#begun)
-      throw new TransferError("peer-protocol", "pages were reported before the fork's instant");
-    for (const run of runs) {
-      for (let page = run.first; page < run.first + run.count; page += 1) this.owed.clear(page);
+    if (runs.length > 0 && !this.#begun) {
+      throw new TransferError("peer-protocol", "pages were reported received before the fork's instant");
     }
-    this.#options.instant.settle(runs);
+    this.#supply.received(runs);
     this.#wake();
   }
 
   #onDone(): void {
-    if (this.owed.count > 0)
-      throw new TransferError("peer-protocol", `the child is done but ${this.owed.count} pages are owed`);
-    this.#link.bulk?.send({ kind: "done" });
+    const owed = this.#supply.owed.count;
+    if (owed > 0)
+      throw new TransferError("peer-protocol", `the child says it is done, but ${owed} pages are owed`);
+    // The child closes its lanes itself, once it has read this; it may also have to ask again over new ones.
+    this.#link.pair.bulk?.send({ kind: "done" });
     if (this.#phase.phase === "complete") return;
-    this.#end({ phase: "complete" }, undefined);
+    this.#phase = { phase: "complete" };
+    this.#end();
   }
 
-  #end(phase: SessionPhase, laneEnd: LaneEnd | undefined): void {
-    this.#phase = phase;
+  #end(): void {
     this.#pump?.cancel();
     this.#linkTimer?.cancel();
-    // After completion the child closes its lanes itself, once it has read the answer to `done`.
-    if (laneEnd !== undefined) this.#dropLink(laneEnd);
-    if (phase.phase === "failed") this.#linked.reject(phase.error);
     this.#options.instant.removeReader(this);
-    this.#pushes.clear();
-    if (!this.#settled) this.#ended.resolve(phase);
-    this.#settled = true;
+    this.#ended.resolve(this.#phase);
   }
 
   #wake(): void {
     if (this.#pump !== undefined || !this.#canSend()) return;
-    this.#pump = this.#options.clock.soon(() => {
-      this.#pump = undefined;
-      this.#sendBulk();
-    });
+    this.#pump = this.#options.clock.soon(() => this.#sendBulk());
   }
 
   #canSend(): boolean {
-    return this.#begun && this.#phase.phase === "linked" && this.#link.resumed && this.#window.open;
+    return this.#begun && this.#phase.phase === "linked" && this.#resumed && this.#window.open;
   }
 
   #sendBulk(): void {
+    this.#pump = undefined;
     for (let frames = 0; frames < FRAMES_PER_TURN; frames += 1) {
-      const bulk = this.#link.bulk;
+      const bulk = this.#link.pair.bulk;
       if (!this.#canSend() || bulk === undefined) return;
-      if (bulk.queuedBytes > MAX_QUEUED_BYTES || this.#pacedFor() > 0) {
-        this.#later();
+      const waitUs =
+        this.#options.rateBytesPerSecond === undefined ? 0 : this.#paceFromUs - this.#options.clock.nowUs();
+      if (waitUs > 0 || bulk.queuedBytes > MAX_QUEUED_BYTES) {
+        const delayMs = Math.max(1, Math.ceil(waitUs / 1000));
+        this.#pump = this.#options.clock.after(delayMs, () => this.#sendBulk());
         return;
       }
-      const frame = this.#nextBulkFrame();
+      const frame = this.#supply.next();
       if (frame === undefined) return;
-      const sentBytes = bulk.send(frame);
-      const nowUs = this.#options.clock.nowUs();
-      this.#window.sent(sentBytes, nowUs);
-      const rate = this.#options.rateBytesPerSecond;
-      if (rate !== undefined) this.#paceFromUs = Math.max(this.#paceFromUs, nowUs) + (sentBytes / rate) * 1e6;
+      this.#account(bulk.send(frame));
     }
     this.#wake();
   }
 
-  #pacedFor(): number {
-    return this.#options.rateBytesPerSecond === undefined
-      ? 0
-      : this.#paceFromUs - this.#options.clock.nowUs();
-  }
-
-  #later(): void {
-    if (this.#pump !== undefined) return;
-    this.#pump = this.#options.clock.after(Math.max(1, Math.ceil(this.#pacedFor() / 1000)), () => {
-      this.#pump = undefined;
-      this.#sendBulk();
-    });
-  }
-
-  #nextBulkFrame(): Frame | undefined {
-    const pushes = this.#takePushes();
-    if (pushes.length > 0) return { kind: "pages", runs: pushes };
-    if (!this.#sweep) return undefined;
-    const step = this.#order.next(this);
-    if (step === undefined) return this.#nextDigests();
-    this.sent.setRun(step.range.first, step.range.count);
-    if (step.kind === "data") return { kind: "pages", runs: this.#readRuns(step.range, "sweep") };
-    const run: PageRun = {
-      firstPage: step.range.first,
-      pageCount: step.range.count,
-      encoding: "zero",
-      origin: "sweep",
-      data: new Uint8Array(0),
-    };
-    this.#count(run);
-    return { kind: "pages", runs: [run] };
-  }
-
-  #takePushes(): PageRun[] {
-    const runs: PageRun[] = [];
-    while (runs.length < SWEEP_RUN_PAGES) {
-      const page = this.#pushes.take();
-      if (page === undefined) break;
-      if (!this.owed.has(page) || this.sent.has(page)) continue;
-      this.sent.set(page);
-      runs.push(...this.#readRuns({ first: page, count: 1 }, "push"));
-    }
-    return runs;
-  }
-
-  #readRuns(range: PageRange, origin: Origin): PageRun[] {
-    const bytes = new Uint8Array(range.count * PAGE_BYTES);
-    this.#options.instant.read(range, bytes);
-    return splitZeroPages(bytes).map((piece) => {
-      const content = bytes.subarray(piece.first * PAGE_BYTES, (piece.first + piece.count) * PAGE_BYTES);
-      const run = packRun({
-        firstPage: range.first + piece.first,
-        origin,
-        bytes: content,
-        compress: this.#options.compress,
-      });
-      this.#count(run);
-      return run;
-    });
-  }
-
-  #nextDigests(): Frame | undefined {
-    if (this.#digests === undefined || this.#digestCursor >= this.pageCount) return undefined;
-    const firstPage = this.#digestCursor;
-    const count = Math.min(MAX_FRAME_HASHES, this.pageCount - firstPage);
-    this.#digestCursor += count;
-    return { kind: "hashes", firstPage, digests: this.#digests.slice(firstPage, count) };
-  }
-
-  #count(run: PageRun): void {
-    this.#counts.add(run.origin, run.pageCount);
-    switch (run.encoding) {
-      case "zero":
-        this.#zero += run.pageCount;
-        return;
-      case "raw":
-      case "lz4":
-        return;
-      default:
-        unreachable(run.encoding);
-    }
+  #account(sentBytes: number): void {
+    const nowUs = this.#options.clock.nowUs();
+    this.#window.sent(sentBytes, nowUs);
+    const rate = this.#options.rateBytesPerSecond;
+    if (rate !== undefined) this.#paceFromUs = Math.max(this.#paceFromUs, nowUs) + (sentBytes / rate) * 1e6;
   }
 }

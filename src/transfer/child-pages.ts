@@ -1,0 +1,159 @@
+import { Bitmap, PAGE_BYTES, type Clock } from "../base/index.js";
+import { unpackRun, type PageRun } from "../wire/index.js";
+import { PageDigests } from "./digests.js";
+import { LatencyHistogram } from "./latency.js";
+import type { FillableMemory, PageRange } from "./ports.js";
+import { OriginCounts, type VerifyResult } from "./progress.js";
+
+/**
+ * What a child knows of each page: missing, requested, known to be zero, or installed. A page becomes received once, by being installed or known to be
+ * zero, and never goes back. It knows no lane.
+ */
+export class ChildPages {
+  /** Pages whose content is here, known zero pages included. */
+  readonly received: Bitmap;
+  readonly counts = new OriginCounts();
+  readonly latency = new LatencyHistogram();
+  readonly #memory: FillableMemory;
+  readonly #clock: Clock;
+  /** Pages that are really in memory; the others that are received are zero and still holes. */
+  readonly #installed: Bitmap;
+  /** When each page that is waited for was first touched. */
+  readonly #requested = new Map<number, number>();
+  readonly #given: PageDigests | undefined;
+  readonly #expected: PageDigests | undefined;
+  zeroPages = 0;
+  duplicates = 0;
+
+  constructor(options: { memory: FillableMemory; clock: Clock; verify: boolean }) {
+    const { pageCount } = options.memory;
+    this.#memory = options.memory;
+    this.#clock = options.clock;
+    this.received = new Bitmap(pageCount);
+    this.#installed = new Bitmap(pageCount);
+    this.#given = options.verify ? new PageDigests(pageCount) : undefined;
+    this.#expected = options.verify ? new PageDigests(pageCount) : undefined;
+  }
+
+  get pageCount(): number {
+    return this.#memory.pageCount;
+  }
+
+  /** Pages somebody waits for. */
+  get requested(): number[] {
+    return [...this.#requested.keys()];
+  }
+
+  get waiting(): number {
+    return this.#requested.size;
+  }
+
+  /** True when every page is here and, where asked for, every digest to compare with. */
+  get complete(): boolean {
+    return this.received.count === this.pageCount && this.#expected?.complete !== false;
+  }
+
+  /** Serves touches of what is here and returns the pages that have to be requested. Errors as `FillableMemory.install`. */
+  touched(pages: readonly number[]): number[] {
+    const nowUs = this.#clock.nowUs();
+    const wanted: number[] = [];
+    for (const page of pages) {
+      if (this.#installed.has(page)) {
+        this.#memory.wake({ first: page, count: 1 });
+      } else if (this.received.has(page)) {
+        this.#installZero(page);
+        this.latency.add(this.#clock.nowUs() - nowUs);
+      } else if (!this.#requested.has(page)) {
+        this.#requested.set(page, nowUs);
+        wanted.push(page);
+      }
+    }
+    return wanted;
+  }
+
+  /**
+   * Installs what is missing of the runs and returns the ranges that are received by that; the rest is counted as duplicate and dropped.
+   * Errors as `FillableMemory.install` and `unpackRun`.
+   */
+  take(runs: readonly PageRun[]): PageRange[] {
+    const taken: PageRange[] = [];
+    for (const run of runs) {
+      this.counts.add(run.origin, run.pageCount);
+      const bytes = run.encoding === "zero" ? undefined : unpackRun(run);
+      for (const range of this.#missingOf(run)) {
+        if (bytes === undefined) this.#learnZero(range);
+        else this.#install(range, sliceOf(bytes, run, range));
+        this.received.setRun(range.first, range.count);
+        taken.push(range);
+      }
+    }
+    return taken;
+  }
+
+  /** Notes the parent's digests; false when none were asked for. */
+  takeDigests(firstPage: number, digests: Uint8Array): boolean {
+    this.#expected?.setDigests(firstPage, digests);
+    return this.#expected !== undefined;
+  }
+
+  /** Compares what was given with what the parent had; undefined when that was not asked for. */
+  compare(): VerifyResult | undefined {
+    if (this.#given === undefined || this.#expected === undefined) return undefined;
+    const differing = this.#given.differences(this.#expected);
+    return { checked: this.pageCount, mismatches: differing.length, firstPages: differing.slice(0, 16) };
+  }
+
+  #missingOf(run: PageRun): PageRange[] {
+    const ranges: PageRange[] = [];
+    const past = run.firstPage + run.pageCount;
+    let missing = 0;
+    for (let first = this.received.nextClear(run.firstPage); first !== -1 && first < past;) {
+      const next = this.received.nextSet(first);
+      const end = next === -1 || next > past ? past : next;
+      ranges.push({ first, count: end - first });
+      missing += end - first;
+      first = this.received.nextClear(end);
+    }
+    this.duplicates += run.pageCount - missing;
+    return ranges;
+  }
+
+  #install(range: PageRange, bytes: Uint8Array): void {
+    this.#memory.install(range.first, bytes);
+    this.#installed.setRun(range.first, range.count);
+    this.#given?.setContent(range.first, bytes);
+    if (this.#requested.size === 0) return;
+    for (let page = range.first; page < range.first + range.count; page += 1) this.#answered(page);
+  }
+
+  #learnZero(range: PageRange): void {
+    const past = range.first + range.count;
+    this.zeroPages += range.count;
+    if (this.#given !== undefined) {
+      for (let page = range.first; page < past; page += 1) this.#given.setZero(page);
+    }
+    for (const page of this.requested) {
+      if (page < range.first || page >= past) continue;
+      this.#installZero(page);
+      this.#answered(page);
+    }
+  }
+
+  #installZero(page: number): void {
+    this.#memory.installZero({ first: page, count: 1 });
+    this.#installed.set(page);
+  }
+
+  #answered(page: number): void {
+    const sinceUs = this.#requested.get(page);
+    if (sinceUs === undefined) return;
+    this.#requested.delete(page);
+    this.latency.add(this.#clock.nowUs() - sinceUs);
+  }
+}
+
+/** The bytes of the pages in `range`, which lies inside the run. */
+function sliceOf(bytes: Uint8Array, run: PageRun, range: PageRange): Uint8Array {
+  const first = range.first - run.firstPage;
+  return bytes.subarray(first * PAGE_BYTES, (first + range.count) * PAGE_BYTES);
+}

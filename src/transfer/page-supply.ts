@@ -1,0 +1,144 @@
+import { Bitmap, BoundedQueue, MAX_FRAME_HASHES, PAGE_BYTES, SWEEP_RUN_PAGES } from "../base/index.js";
+import { packRun, type Frame, type Origin, type PageRun } from "../wire/index.js";
+import type { PageDigests } from "./digests.js";
+import type { Instant } from "./instant.js";
+import type { PageRange } from "./ports.js";
+import { OriginCounts } from "./progress.js";
+import { AfterFaultOrder, type SweepOrder, type SweepSource } from "./sweep-order.js";
+import { splitZeroPages } from "./zero-pages.js";
+
+/**
+ * What one child is owed, and the frames that carry it: an answer to a fault at any time; otherwise pushes, then the sweep, then digests. It knows
+ * no lane; whoever sends its frames tells it when what was sent is lost.
+ */
+export class PageSupply implements SweepSource {
+  /** Pages the child has not reported received. */
+  readonly owed: Bitmap;
+  /** Pages sent over the present lanes. */
+  readonly sent: Bitmap;
+  readonly counts = new OriginCounts();
+  readonly #instant: Instant;
+  readonly #order: SweepOrder;
+  readonly #compress: boolean;
+  readonly #pushes: BoundedQueue<number>;
+  readonly #faultPage = new Uint8Array(PAGE_BYTES);
+  #digests: PageDigests | undefined;
+  #digestCursor = 0;
+  zeroPages = 0;
+  sweep: boolean;
+
+  constructor(options: { instant: Instant; compress: boolean; sweep: boolean; order?: SweepOrder }) {
+    this.#instant = options.instant;
+    this.#compress = options.compress;
+    this.#order = options.order ?? new AfterFaultOrder();
+    this.sweep = options.sweep;
+    this.owed = new Bitmap(options.instant.pageCount);
+    this.owed.fill();
+    this.sent = new Bitmap(options.instant.pageCount);
+    // A page is copied once, so it is queued once.
+    this.#pushes = new BoundedQueue(options.instant.pageCount);
+  }
+
+  get pageCount(): number {
+    return this.#instant.pageCount;
+  }
+
+  hasCopy(page: number): boolean {
+    return this.#instant.hasCopy(page);
+  }
+
+  nextData(page: number): PageRange | undefined {
+    return this.#instant.nextData(page);
+  }
+
+  /** The digests to tell the child once everything is sent. */
+  setDigests(digests: PageDigests): void {
+    this.#digests = digests;
+  }
+
+  /** Queues a page that was copied because the parent is about to write it. */
+  push(page: number): void {
+    this.#pushes.offer(page);
+  }
+
+  /** The answer to a fault: exactly that page; undefined when it is not owed any more. */
+  answer(page: number): Frame | undefined {
+    // What the child reported received it does not need, and its content may be gone.
+    if (!this.owed.has(page)) return undefined;
+    this.#instant.read({ first: page, count: 1 }, this.#faultPage);
+    // Never compressed: the time of a waiting processor is dearer than three kilobytes.
+    const run = packRun({ firstPage: page, origin: "fault", bytes: this.#faultPage, compress: false });
+    this.sent.set(page);
+    this.#count(run);
+    this.#order.onFault(page);
+    return { kind: "pages", runs: [run] };
+  }
+
+  /** The next frame for the bulk lane; undefined when there is nothing to send at the moment. */
+  next(): Frame | undefined {
+    const pushes = this.#takePushes();
+    if (pushes.length > 0) return { kind: "pages", runs: pushes };
+    if (!this.sweep) return undefined;
+    const step = this.#order.next(this);
+    if (step === undefined) return this.#nextDigests();
+    this.sent.setRun(step.range.first, step.range.count);
+    if (step.kind === "data") return { kind: "pages", runs: this.#readRuns(step.range, "sweep") };
+    const { first: firstPage, count: pageCount } = step.range;
+    const run: PageRun = { firstPage, pageCount, encoding: "zero", origin: "sweep", data: new Uint8Array(0) };
+    this.#count(run);
+    return { kind: "pages", runs: [run] };
+  }
+
+  /** What was sent and is still owed is lost with the lanes; all of it is sent again, copies first. */
+  restart(): void {
+    this.sent.reset();
+    this.#digestCursor = 0;
+    this.#pushes.clear();
+    for (const page of this.#instant.copiedPages()) if (this.owed.has(page)) this.#pushes.offer(page);
+  }
+
+  /** The child has these pages. */
+  received(ranges: readonly PageRange[]): void {
+    for (const { first, count } of ranges) {
+      for (let page = first; page < first + count; page += 1) this.owed.clear(page);
+    }
+    this.#instant.settle(ranges);
+  }
+
+  #takePushes(): PageRun[] {
+    const runs: PageRun[] = [];
+    while (runs.length < SWEEP_RUN_PAGES) {
+      const page = this.#pushes.take();
+      if (page === undefined) break;
+      if (!this.owed.has(page) || this.sent.has(page)) continue;
+      this.sent.set(page);
+      runs.push(...this.#readRuns({ first: page, count: 1 }, "push"));
+    }
+    return runs;
+  }
+
+  #readRuns(range: PageRange, origin: Origin): PageRun[] {
+    const bytes = new Uint8Array(range.count * PAGE_BYTES);
+    this.#instant.read(range, bytes);
+    return splitZeroPages(bytes).map((piece) => {
+      const content = bytes.subarray(piece.first * PAGE_BYTES, (piece.first + piece.count) * PAGE_BYTES);
+      const firstPage = range.first + piece.first;
+      const run = packRun({ firstPage, origin, bytes: content, compress: this.#compress });
+      this.#count(run);
+      return run;
+    });
+  }
+
+  #nextDigests(): Frame | undefined {
+    if (this.#digests === undefined || this.#digestCursor >= this.pageCount) return undefined;
+    const firstPage = this.#digestCursor;
+    const count = Math.min(MAX_FRAME_HASHES, this.pageCount - firstPage);
+    this.#digestCursor += count;
+    return { kind: "hashes", firstPage, digests: this.#digests.slice(firstPage, count) };
+  }
+
+  #count(run: PageRun): void {
+    this.counts.add(run.origin, run.pageCount);
+    if (run.encoding === "zero") this.zeroPages += run.pageCount;
+  }
+}

@@ -1,0 +1,60 @@
+import type { SeededRandom } from "../../../src/base/index.js";
+
+/** Chances (0 to 1) and sizes of one simulated run, drawn from its seed unless a scenario names them. */
+export interface Plan {
+  pages: number;
+  children: number;
+  migrate: boolean;
+  holes: number;
+  verify: boolean;
+  compress: boolean;
+  sweep: boolean;
+  copyBudgetPages: number;
+  breaks: number;
+  dialFails: number;
+  startFails: number;
+  prepareFails: number;
+  saveFails: number;
+  answersLost: number;
+  cancelAtUs: number | undefined;
+  outOfMemoryAfter: number | undefined;
+  writers: number;
+  /** Longest pause of a writer between two writes. */
+  restUs: number;
+  bytesPerUs: number;
+  maxWindowBytes: number;
+  /** Chance that saving the device state writes guest memory. */
+  saveWrites: number;
+  /** Processors of each child. With none, only the sweep and pushes move pages. */
+  touchers: number;
+}
+
+/** Draws a plan from a seed. */
+export function planOf(random: SeededRandom): Plan {
+  const harsh = random.chance(0.6);
+  const migrate = random.chance(0.3);
+  return {
+    pages: 1 + random.below(60),
+    children: migrate ? 1 : 1 + random.below(3),
+    migrate,
+    holes: random.pick([0, 0.2, 0.9]),
+    verify: random.chance(0.5),
+    compress: random.chance(0.5),
+    sweep: random.chance(0.6),
+    copyBudgetPages: 1 + random.below(20),
+    breaks: harsh ? random.below(5) : 0,
+    dialFails: harsh ? 0.2 : 0,
+    startFails: random.chance(0.1) ? 0.5 : 0,
+    prepareFails: random.chance(0.05) ? 0.5 : 0,
+    saveFails: random.chance(0.05) ? 1 : 0,
+    answersLost: random.chance(0.1) ? 0.5 : 0,
+    cancelAtUs: random.chance(0.1) ? random.below(20_000) : undefined,
+    outOfMemoryAfter: random.chance(0.04) ? random.below(40) : undefined,
+    writers: 1 + random.below(3),
+    restUs: random.pick([50, 500]),
+    bytesPerUs: random.pick([2000, 100, 10]),
+    maxWindowBytes: random.pick([4096, 64 * 1024, 4 * 1024 * 1024]),
+    saveWrites: random.chance(0.2) ? 0.8 : 0,
+    touchers: random.pick([0, 1, 2]),
+  };
+}
