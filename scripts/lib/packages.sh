@@ -2,28 +2,37 @@
 # The caller sets DRY_RUN to yes or no.
 # shellcheck shell=bash
 
-# One line each: package, then what shows that it is there (a command, or a file's absolute path). The probe counts, not the
-# package's name, so an emulator or compiler that was installed by other means is taken as it is.
+# One line each: package, then what shows that it is there (commands or files' absolute paths, any of which will do). The
+# probes count, not the package's name, so an emulator or compiler that was installed by other means is taken as it is.
 PACKAGES="
 qemu-system-x86   qemu-system-x86_64
 qemu-system-arm   qemu-system-aarch64
-ipxe-qemu         /usr/lib/ipxe/qemu/efi-virtio.rom
+ipxe-qemu         /usr/lib/ipxe/qemu/efi-virtio.rom /usr/share/qemu/efi-virtio.rom
 iproute2          ip
 gcc               gcc
 libc6-dev         /usr/include/stdio.h
 linux-libc-dev    /usr/include/linux/userfaultfd.h
 "
 
-# Prints the packages of the table whose probe finds nothing, one a line.
+# Prints the packages of the table of which no probe finds anything, one a line.
 missing_packages() {
-  local package probe
-  while read -r package probe; do
-    [[ -n $package ]] || continue
-    case $probe in
-      /*) [[ -e $probe ]] || echo "$package" ;;
-      *) has "$probe" || echo "$package" ;;
-    esac
+  local package probes
+  while read -r package probes; do
+    # shellcheck disable=SC2086 # the probes are words
+    [[ -z $package ]] || is_there $probes || echo "$package"
   done <<<"$PACKAGES"
+}
+
+is_there() {
+  local probe
+  for probe in "$@"; do
+    if [[ $probe == /* ]]; then
+      [[ ! -e $probe ]] || return 0
+    else
+      ! has "$probe" || return 0
+    fi
+  done
+  return 1
 }
 
 # The version apt would install of a package, without epoch and Debian revision; nothing when it knows none.
