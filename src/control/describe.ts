@@ -19,7 +19,7 @@ function innermost(issue: Issue): Issue {
   for (const branch of issue.errors) {
     const candidate = branch[0];
     if (candidate && candidate.path.length > 0) {
-      best = { ...candidate, path: [...issue.path, ...candidate.path] } as Issue;
+      best = { ...candidate, path: [...issue.path, ...candidate.path] };
     }
   }
   return best;

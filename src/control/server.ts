@@ -66,7 +66,7 @@ export class RpcServerSession {
   constructor(channel: MessageChannel, options: ServerSessionOptions) {
     this.#channel = channel;
     this.role = options.role;
-    this.#handlers = options.handlers as unknown as AnyHandlers;
+    this.#handlers = options.handlers;
     this.#clock = options.clock;
     this.#log = options.log;
     channel.attach({

@@ -18,7 +18,15 @@ export const EVENTS = {
     lines: z.array(z.string().max(MAX_LOG_LINE_CHARACTERS)).max(MAX_LOG_LINES),
   }),
   /** To a peer: a transfer it commands changed on the child's side. */
-  peerTransfer: z.object({ transfer: u32, phase: transferPhase, message: optional(message) }),
+  peerTransfer: z.object({
+    transfer: u32,
+    phase: transferPhase,
+    message: optional(message),
+    /** What only the child's side knows; as in a transfer's view. */
+    duplicates: optional(count),
+    faults: transferView.shape.faults,
+    verify: transferView.shape.verify,
+  }),
   /** So many events were dropped because this connection did not read; ask for what matters again. */
   lagged: z.object({ dropped: count }),
 } as const;

@@ -1,0 +1,94 @@
+import { Command, Option } from "commander";
+import { MAX_CHILDREN } from "../../control/index.js";
+import type { Cli } from "../cli.js";
+import { collect, given, sizeBytes, wholeNumber } from "../options.js";
+import { carryOut } from "./transfer-work.js";
+
+interface ForkOptions {
+  to?: string[];
+  count?: number;
+  name?: string[];
+  forward?: string[];
+  network: "isolated" | "attached";
+  verify?: boolean;
+  paused?: boolean;
+  sweep: "on" | "held";
+  compression: "auto" | "lz4" | "none";
+  rateLimit?: number;
+  wait: boolean;
+}
+
+/** `ramet fork NAME`: makes children of a running guest. */
+export function forkCommand(cli: Cli): Command {
+  const command = new Command("fork")
+    .description("fork a running guest into one or many children, here or on other hosts")
+    .argument("<name>", "name of the parent")
+    .option(
+      "-t, --to <host>",
+      "host of a child: a peer's name or host:port; repeatable (default: this host)",
+      collect,
+    )
+    .option(
+      "-c, --count <count>",
+      "children in all, placed on the hosts in turn",
+      wholeNumber(1, MAX_CHILDREN),
+    )
+    .option("-n, --name <name>", "name of a child, repeatable (default: NAME-1, NAME-2, …)", collect)
+    .option(
+      "-p, --forward <forward>",
+      "[ADDRESS:]HOSTPORT:GUESTPORT[/tcp|/udp] of the first child, the next has HOSTPORT+1 …",
+      collect,
+    )
+    .addOption(
+      new Option("--network <kind>", "isolated cuts the children off")
+        .choices(["isolated", "attached"])
+        .default("isolated"),
+    )
+    .option("--verify", "compare every page's hash at the instant of the fork with what each child was given")
+    .option("--paused", "load the children, but hold them until ramet resume")
+    .addOption(
+      new Option("--sweep <mode>", "held sends pages only when they are needed")
+        .choices(["on", "held"])
+        .default("on"),
+    )
+    .addOption(compressionOption())
+    .option("--rate-limit <bytes>", "most bytes of bulk each second and child, such as 50M", sizeBytes)
+    .option("--no-wait", "end as soon as the children run, not when their memory is complete")
+    .addHelpText("after", "\nExample:\n  ramet fork web --to hostb --count 2 --name web-a,web-b");
+  return command.action(async (name: string, options: ForkOptions) => {
+    const { network, sweep, compression, to, count, forward } = options;
+    await carryOut(cli.context(command), {
+      kind: "fork",
+      guest: name,
+      // A held sweep never ends by itself.
+      wait: options.wait && sweep === "on",
+      start: (client, deadline) =>
+        client.call(
+          "guest.fork",
+          {
+            name,
+            network,
+            sweep,
+            compression,
+            verify: options.verify ?? false,
+            paused: options.paused ?? false,
+            ...given({
+              to,
+              count,
+              names: options.name,
+              forwards: forward,
+              rateLimitBytesPerSecond: options.rateLimit,
+            }),
+          },
+          deadline,
+        ),
+    });
+  });
+}
+
+/** `--compression`, shared with migrate. */
+export function compressionOption(): Option {
+  return new Option("--compression <kind>", "of swept pages")
+    .choices(["auto", "lz4", "none"])
+    .default("auto");
+}

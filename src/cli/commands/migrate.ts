@@ -1,0 +1,44 @@
+import { Command } from "commander";
+import type { Cli } from "../cli.js";
+import { given, sizeBytes } from "../options.js";
+import { compressionOption } from "./fork.js";
+import { carryOut } from "./transfer-work.js";
+
+interface MigrateOptions {
+  to: string;
+  verify?: boolean;
+  compression: "auto" | "lz4" | "none";
+  rateLimit?: number;
+  wait: boolean;
+}
+
+/** `ramet migrate NAME --to HOST`: moves a running guest. */
+export function migrateCommand(cli: Cli): Command {
+  const command = new Command("migrate")
+    .description("move a running guest to another host")
+    .argument("<name>", "name of the guest")
+    .requiredOption("-t, --to <host>", "where to: a peer's name or host:port")
+    .option("--verify", "compare every page's hash at the instant of the move with what arrived")
+    .addOption(compressionOption())
+    .option("--rate-limit <bytes>", "most bytes of bulk each second, such as 50M", sizeBytes)
+    .option("--no-wait", "end as soon as the guest runs there, not when its memory is complete");
+  return command.action(async (name: string, options: MigrateOptions) => {
+    await carryOut(cli.context(command), {
+      kind: "migrate",
+      guest: name,
+      wait: options.wait,
+      start: (client, deadline) =>
+        client.call(
+          "guest.migrate",
+          {
+            name,
+            to: options.to,
+            verify: options.verify ?? false,
+            compression: options.compression,
+            ...given({ rateLimitBytesPerSecond: options.rateLimit }),
+          },
+          deadline,
+        ),
+    });
+  });
+}

@@ -1,0 +1,105 @@
+import { resolve } from "node:path";
+import { Command, Option } from "commander";
+import {
+  ARCHITECTURES,
+  DEFAULT_MEMORY_MIB,
+  type Architecture,
+  type ParamsInput,
+} from "../../control/index.js";
+import type { Cli } from "../cli.js";
+import { WORK_DEADLINE_MS, type Context } from "../context.js";
+import { CliError } from "../errors.js";
+import { formatForward } from "../format/guest.js";
+import { collect, given, memoryMiB, wholeNumber } from "../options.js";
+
+interface RunOptions {
+  kernel: string;
+  initrd?: string;
+  append?: string;
+  memory: number;
+  cpus: number;
+  architecture: Architecture;
+  machine?: string;
+  network?: "none" | "user" | "tap";
+  bridge?: string;
+  mac?: string;
+  forward?: string[];
+}
+
+/** `ramet run NAME`: starts a new guest. */
+export function runCommand(cli: Cli): Command {
+  const command = new Command("run")
+    .description("start a new guest")
+    .argument("<name>", "name of the guest: lower-case letters, digits and dashes")
+    .requiredOption("-k, --kernel <file>", "kernel image, on the agent's machine")
+    .option("-i, --initrd <file>", "initial RAM disk")
+    .option("-a, --append <text>", "kernel command line")
+    .option("-m, --memory <size>", "memory in MiB, or with a unit: 512, 2G", memoryMiB, DEFAULT_MEMORY_MIB)
+    .option("-c, --cpus <count>", "processors", wholeNumber(1, 64), 1)
+    .addOption(
+      new Option("--architecture <name>", "instruction set").choices([...ARCHITECTURES]).default("x86_64"),
+    )
+    .option("--machine <type>", "versioned machine type (default: the emulator's newest)")
+    .addOption(new Option("-n, --network <mode>", "network").choices(["none", "user", "tap"]))
+    .option("--bridge <interface>", "bridge to put the tap interface on")
+    .option("--mac <address>", "hardware address (default: made up)")
+    .option(
+      "-p, --forward <forward>",
+      "[ADDRESS:]HOSTPORT:GUESTPORT[/tcp|/udp], repeatable; implies --network user",
+      collect,
+    )
+    .addHelpText(
+      "after",
+      "\nExample:\n  ramet run web --kernel /boot/vmlinuz --initrd /srv/web.cpio --append console=ttyS0 -m 512 -p 8080:80",
+    );
+  return command.action(async (name: string, options: RunOptions) => {
+    const context = cli.context(command);
+    const result = await context.call("guest.run", runParams(context, name, options), WORK_DEADLINE_MS);
+    context.answer(result, ({ guest }) => {
+      const lines = [`${guest.name} ${guest.state === "running" ? "runs" : `is ${guest.state}`}`];
+      if (guest.network.mode === "user") {
+        lines.push(...guest.network.forwards.map((forward) => `  forward  ${formatForward(forward)}`));
+      }
+      return lines;
+    });
+  });
+}
+
+function runParams(context: Context, name: string, options: RunOptions): ParamsInput<"guest.run"> {
+  return {
+    name,
+    kernel: bootFile(context, options.kernel),
+    memoryMiB: options.memory,
+    cpus: options.cpus,
+    architecture: options.architecture,
+    network: networkOf(options),
+    ...given({
+      initrd: options.initrd === undefined ? undefined : bootFile(context, options.initrd),
+      append: options.append,
+      machine: options.machine,
+    }),
+  };
+}
+
+/** A relative path means this machine's working directory, which only the agent of this machine shares. */
+function bootFile(context: Context, path: string): string {
+  return context.address.local ? resolve(path) : path;
+}
+
+function networkOf(options: RunOptions): ParamsInput<"guest.run">["network"] {
+  const { bridge, mac, forward } = options;
+  const implied = forward !== undefined ? "user" : bridge !== undefined ? "tap" : "none";
+  const mode = options.network ?? implied;
+  if (forward !== undefined && mode !== "user") throw misplaced("--forward", "user", mode);
+  if (bridge !== undefined && mode !== "tap") throw misplaced("--bridge", "tap", mode);
+  if (mode === "none") {
+    if (mac !== undefined) throw misplaced("--mac", "user or tap", mode);
+    return { mode };
+  }
+  if (mode === "tap") return { mode, ...given({ bridge, mac }) };
+  return { mode, forwards: forward ?? [], ...given({ mac }) };
+}
+
+function misplaced(option: string, needs: string, mode: string): CliError {
+  return new CliError("usage", `${option} needs --network ${needs}, not ${mode}`);
+}

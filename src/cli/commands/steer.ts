@@ -1,0 +1,46 @@
+import { Argument, Command } from "commander";
+import type { Cli } from "../cli.js";
+import { formatPlain } from "../format/transfer.js";
+import { wholeNumber } from "../options.js";
+
+const transferId = () =>
+  new Argument("<transfer>", "id, as ramet transfers shows it").argParser(wholeNumber(0, 0xffffffff));
+
+/** `ramet cancel TRANSFER`: ends a fork or migration; the parent runs on. */
+export function cancelCommand(cli: Cli): Command {
+  const command = new Command("cancel")
+    .description("end a fork or migration; the parent runs on, the incomplete child ends")
+    .addArgument(transferId())
+    .option("--reason <text>", "noted with the transfer");
+  return command.action(async (transfer: number, options: { reason?: string }) => {
+    const context = cli.context(command);
+    const params = options.reason === undefined ? { transfer } : { transfer, reason: options.reason };
+    context.answer(await context.call("transfer.cancel", params), (result) => [formatPlain(result.transfer)]);
+  });
+}
+
+/** `ramet sweep TRANSFER on|held`: lets the background copying go on, or holds it. */
+export function sweepCommand(cli: Cli): Command {
+  const command = new Command("sweep")
+    .description("let the background copying of a transfer go on, or hold it")
+    .addArgument(transferId())
+    .addArgument(new Argument("<mode>", "on or held").choices(["on", "held"]));
+  return command.action(async (transfer: number, sweep: "on" | "held") => {
+    const context = cli.context(command);
+    const result = await context.call("transfer.sweep", { transfer, sweep });
+    context.answer(result, () => [formatPlain(result.transfer)]);
+  });
+}
+
+/** `ramet resume TRANSFER`: lets a child that was made with --paused run. */
+export function resumeCommand(cli: Cli): Command {
+  const command = new Command("resume")
+    .description("let a child that was forked with --paused run")
+    .addArgument(transferId());
+  return command.action(async (transfer: number) => {
+    const context = cli.context(command);
+    context.answer(await context.call("transfer.run", { transfer }), (result) => [
+      formatPlain(result.transfer),
+    ]);
+  });
+}

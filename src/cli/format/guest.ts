@@ -1,0 +1,70 @@
+import type { Forward, GuestNetwork, GuestView } from "../../control/index.js";
+import { formatFields, formatTable } from "./table.js";
+import { formatBytes, formatTime } from "./units.js";
+
+/** `127.0.0.1:8080→80/tcp`, as short as it can be said. */
+export function formatForward(forward: Forward): string {
+  const protocol = forward.protocol === "tcp" ? "" : `/${forward.protocol}`;
+  return `${forward.address}:${forward.hostPort}→${forward.guestPort}${protocol}`;
+}
+
+function formatNetwork(network: GuestNetwork): string {
+  if (network.mode === "none") return "none";
+  if (network.mode === "tap") return network.bridge === undefined ? "tap" : `tap on ${network.bridge}`;
+  const forwards = network.forwards.map(formatForward).join(", ");
+  return forwards === "" ? "user" : `user, ${forwards}`;
+}
+
+/** The guests of an agent as a table. */
+export function formatGuests(guests: readonly GuestView[]): string[] {
+  if (guests.length === 0) return ["no guests"];
+  return formatTable(
+    [
+      { title: "NAME" },
+      { title: "STATE" },
+      { title: "ARCHITECTURE" },
+      { title: "MEMORY", right: true },
+      { title: "CPUS", right: true },
+      { title: "PARENT" },
+      { title: "NETWORK" },
+    ],
+    guests.map((guest) => [
+      guest.name,
+      guest.state,
+      guest.architecture,
+      formatBytes(guest.memoryBytes),
+      String(guest.cpus),
+      guest.parent?.guest ?? "-",
+      formatNetwork(guest.network),
+    ]),
+  );
+}
+
+/** Everything an agent says of one guest. */
+export function formatGuest(guest: GuestView): string[] {
+  const mac = guest.network.mode === "none" ? undefined : guest.network.mac;
+  const emulator =
+    guest.emulatorVersion === undefined
+      ? undefined
+      : `${guest.emulatorVersion}${guest.pid === undefined ? "" : `, process ${guest.pid}`}`;
+  return formatFields([
+    ["name", guest.name],
+    ["state", guest.message === undefined ? guest.state : `${guest.state} (${guest.message})`],
+    ["id", guest.id],
+    ["created", formatTime(guest.createdAtMs)],
+    ["machine", `${guest.machine} (${guest.architecture})`],
+    ["memory", formatBytes(guest.memoryBytes)],
+    ["cpus", String(guest.cpus)],
+    ["emulator", emulator],
+    ["kernel", guest.kernel],
+    ["initrd", guest.initrd],
+    ["append", guest.append === "" ? undefined : guest.append],
+    ["network", formatNetwork(guest.network)],
+    ["mac", mac],
+    [
+      "parent",
+      guest.parent && `${guest.parent.guest} on ${guest.parent.host}, transfer ${guest.parent.transfer}`,
+    ],
+    ["transfers", guest.transfers.length === 0 ? undefined : guest.transfers.join(", ")],
+  ]);
+}

@@ -1,0 +1,65 @@
+import { Command } from "commander";
+import type { Cli } from "./cli.js";
+import { completionCommand } from "./commands/completion.js";
+import { consoleCommand } from "./commands/console.js";
+import { forkCommand } from "./commands/fork.js";
+import { killCommand } from "./commands/kill.js";
+import { listCommand } from "./commands/list.js";
+import { logsCommand } from "./commands/logs.js";
+import { migrateCommand } from "./commands/migrate.js";
+import { peersCommand } from "./commands/peers.js";
+import { pingCommand } from "./commands/ping.js";
+import { removeCommand } from "./commands/remove.js";
+import { runCommand } from "./commands/run.js";
+import { showCommand } from "./commands/show.js";
+import { cancelCommand, resumeCommand, sweepCommand } from "./commands/steer.js";
+import { stopCommand } from "./commands/stop.js";
+import { transfersCommand } from "./commands/transfers.js";
+import { versionCommand } from "./commands/version.js";
+import { warmCommand } from "./commands/warm.js";
+import { watchCommand } from "./commands/watch.js";
+
+const EPILOGUE = `
+Environment:
+  RAMET_AGENT     the agent, where --agent is not given
+  RAMET_KEY_FILE  the key file, where --key-file is not given
+
+Exit codes:
+  0 done   1 failed   2 wrong usage   3 agent not reached   4 not found   5 refused   6 out of time   130 interrupted`;
+
+/** The whole command line, one file for each command. */
+export function createProgram(cli: Cli): Command {
+  const program = new Command("ramet")
+    .description("Forks and migrates live virtual machines between hosts.")
+    .version(cli.environment.version, "-V, --version", "print the version of this program")
+    .option("--agent <address>", "agent: unix:/path, host:port or ws://host:port")
+    .option("--key-file <file>", "pre-shared key of an agent that is reached over the network")
+    .option("--json", "print one JSON document, or one on each line for what goes on")
+    .addHelpText("after", EPILOGUE)
+    .configureHelp({ showGlobalOptions: true })
+    .showSuggestionAfterError();
+  const commands = [
+    runCommand(cli),
+    listCommand(cli),
+    showCommand(cli),
+    consoleCommand(cli),
+    logsCommand(cli),
+    stopCommand(cli),
+    killCommand(cli),
+    removeCommand(cli),
+    forkCommand(cli),
+    migrateCommand(cli),
+    warmCommand(cli),
+    transfersCommand(cli),
+    watchCommand(cli),
+    cancelCommand(cli),
+    sweepCommand(cli),
+    resumeCommand(cli),
+    peersCommand(cli),
+    pingCommand(cli),
+    completionCommand(cli, program),
+    versionCommand(cli),
+  ];
+  for (const command of commands) program.addCommand(command.copyInheritedSettings(program));
+  return program;
+}
