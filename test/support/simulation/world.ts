@@ -166,6 +166,7 @@ export class World {
 
   #emulator(): ParentEmulator {
     return {
+      prepareDeviceState: () => this.#lag(undefined),
       stop: async () => {
         await this.#lag(undefined);
         this.#running = false;
