@@ -73,6 +73,7 @@ class DialAttempt {
 
   /** Lets go of everything; tells the other side why, when it is there to be told. */
   abandon(reason: unknown): void {
+    this.#fail(reason);
     if (this.#webSocket.readyState === WebSocket.OPEN) {
       const fatal = reason instanceof LaneError && reason.fatal;
       const end = encodeEnd({ code: codeOf(reason), message: messageOf(reason), fatal });
