@@ -36,8 +36,8 @@ list_processes() {
 
 # new_belongings BEFORE RUN DIRECTORY: what has come since BEFORE was written. Things that end on their own are given 5 s.
 new_belongings() {
-  local before=$1 run=$2 directory=$3 attempt found=""
-  for attempt in 1 2 3 4 5 6 7 8 9 10; do
+  local before=$1 run=$2 directory=$3 found=""
+  for _ in 1 2 3 4 5 6 7 8 9 10; do
     found=$(comm -13 "$before" <(list_belongings "$run" "$directory" | sort -u))
     [[ -n $found ]] || return 0
     sleep 0.5

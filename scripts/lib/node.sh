@@ -61,7 +61,7 @@ node_from_registry() {
     has npm || say "setup: an npm to begin with is missing: apt-get install --yes --no-install-recommends npm ca-certificates"
     fail "$EXIT_NEEDS" "Node.js $NODE_MINIMUM or newer is missing; $package@$NODE_FETCHED would be unpacked into build/node"
   fi
-  has npm && has node || install_packages npm ca-certificates
+  { has npm && has node; } || install_packages npm ca-certificates
   say "setup: fetching Node.js $NODE_FETCHED"
   mkdir -p "$BUILD"
   scratch=$(mktemp -d "$BUILD/node.XXXXXX")

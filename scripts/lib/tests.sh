@@ -16,6 +16,9 @@ test_files() {
 # Tests that need neither root nor an emulator.
 quick_test_files() { test_files test/unit test/conformance test/hostile test/simulation proto; }
 
+# The longest any one test, or file of tests, may take. The simulation at its full number of schedules is the longest.
+readonly TEST_TIMEOUT_MS=900000
+
 # run_tests CONCURRENCY FILE...: one run of Node's test runner, then its counts on a line of their own.
 run_tests() {
   local concurrency=$1 code=0 passed failed
@@ -23,7 +26,7 @@ run_tests() {
   shift
   (($# > 0)) || fail 1 "there are no tests to run"
   mkdir -p "$BUILD"
-  (cd "$ROOT" && node --import tsx --test --test-concurrency="$concurrency" \
+  (cd "$ROOT" && node --import tsx --test --test-concurrency="$concurrency" --test-timeout="$TEST_TIMEOUT_MS" \
     --test-reporter=spec --test-reporter-destination=stdout \
     --test-reporter=tap --test-reporter-destination="$record" "$@") || code=$?
   passed=$(sed -n 's/^# pass //p' "$record" | tail -n 1)
