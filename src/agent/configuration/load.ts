@@ -47,8 +47,17 @@ export function loadConfiguration(file: string | undefined, overrides: Overrides
         "set keyFile (--key-file), or listen on 127.0.0.1",
     );
   }
+  if (isWildcard(parsed.data.listen.host) && parsed.data.advertise === undefined) {
+    problems.push(
+      "advertise: must say where peers reach this agent (ws://HOST:PORT), because listen names every address",
+    );
+  }
   if (problems.length > 0) throw badConfiguration(file, problems);
   return { ...parsed.data, key };
+}
+
+function isWildcard(host: string): boolean {
+  return host === "0.0.0.0" || host === "::";
 }
 
 function objectOf(value: unknown): Record<string, unknown> {

@@ -111,8 +111,9 @@ export function checkMemoryDirectory(directory: string): void {
 export function measureRoom(directory: string): MemoryRoom {
   const { bsize, blocks, bavail } = statfsSync(directory);
   let ownBytes = 0;
-  for (const guest of readdirSync(directory)) {
-    ownBytes += (statSync(join(directory, guest, "ram"), { throwIfNoEntry: false })?.blocks ?? 0) * 512;
+  for (const guest of readdirSync(directory, { withFileTypes: true })) {
+    if (!guest.isDirectory()) continue;
+    ownBytes += (statSync(join(directory, guest.name, "ram"), { throwIfNoEntry: false })?.blocks ?? 0) * 512;
   }
   return { totalBytes: blocks * bsize, freeBytes: bavail * bsize, ownBytes };
 }

@@ -4,7 +4,7 @@ import { AgentError } from "../errors.js";
 
 /** A port of this host that is to lead to a guest. */
 export interface HostPort {
-  address: string;
+  host: string;
   hostPort: number;
   protocol: "tcp" | "udp";
 }
@@ -22,7 +22,7 @@ export async function requireFreePort(port: HostPort): Promise<void> {
     const why = code === "EADDRINUSE" ? "is in use" : `cannot be used (${code})`;
     throw new AgentError(
       "port-taken",
-      `${port.protocol} port ${port.hostPort} on ${port.address} ${why} on this host; choose another port to forward`,
+      `${port.protocol} port ${port.hostPort} on ${port.host} ${why} on this host; choose another port to forward`,
       { cause: error },
     );
   }
@@ -32,7 +32,7 @@ function tryTcp(port: HostPort): Promise<void> {
   return new Promise((resolve, reject) => {
     const server = createServer();
     server.once("error", reject);
-    server.listen({ host: port.address, port: port.hostPort, exclusive: true }, () =>
+    server.listen({ host: port.host, port: port.hostPort, exclusive: true }, () =>
       server.close(() => resolve()),
     );
   });
@@ -40,9 +40,9 @@ function tryTcp(port: HostPort): Promise<void> {
 
 function tryUdp(port: HostPort): Promise<void> {
   return new Promise((resolve, reject) => {
-    const socket = createSocket(port.address.includes(":") ? "udp6" : "udp4");
+    const socket = createSocket(port.host.includes(":") ? "udp6" : "udp4");
     socket.once("error", reject);
-    socket.bind({ address: port.address, port: port.hostPort, exclusive: true }, () =>
+    socket.bind({ address: port.host, port: port.hostPort, exclusive: true }, () =>
       socket.close(() => resolve()),
     );
   });

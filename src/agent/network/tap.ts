@@ -1,4 +1,4 @@
-import { existsSync, readdirSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { AgentError } from "../errors.js";
 import { runCommand } from "./run-command.js";
 
@@ -11,24 +11,9 @@ export function tapName(uuid: string): string {
   return PREFIX + uuid.replaceAll("-", "").slice(0, NAME_DIGITS);
 }
 
-/** Whether a network device of this name exists. */
-export function deviceExists(name: string): boolean {
+/** The emulator makes its tap device and takes it along when it ends; it may be gone. */
+function deviceExists(name: string): boolean {
   return existsSync(`/sys/class/net/${name}`);
-}
-
-/**
- * Makes a tap device, up, on no bridge yet.
- * @throws AgentError `network`.
- */
-export async function createTap(name: string): Promise<void> {
-  if (deviceExists(name)) await deleteTap(name);
-  await runCommand("ip", "tuntap", "add", "dev", name, "mode", "tap");
-  try {
-    await runCommand("ip", "link", "set", "dev", name, "up");
-  } catch (error) {
-    await deleteTap(name);
-    throw error;
-  }
 }
 
 /** Puts a tap device on a bridge. @throws AgentError `network`, naming a bridge that is missing. */
@@ -42,11 +27,6 @@ export async function detachTap(name: string): Promise<void> {
   if (deviceExists(name)) await runCommand("ip", "link", "set", "dev", name, "nomaster");
 }
 
-/** Deletes a tap device; one that is gone is fine. */
-export async function deleteTap(name: string): Promise<void> {
-  if (deviceExists(name)) await runCommand("ip", "tuntap", "del", "dev", name, "mode", "tap");
-}
-
 /** @throws AgentError `network` when the host has no such bridge. */
 export function requireBridge(bridge: string): void {
   if (existsSync(`/sys/class/net/${bridge}/bridge`)) return;
@@ -54,10 +34,4 @@ export function requireBridge(bridge: string): void {
     "network",
     `this host has no bridge ${bridge}; make it with: ip link add ${bridge} type bridge && ip link set ${bridge} up`,
   );
-}
-
-/** The tap devices of Ramet that this machine has, for finding what a crash left. */
-export function listTaps(): string[] {
-  const pattern = new RegExp(`^${PREFIX}[0-9a-f]{${NAME_DIGITS}}$`);
-  return readdirSync("/sys/class/net").filter((name) => pattern.test(name));
 }

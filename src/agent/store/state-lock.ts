@@ -7,7 +7,7 @@ import { AgentError } from "../errors.js";
 const LOCK_DESCRIPTOR = 3;
 
 /**
- * Keeps a second agent off a state directory. The lock is flock(2)'s: it belongs to the open file, so it ends with this process
+ * Keeps a second agent off a directory of state, or of guest memory. The lock is flock(2)'s: it belongs to the open file, so it ends with this process
  * however that ends, and no stale lock is ever left. Node cannot call flock, so flock(1) (util-linux, on every Linux) locks
  * the descriptor it inherits and goes away.
  */
@@ -19,9 +19,9 @@ export class StateLock {
   }
 
   /** @throws AgentError `state-directory-locked` when another agent runs on the directory. */
-  static take(stateDirectory: string): StateLock {
-    mkdirSync(stateDirectory, { recursive: true, mode: 0o700 });
-    const path = join(stateDirectory, "lock");
+  static take(directory: string, kind: "state" | "memory" = "state"): StateLock {
+    mkdirSync(directory, { recursive: true, mode: 0o700 });
+    const path = join(directory, "lock");
     const descriptor = openSync(path, "a+", 0o600);
     const { status, error } = spawnSync("flock", ["--exclusive", "--nonblock", String(LOCK_DESCRIPTOR)], {
       stdio: ["ignore", "ignore", "ignore", descriptor],
@@ -32,11 +32,11 @@ export class StateLock {
       closeSync(descriptor);
       const cause =
         error === undefined
-          ? `another agent${holder === "" ? "" : ` (process ${holder})`} runs on it; give each agent a --state-directory of its own`
+          ? `another agent${holder === "" ? "" : ` (process ${holder})`} runs on it; give each agent a --${kind}-directory of its own`
           : `flock (package util-linux) could not be run: ${error.message}`;
       throw new AgentError(
         "state-directory-locked",
-        `the state directory ${stateDirectory} cannot be locked: ${cause}`,
+        `the ${kind} directory ${directory} cannot be locked: ${cause}`,
       );
     }
     ftruncateSync(descriptor, 0);

@@ -116,7 +116,13 @@ describe("configuration", () => {
       /listen: .*pre-shared key/,
     );
     const key = keyFile("0123456789abcdef\n");
-    const configuration = loadConfiguration(fileWith({ listen: "0.0.0.0:7070", keyFile: key }));
+    const everywhere = { listen: "0.0.0.0:7070", keyFile: key };
+    assert.match(
+      refusal(() => loadConfiguration(fileWith(everywhere))),
+      /advertise: must say where/,
+    );
+    loadConfiguration(fileWith({ ...everywhere, advertise: "ws://a.example:7070" }));
+    const configuration = loadConfiguration(fileWith({ listen: "192.0.2.1:7070", keyFile: key }));
     assert.equal(configuration.key?.toString(), "0123456789abcdef");
   });
 

@@ -11,7 +11,7 @@ describe("ports to forward", () => {
     const server = createServer().listen(0, "127.0.0.1");
     await once(server, "listening");
     const hostPort = (server.address() as AddressInfo).port;
-    const port = { address: "127.0.0.1", hostPort, protocol: "tcp" } as const;
+    const port = { host: "127.0.0.1", hostPort, protocol: "tcp" } as const;
     await assert.rejects(requireFreePort(port), {
       code: "port-taken",
       message: new RegExp(`tcp port ${hostPort} on 127.0.0.1 is in use`),
@@ -23,10 +23,10 @@ describe("ports to forward", () => {
 
     const socket = createSocket("udp4").bind(0, "127.0.0.1");
     await once(socket, "listening");
-    const udp = { address: "127.0.0.1", hostPort: socket.address().port, protocol: "udp" } as const;
+    const udp = { host: "127.0.0.1", hostPort: socket.address().port, protocol: "udp" } as const;
     await assert.rejects(requireFreePort(udp), { code: "port-taken" });
     socket.close();
-    await assert.rejects(requireFreePort({ ...port, address: "203.0.113.1" }), {
+    await assert.rejects(requireFreePort({ ...port, host: "203.0.113.1" }), {
       message: /cannot be used \(EADDRNOTAVAIL\)/,
     });
   });

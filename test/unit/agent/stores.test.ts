@@ -5,32 +5,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, describe, test } from "node:test";
 import { readIfThere, writeAtomically } from "../../../src/agent/store/files.js";
-import { readTail, removeRotating, RotatingFile } from "../../../src/agent/store/rotating-file.js";
 import { StateLock } from "../../../src/agent/store/state-lock.js";
 
 const scratch = mkdtempSync(join(tmpdir(), "ramet-stores-"));
 after(() => rmSync(scratch, { recursive: true }));
-
-describe("a rotating file", () => {
-  test("keeps the end and stays within its bound", () => {
-    const path = join(scratch, "console.log");
-    const file = new RotatingFile(path, 1000);
-    for (let line = 0; line < 500; line += 1) file.append(Buffer.from(`line ${line}\n`));
-    const kept = readTail(path, 10_000);
-    assert.ok(kept.length <= 1000);
-    assert.ok(kept.toString().endsWith("line 498\nline 499\n"));
-    assert.equal(readTail(path, 9).toString(), "line 499\n");
-    file.close();
-    file.append(Buffer.from("after the end"));
-    const again = new RotatingFile(path, 1000);
-    again.append(Buffer.from("reopened\n"));
-    assert.ok(readTail(path, 100).toString().endsWith("line 499\nreopened\n"));
-    again.close();
-    removeRotating(path);
-    assert.deepEqual(readdirSync(scratch), []);
-    assert.equal(readTail(path, 100).length, 0);
-  });
-});
 
 describe("an atomic write", () => {
   test("replaces the file and leaves nothing beside it", async () => {

@@ -1,0 +1,257 @@
+import { mkdirSync } from "node:fs";
+import { dirname } from "node:path";
+import { messageOf, type Clock, type Log } from "../base/index.js";
+import type { Handlers } from "../control/index.js";
+import { Listener, type Connection } from "../lane/index.js";
+import { checkKernel } from "../memory/index.js";
+import { agentHandlers, describeToPeer } from "./api/agent-handlers.js";
+import { Consoles } from "./api/consoles.js";
+import { guestHandlers } from "./api/guest-handlers.js";
+import { LogFollowers } from "./api/log-followers.js";
+import { Sessions } from "./api/sessions.js";
+import { transferHandlers } from "./api/transfer-handlers.js";
+import { formatAddress, type LoadedConfiguration } from "./configuration/index.js";
+import { drainTransfers } from "./drain.js";
+import { AgentError } from "./errors.js";
+import { EventHub } from "./events.js";
+import { Admission, checkMemoryDirectory, measureRoom } from "./guests/admission.js";
+import { EmulatorCatalogue } from "./guests/emulator-catalogue.js";
+import { EmulatorStarter } from "./guests/emulator-starter.js";
+import { Launcher } from "./guests/launcher.js";
+import { GuestRegistry } from "./guests/registry.js";
+import type { Services } from "./services.js";
+import { BootStore } from "./store/boot-store.js";
+import { BootUploads } from "./store/boot-uploads.js";
+import { Paths } from "./store/paths.js";
+import { StateLock } from "./store/state-lock.js";
+import { IncomingTransfers } from "./transfers/incoming-transfers.js";
+import { LaneRoutes } from "./transfers/lane-routes.js";
+import { Peers } from "./transfers/peers.js";
+import { TransferBook } from "./transfers/transfer-book.js";
+import { AGENT_VERSION } from "./version.js";
+
+const MIB = 1024 * 1024;
+
+/** A step of stopping, in the reverse order of starting. */
+type Undo = () => Promise<void> | void;
+
+/** The agent of one host: every part, plugged together. */
+export class Agent {
+  readonly #configuration: LoadedConfiguration;
+  readonly #clock: Clock;
+  readonly #log: Log;
+  readonly #undo: Undo[] = [];
+  readonly #startedAtMs: number;
+  #services: Services | undefined;
+  #tcp: Listener | undefined;
+  #accepting = true;
+  #stopped: Promise<void> | undefined;
+  #hurry: () => void = () => {};
+
+  private constructor(options: { configuration: LoadedConfiguration; clock: Clock; log: Log }) {
+    this.#configuration = options.configuration;
+    this.#clock = options.clock;
+    this.#log = options.log;
+    this.#startedAtMs = options.clock.wallMs();
+  }
+
+  /**
+   * Starts an agent: takes over the guests that run, then listens.
+   * @throws AgentError, LaneError or MemoryError when it cannot; nothing of it is left then, but guests go on running.
+   */
+  static async start(options: {
+    configuration: LoadedConfiguration;
+    clock: Clock;
+    log: Log;
+  }): Promise<Agent> {
+    const agent = new Agent(options);
+    try {
+      await agent.#start();
+      return agent;
+    } catch (error) {
+      await agent.#undoAll();
+      throw error;
+    }
+  }
+
+  /** Where peers reach it. */
+  get url(): string {
+    const { advertise, listen } = this.#configuration;
+    return advertise ?? `ws://${formatAddress({ host: listen.host, port: this.#tcp?.port ?? listen.port })}`;
+  }
+
+  /** Stops: no more commands, some time for running transfers, then everything is closed. Guests run on. A second call ends the waiting. */
+  stop(): Promise<void> {
+    if (this.#stopped !== undefined) this.#hurry();
+    this.#stopped ??= this.#stop();
+    return this.#stopped;
+  }
+
+  async #start(): Promise<void> {
+    const { stateDirectory, memoryDirectory } = this.#configuration;
+    const stateLock = StateLock.take(stateDirectory, "state");
+    this.#undo.push(() => stateLock.release());
+    const memoryLock = StateLock.take(memoryDirectory, "memory");
+    this.#undo.push(() => memoryLock.release());
+    checkMemoryDirectory(memoryDirectory);
+    checkKernel();
+    const services = await this.#makeServices();
+    this.#services = services;
+    const sessions = this.#makeSessions(services);
+    this.#undo.push(() => sessions.close());
+    await this.#listen(services, sessions);
+    this.#log.info(
+      {
+        name: this.#configuration.name,
+        version: AGENT_VERSION,
+        url: this.url,
+        socket: this.#configuration.socket,
+      },
+      "the agent is ready",
+    );
+  }
+
+  async #makeServices(): Promise<Services> {
+    const configuration = this.#configuration;
+    const { limits } = configuration;
+    const clock = this.#clock;
+    const log = this.#log;
+    const events = new EventHub();
+    const paths = new Paths(configuration);
+    const boot = await BootStore.open(paths.boot);
+    const admission = new Admission({
+      limitBytes: limits.memoryMib === undefined ? undefined : limits.memoryMib * MIB,
+      reserveBytes: limits.memoryReserveMib * MIB,
+      room: () => measureRoom(paths.memory),
+    });
+    const source = new Launcher({ paths, clock, log });
+    this.#undo.push(() => source.close());
+    const registry = await GuestRegistry.open({
+      paths,
+      source,
+      boot,
+      admission,
+      events,
+      maxGuests: limits.maxGuests,
+      log,
+    });
+    this.#undo.push(() => registry.leaveAll());
+    const starter = new EmulatorStarter({
+      source,
+      admission,
+      boot,
+      paths,
+      warmEmulators: limits.warmEmulators,
+      warmIdleMs: limits.warmIdleSeconds * 1000,
+      clock,
+      log,
+    });
+    registry.digestsElsewhere.push(() => starter.pool.digests);
+    this.#undo.push(() => starter.pool.close());
+    const book = new TransferBook({ events, clock });
+    this.#undo.push(() => book.close());
+    const peers = new Peers({
+      configured: configuration.peers,
+      ownName: configuration.name,
+      ownUrl: () => this.url,
+      key: configuration.key,
+      boot,
+      clock,
+      log,
+    });
+    this.#undo.push(() => peers.close());
+    const catalogue = new EmulatorCatalogue({ log });
+    return {
+      configuration,
+      clock,
+      log,
+      events,
+      paths,
+      boot,
+      admission,
+      catalogue,
+      starter,
+      registry,
+      book,
+      routes: new LaneRoutes(),
+      peers,
+      ownUrl: () => this.url,
+      requireAccepting: () => this.#requireAccepting(),
+    };
+  }
+
+  #makeSessions(services: Services): Sessions {
+    const { boot, clock, log, paths } = services;
+    const uploads = new BootUploads({ boot, clock, log });
+    this.#undo.push(() => uploads.close());
+    const incoming = new IncomingTransfers(services, uploads);
+    this.#undo.push(() => incoming.close());
+    const addresses = () => [`unix:${this.#configuration.socket}`, this.url];
+    const client: Handlers<"client"> = {
+      ...agentHandlers(services, { startedAtMs: this.#startedAtMs, addresses }),
+      ...guestHandlers(services, { consoles: new Consoles(), logs: new LogFollowers({ paths, clock }) }),
+      ...transferHandlers(services),
+    };
+    const peer: Handlers<"peer"> = {
+      "peer.info": () => describeToPeer(services),
+      "peer.prepare": (params, context) => incoming.prepare(params, context),
+      "peer.putFile": (params, { session }) => uploads.put(params, session),
+      "peer.start": (params, context) => incoming.start(params, context),
+      "peer.run": (params) => incoming.run(params),
+      "peer.cancel": (params) => incoming.cancel(params),
+      "peer.warm": (params, context) => incoming.warm(params, context),
+    };
+    return new Sessions({ client, peer, events: services.events, clock, log });
+  }
+
+  async #listen(services: Services, sessions: Sessions): Promise<void> {
+    const { listen, socket, key } = this.#configuration;
+    const { routes } = services;
+    const common = {
+      clock: this.#clock,
+      log: this.#log,
+      authorise: (hello: Connection["hello"]) => {
+        if (hello.purpose !== "control") routes.find(hello.transfer, hello.token);
+      },
+      onConnection: (connection: Connection) => {
+        const { purpose, transfer, token, epoch } = connection.hello;
+        if (purpose === "control") sessions.take(connection);
+        else routes.find(transfer, token).acceptLane(purpose, epoch ?? 0, connection);
+      },
+    };
+    this.#tcp = await Listener.open({ ...common, address: listen, key });
+    this.#undo.push(() => this.#tcp?.close());
+    mkdirSync(dirname(socket), { recursive: true, mode: 0o755 });
+    // Whoever may open the socket is root already: its permissions stand in for the key.
+    const local = await Listener.open({ ...common, address: { path: socket } });
+    this.#undo.push(() => local.close());
+  }
+
+  #requireAccepting(): void {
+    if (this.#accepting) return;
+    throw new AgentError(
+      "draining",
+      `the agent of ${this.#configuration.name} is stopping and takes no new guests or transfers`,
+    );
+  }
+
+  async #stop(): Promise<void> {
+    this.#accepting = false;
+    if (this.#services !== undefined) {
+      const hurried = new Promise<void>((resolve) => (this.#hurry = resolve));
+      await drainTransfers(this.#services, { drainMs: this.#configuration.drainSeconds * 1000, hurried });
+    }
+    await this.#undoAll();
+    this.#log.info("the agent has stopped; guests run on");
+  }
+
+  async #undoAll(): Promise<void> {
+    for (let undo = this.#undo.pop(); undo !== undefined; undo = this.#undo.pop()) {
+      try {
+        await undo();
+      } catch (error) {
+        this.#log.error({ problem: messageOf(error) }, "a part of the agent could not be stopped in order");
+      }
+    }
+  }
+}

@@ -1,0 +1,67 @@
+import { release } from "node:os";
+import { API_VERSION, type Handlers, type PeerInfo } from "../../control/index.js";
+import { defaultMachine } from "../../guest/index.js";
+import type { Services } from "../services.js";
+import { AGENT_VERSION } from "../version.js";
+
+/** What the agent says of itself and of its peers. */
+export function agentHandlers(
+  services: Services,
+  about: { startedAtMs: number; addresses: () => string[] },
+): Pick<Handlers<"client">, "agent.info" | "peer.list" | "peer.ping"> {
+  const { admission, book, catalogue, configuration, peers, registry } = services;
+  return {
+    "agent.info": async () => ({
+      name: configuration.name,
+      version: AGENT_VERSION,
+      apiVersion: API_VERSION,
+      pid: process.pid,
+      kernel: release(),
+      startedAtMs: about.startedAtMs,
+      addresses: about.addresses(),
+      emulators: (await catalogue.all()).map((probe) => ({
+        architecture: probe.architecture,
+        version: probe.version,
+        machine: defaultMachine(probe.architecture, probe),
+        accelerator: "tcg",
+      })),
+      memory: { totalBytes: admission.limitBytes, availableBytes: admission.freeBytes },
+      guests: registry.list().length,
+      transfers: book.active.length,
+    }),
+    "peer.list": async () => ({
+      peers: await peers.list(
+        (url) => book.active.filter((entry) => urlOf(services, entry.host) === url).length,
+      ),
+    }),
+    "peer.ping": async ({ to, count }) => {
+      const address = peers.resolve(to);
+      const { info, roundTripsUs } = await peers.ping(address, count);
+      return { address, name: info.name, version: info.version, roundTripsUs };
+    },
+  };
+}
+
+/** What the agent says of itself to other agents. */
+export async function describeToPeer(services: Services): Promise<PeerInfo> {
+  const { admission, catalogue, configuration } = services;
+  return {
+    name: configuration.name,
+    version: AGENT_VERSION,
+    emulators: (await catalogue.all()).map(({ architecture, version, machines }) => ({
+      architecture,
+      version,
+      machines: [...machines],
+    })),
+    availableBytes: admission.freeBytes,
+  };
+}
+
+function urlOf(services: Services, host: string): string | undefined {
+  try {
+    return services.peers.resolve(host);
+  } catch {
+    // The host of a child's parent is a name that need not be configured here.
+    return undefined;
+  }
+}

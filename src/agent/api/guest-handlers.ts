@@ -1,0 +1,94 @@
+import { withDeadline, DeadlineError } from "../../base/index.js";
+import type { Handlers } from "../../control/index.js";
+import { AgentError } from "../errors.js";
+import type { Guest } from "../guests/guest.js";
+import { runGuest } from "../guests/run-guest.js";
+import type { Services } from "../services.js";
+import { warmAt } from "../transfers/warm-emulators.js";
+import type { Consoles } from "./consoles.js";
+import type { LogFollowers } from "./log-followers.js";
+
+type GuestHandlers = Pick<Handlers<"client">, Extract<keyof Handlers<"client">, `guest.${string}`>>;
+
+/** Commands on guests, but for fork and migrate. */
+export function guestHandlers(
+  services: Services,
+  parts: { consoles: Consoles; logs: LogFollowers },
+): Omit<GuestHandlers, "guest.fork" | "guest.migrate"> {
+  const { consoles, logs } = parts;
+  const find = (name: string): Guest => findGuest(services, name);
+  return {
+    "guest.run": async (params) => {
+      services.requireAccepting();
+      return { guest: (await runGuest(services, params)).view() };
+    },
+    "guest.list": async () => ({ guests: services.registry.list().map((guest) => guest.view()) }),
+    "guest.show": async ({ name }) => ({ guest: find(name).view() }),
+    "guest.stop": async ({ name, deadlineMs }) => ({
+      guest: await stopGuest(services, find(name), deadlineMs),
+    }),
+    "guest.kill": async ({ name }) => ({ guest: await killGuest(find(name)) }),
+    "guest.remove": async ({ name }) => {
+      const guest = find(name);
+      guest.requireIdle();
+      if (guest.state === "running" || guest.state === "starting") {
+        throw new AgentError(
+          "bad-state",
+          `guest ${name} is ${guest.state}; stop or kill it before it is removed`,
+        );
+      }
+      await services.registry.remove(guest);
+      return {};
+    },
+    "guest.logs": async (params, { session }) => ({
+      lines: await logs.read(find(params.name), params, session),
+    }),
+    "guest.console.open": async ({ name }, { session }) => ({
+      console: await consoles.open(find(name), session),
+    }),
+    "guest.console.input": async ({ console, data }, { session }) => {
+      await consoles.input(session, console, data);
+      return {};
+    },
+    "guest.console.close": async ({ console }, { session }) => {
+      consoles.close(session, console);
+      return {};
+    },
+    "guest.warm": async ({ name, to, count }) => {
+      services.requireAccepting();
+      return { warm: await warmAt(services, find(name), { to, count }) };
+    },
+  };
+}
+
+/** A guest by name; one that was migrated away says where to. */
+export function findGuest(services: Services, name: string): Guest {
+  const guest = services.registry.byName(name);
+  if (guest !== undefined) return guest;
+  const migration = services.book.lastMigrationOf(name);
+  if (migration === undefined) return services.registry.find(name);
+  throw new AgentError("no-such-guest", `guest ${name} was migrated to ${migration.host}; ask there`);
+}
+
+async function stopGuest(services: Services, guest: Guest, deadlineMs: number) {
+  if (!guest.isLive) return guest.view();
+  guest.requireState("stopped", "running");
+  await guest.live.emulator.powerDown();
+  try {
+    await withDeadline(services.clock, deadlineMs, `the end of guest ${guest.name}`, guest.whenOff());
+  } catch (error) {
+    if (!(error instanceof DeadlineError)) throw error;
+    throw new AgentError(
+      "timeout",
+      `guest ${guest.name} did not switch itself off within ${deadlineMs} ms; it may ignore its power button: ramet kill ${guest.name}`,
+    );
+  }
+  return guest.view();
+}
+
+async function killGuest(guest: Guest) {
+  if (!guest.isLive) return guest.view();
+  await guest.live.emulator.kill();
+  await guest.whenOff();
+  return guest.view();
+}

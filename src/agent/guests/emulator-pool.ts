@@ -1,0 +1,164 @@
+import { assert, messageOf, type Clock, type Log, type Timer } from "../../base/index.js";
+import { specKey, type ChildSpec } from "./child-spec.js";
+import type { LiveEmulator } from "./live-emulator.js";
+
+/** How often idle emulators are looked for. */
+const IDLE_CHECK_MS = 5000;
+
+interface Shelf {
+  spec: ChildSpec;
+  /** How many to keep ready. */
+  wanted: number;
+  ready: LiveEmulator[];
+  filling: Promise<void> | undefined;
+  usedAtUs: number;
+}
+
+/**
+ * Emulators that wait for device state, so that a child need not wait for its emulator (75–115 ms). Kept only for specs somebody asked to keep
+ * warm, within a bound, and not for ever: what nobody used for the idle time is ended.
+ */
+export class EmulatorPool {
+  readonly #start: (spec: ChildSpec) => Promise<LiveEmulator>;
+  readonly #bound: number;
+  readonly #idleMs: number;
+  readonly #clock: Clock;
+  readonly #log: Log;
+  readonly #shelves = new Map<string, Shelf>();
+  #idleTimer: Timer | undefined;
+  #closed = false;
+
+  constructor(options: {
+    start: (spec: ChildSpec) => Promise<LiveEmulator>;
+    bound: number;
+    idleMs: number;
+    clock: Clock;
+    log: Log;
+  }) {
+    this.#start = options.start;
+    this.#bound = options.bound;
+    this.#idleMs = options.idleMs;
+    this.#clock = options.clock;
+    this.#log = options.log;
+  }
+
+  /** Emulators ready now. */
+  get size(): number {
+    return [...this.#shelves.values()].reduce((sum, shelf) => sum + shelf.ready.length, 0);
+  }
+
+  /** Digests of the boot files that ready emulators were started with. */
+  get digests(): string[] {
+    return [...this.#shelves.values()].flatMap(({ spec }) =>
+      spec.initrd === undefined ? [spec.kernel.sha256] : [spec.kernel.sha256, spec.initrd.sha256],
+    );
+  }
+
+  /**
+   * Keeps up to `count` emulators of a spec ready from now on, 0 for none, and starts those that lack.
+   * @returns how many are ready; fewer than asked for when the bound does not allow more. Rejects when the first cannot be started.
+   */
+  async warm(spec: ChildSpec, count: number): Promise<number> {
+    const key = specKey(spec);
+    const shelf = this.#shelves.get(key) ?? { spec, wanted: 0, ready: [], filling: undefined, usedAtUs: 0 };
+    shelf.wanted = count;
+    shelf.usedAtUs = this.#clock.nowUs();
+    if (count > 0) this.#shelves.set(key, shelf);
+    const surplus = shelf.ready.splice(count);
+    await Promise.all(surplus.map((live) => live.end()));
+    if (count === 0) this.#shelves.delete(key);
+    else await this.#fill(shelf);
+    this.#watchIdle();
+    return shelf.ready.length;
+  }
+
+  /** Takes a ready emulator, if there is one, and has another started in its place. */
+  take(spec: ChildSpec): LiveEmulator | undefined {
+    const shelf = this.#shelves.get(specKey(spec));
+    if (shelf === undefined) return undefined;
+    shelf.usedAtUs = this.#clock.nowUs();
+    const live = shelf.ready.shift();
+    if (live !== undefined) this.#fillLater(shelf);
+    return live;
+  }
+
+  /** Ends ready emulators, those of the spec used longest ago first, until `enough` says so or none is left. */
+  async evictUntil(enough: () => boolean): Promise<void> {
+    const shelves = [...this.#shelves.values()].toSorted((left, right) => left.usedAtUs - right.usedAtUs);
+    for (const shelf of shelves) {
+      while (shelf.ready.length > 0 && !enough()) {
+        // What had to make room is not started again at once.
+        shelf.wanted = shelf.ready.length - 1;
+        await shelf.ready.pop()?.end();
+      }
+    }
+  }
+
+  /** Ends all of them. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    this.#idleTimer?.cancel();
+    const shelves = [...this.#shelves.values()];
+    this.#shelves.clear();
+    for (const shelf of shelves) shelf.wanted = 0;
+    await Promise.all(shelves.map(async (shelf) => shelf.filling?.catch(() => {})));
+    await Promise.all(shelves.flatMap((shelf) => shelf.ready.splice(0).map((live) => live.end())));
+  }
+
+  /** One filling of a shelf at a time; whoever asks meanwhile waits for it, then looks again. */
+  async #fill(shelf: Shelf): Promise<void> {
+    while (shelf.filling !== undefined) await shelf.filling.catch(() => {});
+    shelf.filling = this.#startMissing(shelf);
+    try {
+      await shelf.filling;
+    } finally {
+      shelf.filling = undefined;
+    }
+  }
+
+  async #startMissing(shelf: Shelf): Promise<void> {
+    while (!this.#closed && shelf.ready.length < shelf.wanted && this.size < this.#bound) {
+      const live = await this.#start(shelf.spec);
+      shelf.ready.push(live);
+      void live.exited.then(async () => {
+        const index = shelf.ready.indexOf(live);
+        if (index === -1) return;
+        shelf.ready.splice(index, 1);
+        this.#log.warn({ id: live.id }, "a warm emulator ended by itself");
+        await live.release();
+      });
+    }
+    if (this.#closed || shelf.wanted === 0)
+      await Promise.all(shelf.ready.splice(0).map((live) => live.end()));
+    assert(shelf.ready.length <= Math.max(shelf.wanted, this.#bound), "a shelf holds what was wanted");
+  }
+
+  #fillLater(shelf: Shelf): void {
+    this.#clock.soon(() => {
+      this.#fill(shelf).catch((error: unknown) => {
+        this.#log.warn({ problem: messageOf(error) }, "a warm emulator could not be started");
+      });
+    });
+  }
+
+  #watchIdle(): void {
+    if (this.#closed || this.#shelves.size === 0) return;
+    this.#idleTimer ??= this.#clock.after(IDLE_CHECK_MS, () => {
+      this.#idleTimer = undefined;
+      for (const [key, shelf] of this.#shelves) {
+        if (this.#clock.nowUs() - shelf.usedAtUs < this.#idleMs * 1000 || shelf.filling !== undefined)
+          continue;
+        this.#shelves.delete(key);
+        shelf.wanted = 0;
+        for (const live of shelf.ready.splice(0)) {
+          live
+            .end()
+            .catch((error: unknown) =>
+              this.#log.warn({ problem: messageOf(error) }, "an idle emulator could not be ended"),
+            );
+        }
+      }
+      this.#watchIdle();
+    });
+  }
+}

@@ -1,0 +1,61 @@
+import { z } from "zod";
+import { messageOf } from "../../base/index.js";
+import { GUEST_STATES } from "../../control/index.js";
+import { parseGuestConfig, type GuestConfig } from "../../guest/index.js";
+import { AgentError } from "../errors.js";
+import { readIfThere, writeAtomically } from "../store/files.js";
+
+const bootFile = z.strictObject({
+  sha256: z.string().regex(/^[0-9a-f]{64}$/),
+  sizeBytes: z.int().min(1),
+  /** The file its user named, for listings; the digest is what counts. */
+  source: z.string(),
+});
+
+/** What is kept of a guest on disk, in one file that is replaced in one step. */
+export const guestRecordSchema = z.strictObject({
+  version: z.literal(1),
+  /** `warm`: an emulator that waits for a guest; it does not outlive its agent. */
+  state: z.enum([...GUEST_STATES, "warm"]),
+  message: z.string().optional(),
+  createdAtMs: z.number(),
+  parent: z.strictObject({ guest: z.string(), host: z.string(), transfer: z.int() }).optional(),
+  /** False: its network device leads nowhere. */
+  attached: z.boolean(),
+  boot: z.strictObject({ kernel: bootFile, initrd: bootFile.optional() }),
+  config: z.unknown().transform((value) => parseGuestConfig(value)),
+});
+
+export type GuestRecord = z.output<typeof guestRecordSchema>;
+export type RecordedBootFile = z.output<typeof bootFile>;
+
+/**
+ * Reads a guest's record.
+ * @returns undefined when there is none: the guest was never made, or was being removed.
+ * @throws AgentError `bad-record` when it is not what this version writes.
+ */
+export async function readRecord(path: string): Promise<GuestRecord | undefined> {
+  const text = await readIfThere(path);
+  if (text === undefined) return undefined;
+  try {
+    return guestRecordSchema.parse(JSON.parse(text));
+  } catch (error) {
+    throw new AgentError(
+      "bad-record",
+      `${path} is not a guest's record of this version: ${messageOf(error)}`,
+      { cause: error },
+    );
+  }
+}
+
+export async function writeRecord(path: string, record: GuestRecord): Promise<void> {
+  await writeAtomically(path, `${JSON.stringify(record, undefined, 2)}\n`);
+}
+
+/** The digests a guest needs to boot again. */
+export function digestsOf(record: GuestRecord): string[] {
+  const { kernel, initrd } = record.boot;
+  return initrd === undefined ? [kernel.sha256] : [kernel.sha256, initrd.sha256];
+}
+
+export type { GuestConfig };

@@ -1,0 +1,247 @@
+import { deferred, messageOf, type Log } from "../../base/index.js";
+import type { GuestState, GuestView } from "../../control/index.js";
+import { AgentError } from "../errors.js";
+import type { EventHub } from "../events.js";
+import { networkView } from "../network/translate.js";
+import type { Paths } from "../store/paths.js";
+import { digestsOf, writeRecord, type GuestRecord } from "./guest-record.js";
+import type { LiveEmulator } from "./live-emulator.js";
+
+/** What a guest is busy with, so that a second command can be told. */
+export interface Occupation {
+  /** As in "is busy with …", such as `a fork to b (transfers 7, 8)`. */
+  what: string;
+  transfers: readonly number[];
+}
+
+/** Called when a guest's emulator ends; a transfer that still reads its memory delays the removal of that. */
+export type ExitHandler = (why: string) => Promise<void> | void;
+
+/** States in which an emulator holds the guest. */
+const LIVE_STATES: readonly GuestState[] = ["starting", "running", "paused", "receiving", "migrated"];
+
+/** One guest of this host: its record on disk, its emulator while it has one, and what it is busy with. */
+export class Guest {
+  readonly log: Log;
+  readonly #paths: Paths;
+  readonly #events: EventHub;
+  readonly #exitHandlers = new Set<ExitHandler>();
+  #off = deferred<void>();
+  #record: GuestRecord;
+  #live: LiveEmulator | undefined;
+  #occupation: Occupation | undefined;
+  #saving: Promise<void> = Promise.resolve();
+  #removed = false;
+
+  constructor(options: { record: GuestRecord; paths: Paths; events: EventHub; log: Log }) {
+    this.#record = options.record;
+    this.#paths = options.paths;
+    this.#events = options.events;
+    this.log = options.log.child({ guest: options.record.config.name, id: options.record.config.id });
+  }
+
+  get id(): string {
+    return this.#record.config.id;
+  }
+
+  get name(): string {
+    return this.#record.config.name;
+  }
+
+  get state(): GuestState {
+    return this.#record.state === "warm" ? "starting" : this.#record.state;
+  }
+
+  get record(): Readonly<GuestRecord> {
+    return this.#record;
+  }
+
+  get config(): GuestRecord["config"] {
+    return this.#record.config;
+  }
+
+  /** Whether an emulator has, or should have, this guest. */
+  get isLive(): boolean {
+    return LIVE_STATES.includes(this.state);
+  }
+
+  /** Its emulator. @throws AgentError `bad-state` when it has none. */
+  get live(): LiveEmulator {
+    if (this.#live !== undefined) return this.#live;
+    throw new AgentError("bad-state", `guest ${this.name} is ${this.state} and has no emulator`);
+  }
+
+  get hasEmulator(): boolean {
+    return this.#live !== undefined;
+  }
+
+  get digests(): string[] {
+    return digestsOf(this.#record);
+  }
+
+  get occupation(): Occupation | undefined {
+    return this.#occupation;
+  }
+
+  /**
+   * Keeps every other command that would change the guest away until the returned function is called.
+   * @throws AgentError `busy` when another one does so.
+   */
+  occupy(occupation: Occupation): () => void {
+    this.requireIdle();
+    this.#occupation = occupation;
+    this.#changed();
+    return () => {
+      if (this.#occupation !== occupation) return;
+      this.#occupation = undefined;
+      this.#changed();
+    };
+  }
+
+  /** @throws AgentError `busy`, saying with what and how to end it. */
+  requireIdle(): void {
+    const occupation = this.#occupation;
+    if (occupation === undefined) return;
+    const cure =
+      occupation.transfers.length === 0
+        ? "try again when that is over"
+        : "see it with `ramet transfers`, wait until it is over, or cancel it";
+    throw new AgentError("busy", `guest ${this.name} is busy with ${occupation.what}: ${cure}`);
+  }
+
+  /** @throws AgentError `bad-state` unless the guest is in one of these states. */
+  requireState(doing: string, ...states: GuestState[]): void {
+    if (states.includes(this.state)) return;
+    const why = this.#record.message === undefined ? "" : ` (${this.#record.message})`;
+    throw new AgentError(
+      "bad-state",
+      `guest ${this.name} is ${this.state}${why}; it must be ${states.join(" or ")} to be ${doing}`,
+    );
+  }
+
+  /** Gives the guest its emulator; from now on its end is the guest's. */
+  attach(live: LiveEmulator): void {
+    this.#live = live;
+    this.#off = deferred();
+    void live.exited
+      .then(() => this.#onExit(live))
+      .catch((error: unknown) => {
+        this.log.error({ problem: messageOf(error) }, "the end of an emulator could not be handled in full");
+      });
+  }
+
+  /** Takes the emulator away, without ending it: its end is no longer this guest's. */
+  detachEmulator(): LiveEmulator | undefined {
+    const live = this.#live;
+    this.#live = undefined;
+    return live;
+  }
+
+  /** Resolves when the guest has no emulator any more and its record says so. */
+  async whenOff(): Promise<void> {
+    if (this.#live !== undefined) await this.#off.promise;
+  }
+
+  /** Calls `handler` when the emulator ends by itself. Returns what takes that back. */
+  onExit(handler: ExitHandler): () => void {
+    this.#exitHandlers.add(handler);
+    return () => this.#exitHandlers.delete(handler);
+  }
+
+  /** Changes what is known of the guest: at once in memory and for listeners, on disk when the promise resolves. */
+  update(
+    change: { state?: GuestState; message?: string | undefined } & Partial<
+      Pick<GuestRecord, "attached" | "config">
+    >,
+  ): Promise<void> {
+    const { message: _old, ...rest } = this.#record;
+    const next: GuestRecord = { ...rest, ...definedOf(change) };
+    // A message explains a state: without a new one, a new state has none.
+    const message = "message" in change || change.state !== undefined ? change.message : this.#record.message;
+    this.#record = message === undefined ? next : { ...next, message };
+    this.#changed();
+    return this.save();
+  }
+
+  /** As `update`, for moments in which nobody can wait for a disk. */
+  note(change: Parameters<Guest["update"]>[0]): void {
+    this.update(change).catch((error: unknown) => {
+      this.log.error({ problem: messageOf(error) }, "a guest's record could not be written");
+    });
+  }
+
+  /** Writes the record; writes follow each other. */
+  save(): Promise<void> {
+    const next = this.#saving
+      .catch(() => {})
+      .then(async () => {
+        if (!this.#removed) await writeRecord(this.#paths.record(this.id), this.#record);
+      });
+    this.#saving = next;
+    return next;
+  }
+
+  /** No more writes: the directory is about to be removed. */
+  async retire(): Promise<void> {
+    this.#removed = true;
+    await this.#saving.catch(() => {});
+  }
+
+  view(): GuestView {
+    const { config, parent, message, createdAtMs, boot } = this.#record;
+    return {
+      id: this.id,
+      name: this.name,
+      state: this.state,
+      architecture: config.architecture,
+      machine: config.machine,
+      memoryBytes: config.memoryBytes,
+      cpus: config.cpus,
+      kernel: boot.kernel.source,
+      ...(boot.initrd === undefined ? {} : { initrd: boot.initrd.source }),
+      append: config.append,
+      ...(this.#live === undefined
+        ? {}
+        : { emulatorVersion: this.#live.emulator.version, pid: this.#live.emulator.pid }),
+      network: networkView(config.network),
+      ...(parent === undefined ? {} : { parent }),
+      transfers: [...(this.#occupation?.transfers ?? [])],
+      createdAtMs,
+      ...(message === undefined ? {} : { message }),
+    };
+  }
+
+  #changed(): void {
+    if (!this.#removed) this.#events.emit("guest", { change: "changed", guest: this.view() });
+  }
+
+  async #onExit(live: LiveEmulator): Promise<void> {
+    if (this.#live !== live) return;
+    this.#live = undefined;
+    const exit = await live.exited;
+    const how = exit.signal === undefined ? `with code ${exit.code ?? "unknown"}` : `by ${exit.signal}`;
+    const last = exit.lastLog.trim().split("\n").at(-1) ?? "";
+    const why =
+      exit.cause === "asked"
+        ? "it was killed"
+        : exit.cause === "guest"
+          ? "it switched itself off"
+          : `its emulator ended ${how}${last === "" ? "" : `: ${last}`}`;
+    this.log.info({ exit }, "the emulator has ended");
+    try {
+      await this.update({ state: exit.expected ? "stopped" : "crashed", message: why.slice(0, 500) });
+      this.#off.resolve();
+      await Promise.all([...this.#exitHandlers].map(async (handler) => handler(why)));
+    } finally {
+      await live.release();
+    }
+  }
+}
+
+function definedOf<T extends object>(change: T): Omit<T, "message"> {
+  const { message: _message, ...rest } = change as T & { message?: unknown };
+  return Object.fromEntries(Object.entries(rest).filter(([, value]) => value !== undefined)) as Omit<
+    T,
+    "message"
+  >;
+}

@@ -1,0 +1,101 @@
+import { rm } from "node:fs/promises";
+import { deferred, messageOf, type Log } from "../../base/index.js";
+import type { Emulator, EmulatorExit, GuestConfig } from "../../guest/index.js";
+import type { GuestMemory } from "../../memory/index.js";
+import type { BootFileHold } from "../store/boot-store.js";
+import type { Paths } from "../store/paths.js";
+import type { Reservation } from "./admission.js";
+import { ConsoleHub } from "./console-hub.js";
+
+/** What belongs to one emulator on this host. */
+export interface EmulatorParts {
+  id: string;
+  config: GuestConfig;
+  emulator: Emulator;
+  memory: GuestMemory;
+  reservation: Reservation;
+  holds: readonly BootFileHold[];
+  paths: Paths;
+  log: Log;
+}
+
+/**
+ * A running emulator and everything this host gives it: memory file, userfaultfd, console, boot files, room. It is one owner for all of them
+ * (but for a tap device, which vanishes with the process). When the process has ended, by itself or not, `release` takes them back; the memory file stays readable until then, which lets the children of
+ * a parent that died get the pages they still lack.
+ */
+export class LiveEmulator {
+  readonly id: string;
+  readonly emulator: Emulator;
+  readonly memory: GuestMemory;
+  readonly console: ConsoleHub;
+  readonly #parts: EmulatorParts;
+  readonly #exited = deferred<EmulatorExit>();
+  #exit: EmulatorExit | undefined;
+  #released: Promise<void> | undefined;
+
+  constructor(parts: EmulatorParts) {
+    this.#parts = parts;
+    this.id = parts.id;
+    this.emulator = parts.emulator;
+    this.memory = parts.memory;
+    this.console = new ConsoleHub(parts.emulator);
+    parts.emulator.onExit((exit) => {
+      this.#exit = exit;
+      this.console.end("the emulator has ended");
+      this.#exited.resolve(exit);
+    });
+  }
+
+  /** What the emulator was started with; a guest that took over a warm one has a configuration of its own. */
+  get startedWith(): GuestConfig {
+    return this.#parts.config;
+  }
+
+  /** Resolves when the process has ended, for whatever reason. */
+  get exited(): Promise<EmulatorExit> {
+    return this.#exited.promise;
+  }
+
+  /** How the process ended; undefined while it runs. */
+  get exit(): EmulatorExit | undefined {
+    return this.#exit;
+  }
+
+  /** Ends the emulator at once and takes everything back. May be called twice, and after it ended by itself. */
+  async end(): Promise<void> {
+    if (this.#exit === undefined) {
+      await this.emulator.kill();
+    }
+    await this.release();
+  }
+
+  /** Takes back what the ended emulator had. May be called twice. */
+  release(): Promise<void> {
+    this.#released ??= this.#release();
+    return this.#released;
+  }
+
+  /** Lets go of an emulator that is to run on when this agent ends. */
+  leave(): void {
+    this.memory.close();
+    this.console.end("the agent stops; the guest runs on");
+    this.emulator.detach();
+  }
+
+  async #release(): Promise<void> {
+    const { memory, paths, log, reservation, holds } = this.#parts;
+    this.console.end("the emulator has ended");
+    memory.close();
+    try {
+      await rm(paths.guestMemory(this.id), { recursive: true, force: true });
+    } catch (error) {
+      log.error(
+        { guest: this.id, problem: messageOf(error) },
+        "something of an ended emulator could not be removed",
+      );
+    }
+    reservation.release();
+    for (const hold of holds) hold.letGo();
+  }
+}

@@ -1,0 +1,225 @@
+import { readdir, rm, mkdir } from "node:fs/promises";
+import { messageOf, type Log } from "../../base/index.js";
+import type { GuestState } from "../../control/index.js";
+import { AgentError } from "../errors.js";
+import type { EventHub } from "../events.js";
+import type { BootStore } from "../store/boot-store.js";
+import type { Paths } from "../store/paths.js";
+import type { Admission } from "./admission.js";
+import { digestsOf, readRecord, type GuestRecord } from "./guest-record.js";
+import { Guest } from "./guest.js";
+import type { EmulatorSource } from "./launcher.js";
+import type { LiveEmulator } from "./live-emulator.js";
+
+const UUID_PATTERN = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
+
+export interface RegistryOptions {
+  paths: Paths;
+  source: EmulatorSource;
+  boot: BootStore;
+  admission: Admission;
+  events: EventHub;
+  maxGuests: number;
+  log: Log;
+}
+
+/** The guests of this host, by name and by id; on disk, so that a new agent finds them again. */
+export class GuestRegistry {
+  readonly #options: RegistryOptions;
+  readonly #guests = new Map<string, Guest>();
+  /** Digests that emulators outside the registry were started with. */
+  readonly digestsElsewhere: (() => Iterable<string>)[] = [];
+
+  private constructor(options: RegistryOptions) {
+    this.#options = options;
+  }
+
+  /** Reads every guest's record and takes over the emulators that still run. */
+  static async open(options: RegistryOptions): Promise<GuestRegistry> {
+    const registry = new GuestRegistry(options);
+    await mkdir(options.paths.guests, { recursive: true, mode: 0o700 });
+    for (const id of await readdir(options.paths.guests)) {
+      if (!UUID_PATTERN.test(id)) continue;
+      try {
+        await registry.#load(id);
+      } catch (error) {
+        // One damaged record must not keep an agent from its other guests. Nothing of it is touched.
+        options.log.error({ id, problem: messageOf(error) }, "a guest could not be taken over");
+      }
+    }
+    await registry.#removeStrayMemory();
+    await registry.collectBootFiles();
+    return registry;
+  }
+
+  list(): Guest[] {
+    return [...this.#guests.values()].toSorted(
+      (left, right) => left.record.createdAtMs - right.record.createdAtMs,
+    );
+  }
+
+  byName(name: string): Guest | undefined {
+    return this.list().find((guest) => guest.name === name);
+  }
+
+  /** @throws AgentError `no-such-guest`. */
+  find(name: string): Guest {
+    const guest = this.byName(name);
+    if (guest !== undefined) return guest;
+    throw new AgentError("no-such-guest", `this host has no guest ${name}; list shows those it has`);
+  }
+
+  /** @throws AgentError `name-taken` or `too-many-guests`. */
+  requireRoomFor(name: string): void {
+    if (this.byName(name) !== undefined) {
+      throw new AgentError(
+        "name-taken",
+        `this host has a guest ${name} already; choose another name, or remove that one first`,
+      );
+    }
+    if (this.#guests.size >= this.#options.maxGuests) {
+      throw new AgentError(
+        "too-many-guests",
+        `this host has ${this.#guests.size} guests, the most it may have (limits.maxGuests); remove one first`,
+      );
+    }
+  }
+
+  /**
+   * Enters a new guest, which holds its name from here on, and writes its record before anything of it is started.
+   * @throws AgentError `name-taken` or `too-many-guests`.
+   */
+  async add(record: GuestRecord): Promise<Guest> {
+    this.requireRoomFor(record.config.name);
+    const guest = this.#enter(record);
+    try {
+      await mkdir(this.#options.paths.guest(guest.id), { recursive: true, mode: 0o700 });
+      await guest.save();
+    } catch (error) {
+      await this.remove(guest);
+      throw error;
+    }
+    this.#options.events.emit("guest", { change: "added", guest: guest.view() });
+    return guest;
+  }
+
+  /** Ends the guest's emulator, if it has one, and removes all there is of it. */
+  async remove(guest: Guest): Promise<void> {
+    const view = guest.view();
+    const live = guest.detachEmulator();
+    await live?.end();
+    await guest.retire();
+    await rm(this.#options.paths.guestMemory(guest.id), { recursive: true, force: true });
+    await rm(this.#options.paths.guest(guest.id), { recursive: true, force: true });
+    if (this.#guests.delete(guest.id)) this.#options.events.emit("guest", { change: "removed", guest: view });
+    await this.collectBootFiles();
+  }
+
+  /** Lets go of every emulator; they run on, for another agent to find. */
+  async leaveAll(): Promise<void> {
+    for (const guest of this.list()) {
+      guest.detachEmulator()?.leave();
+      await guest.retire();
+    }
+  }
+
+  /** Removes the boot files no guest refers to. */
+  async collectBootFiles(): Promise<void> {
+    const used = new Set(this.list().flatMap((guest) => guest.digests));
+    for (const elsewhere of this.digestsElsewhere) for (const digest of elsewhere()) used.add(digest);
+    const removed = await this.#options.boot.collect(used);
+    if (removed.length > 0) this.#options.log.info({ removed }, "boot files that no guest uses were removed");
+  }
+
+  #enter(record: GuestRecord): Guest {
+    const { paths, events, log } = this.#options;
+    const guest = new Guest({ record, paths, events, log });
+    this.#guests.set(guest.id, guest);
+    return guest;
+  }
+
+  async #load(id: string): Promise<void> {
+    const { paths, log } = this.#options;
+    const record = await readRecord(paths.record(id));
+    if (record === undefined) {
+      log.warn({ id }, "a guest's directory without a record is removed");
+      await this.#removeDirectories(id);
+      return;
+    }
+    if (record.state === "warm" || record.state === "starting") {
+      await this.#options.source.endLeftover(id);
+      await this.#removeDirectories(id);
+      return;
+    }
+    const live = isOver(record.state) ? undefined : await this.#adopt(record);
+    const guest = this.#enter(record);
+    if (live === undefined) await this.#settleDead(guest);
+    else await this.#settleAlive(guest, live);
+  }
+
+  async #adopt(record: GuestRecord): Promise<LiveEmulator | undefined> {
+    const { source, admission, boot } = this.#options;
+    const reservation = admission.adopt(record.config.memoryBytes);
+    const holds = digestsOf(record).map((digest) => boot.hold(digest));
+    let live: LiveEmulator | undefined;
+    try {
+      live = await source.adopt({ config: record.config, reservation, holds });
+    } finally {
+      if (live === undefined) {
+        reservation.release();
+        for (const hold of holds) hold.letGo();
+      }
+    }
+    return live;
+  }
+
+  async #settleDead(guest: Guest): Promise<void> {
+    if (isOver(guest.state)) return;
+    await guest.update({ state: "crashed", message: "its emulator ended while no agent was running" });
+    await rm(this.#options.paths.guestMemory(guest.id), { recursive: true, force: true });
+  }
+
+  async #settleAlive(guest: Guest, live: LiveEmulator): Promise<void> {
+    guest.attach(live);
+    // A fork that the old agent could not finish has left pages protected: its writers must not wait for ever.
+    if (live.memory.registration() === "write-protect") {
+      live.memory.tracked().track(() => {});
+      live.memory.tracked().release();
+    }
+    const state = await liveState(guest, live);
+    const message = INTERRUPTED[guest.state];
+    guest.log.info({ state }, "a running guest was taken over");
+    await guest.update(message === undefined ? { state } : { state, message });
+  }
+
+  async #removeDirectories(id: string): Promise<void> {
+    await rm(this.#options.paths.guestMemory(id), { recursive: true, force: true });
+    await rm(this.#options.paths.guest(id), { recursive: true, force: true });
+  }
+
+  /** Memory whose guest's directory is gone: what is left when the machine loses power between the two removals. */
+  async #removeStrayMemory(): Promise<void> {
+    const known = new Set(await readdir(this.#options.paths.guests));
+    for (const id of await readdir(this.#options.paths.memory)) {
+      if (!UUID_PATTERN.test(id) || known.has(id)) continue;
+      await rm(this.#options.paths.guestMemory(id), { recursive: true, force: true });
+    }
+  }
+}
+
+/** What a transfer that the old agent took with it means for its guest. */
+const INTERRUPTED: Partial<Record<GuestState, string>> = {
+  receiving:
+    "the agent was restarted before its memory was complete: it waits for pages that will not come; remove it",
+  migrated:
+    "the agent was restarted while the guest was migrated; it is stopped here as it was at the switch",
+};
+
+function isOver(state: GuestRecord["state"]): boolean {
+  return state === "stopped" || state === "crashed";
+}
+
+async function liveState(guest: Guest, live: LiveEmulator): Promise<GuestState> {
+  if (guest.state === "receiving") return "receiving";
+  return (await live.emulator.status()) === "running" ? "running" : "paused";
+}

@@ -1,0 +1,123 @@
+import { randomUUID } from "node:crypto";
+import type { Params } from "../../control/index.js";
+import { defaultMachine, parseGuestConfig, type GuestConfig } from "../../guest/index.js";
+import { requireFreePort } from "../network/ports.js";
+import { requireBridge, tapName } from "../network/tap.js";
+import { forwardHere } from "../network/translate.js";
+import type { Services } from "../services.js";
+import type { BootFileHold } from "../store/boot-store.js";
+import { randomMac } from "./child-spec.js";
+import type { RecordedBootFile } from "./guest-record.js";
+import type { Guest } from "./guest.js";
+
+const MIB = 1024 * 1024;
+
+type RunParams = Params<"guest.run">;
+
+/**
+ * Starts a new guest; resolves when its processors run. When that fails, nothing of it is left.
+ * @throws AgentError, or GuestError for a configuration that cannot be forked safely.
+ */
+export async function runGuest(services: Services, params: RunParams): Promise<Guest> {
+  services.registry.requireRoomFor(params.name);
+  const config = parseGuestConfig(await configFor(services, params));
+  await requireNetwork(config);
+  const holds: BootFileHold[] = [];
+  let handedOver = false;
+  try {
+    const kernel = await importFile(services, params.kernel, holds);
+    const initrd = params.initrd === undefined ? undefined : await importFile(services, params.initrd, holds);
+    const reservation = await services.starter.reserve(config.memoryBytes, `guest ${params.name}`);
+    let guest: Guest;
+    try {
+      guest = await services.registry.add({
+        version: 1,
+        state: "starting",
+        createdAtMs: services.clock.wallMs(),
+        attached: true,
+        boot: { kernel, ...(initrd === undefined ? {} : { initrd }) },
+        config: {
+          ...config,
+          kernel: services.boot.path(kernel.sha256),
+          ...(initrd === undefined ? {} : { initrd: services.boot.path(initrd.sha256) }),
+        },
+      });
+    } catch (error) {
+      reservation.release();
+      throw error;
+    }
+    handedOver = true;
+    return await startGuest(services, guest, { reservation, holds });
+  } finally {
+    if (!handedOver) for (const hold of holds) hold.letGo();
+  }
+}
+
+async function startGuest(
+  services: Services,
+  guest: Guest,
+  parts: Pick<Parameters<Services["starter"]["start"]>[0], "reservation" | "holds">,
+): Promise<Guest> {
+  try {
+    const live = await services.starter.start({ config: guest.config, ...parts });
+    guest.attach(live);
+    await live.emulator.resume();
+    await guest.update({ state: "running" });
+    return guest;
+  } catch (error) {
+    await services.registry.remove(guest);
+    throw error;
+  }
+}
+
+async function configFor(services: Services, params: RunParams): Promise<unknown> {
+  const { architecture } = params;
+  const machine = params.machine ?? defaultMachine(architecture, await services.catalogue.find(architecture));
+  const id = randomUUID();
+  return {
+    id,
+    name: params.name,
+    architecture,
+    machine,
+    memoryBytes: params.memoryMiB * MIB,
+    cpus: params.cpus,
+    kernel: params.kernel,
+    ...(params.initrd === undefined ? {} : { initrd: params.initrd }),
+    append: params.append,
+    network: networkFor(params, id, services.configuration.forwardAddress),
+    ...(architecture === "x86_64" ? { vmgenid: randomUUID() } : {}),
+  };
+}
+
+function networkFor({ network }: RunParams, id: string, forwardAddress: string): GuestConfig["network"] {
+  if (network.mode === "none") return network;
+  const mac = network.mac ?? randomMac();
+  if (network.mode === "user") {
+    return {
+      mode: "user",
+      mac,
+      forwards: network.forwards.map((forward) => forwardHere(forward, forwardAddress)),
+    };
+  }
+  return {
+    mode: "tap",
+    mac,
+    tap: tapName(id),
+    ...(network.bridge === undefined ? {} : { bridge: network.bridge }),
+  };
+}
+
+async function requireNetwork({ network }: GuestConfig): Promise<void> {
+  if (network.mode === "tap" && network.bridge !== undefined) requireBridge(network.bridge);
+  if (network.mode === "user") for (const forward of network.forwards) await requireFreePort(forward);
+}
+
+async function importFile(
+  services: Services,
+  source: string,
+  holds: BootFileHold[],
+): Promise<RecordedBootFile> {
+  const hold = await services.boot.import(source);
+  holds.push(hold);
+  return { sha256: hold.digest, sizeBytes: await services.boot.sizeBytes(hold.digest), source };
+}

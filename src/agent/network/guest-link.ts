@@ -1,0 +1,28 @@
+import type { Emulator, Forward, GuestConfig } from "../../guest/index.js";
+import { attachTap, detachTap } from "./tap.js";
+
+/**
+ * Connects a running emulator to its network: forwarded ports, or the tap device on its bridge.
+ * @throws AgentError or GuestError; what was connected before the failure is disconnected again.
+ */
+export async function connectGuest(emulator: Emulator, network: GuestConfig["network"]): Promise<void> {
+  if (network.mode === "tap" && network.bridge !== undefined) await attachTap(network.tap, network.bridge);
+  if (network.mode !== "user") return;
+  const added: Forward[] = [];
+  try {
+    for (const forward of network.forwards) {
+      await emulator.addForward(forward);
+      added.push(forward);
+    }
+  } catch (error) {
+    for (const forward of added) await emulator.removeForward(forward);
+    throw error;
+  }
+}
+
+/** Takes a guest off its network, so that another one can take its place there. */
+export async function disconnectGuest(emulator: Emulator, network: GuestConfig["network"]): Promise<void> {
+  if (network.mode === "tap") await detachTap(network.tap);
+  if (network.mode !== "user") return;
+  for (const forward of network.forwards) await emulator.removeForward(forward);
+}

@@ -1,0 +1,33 @@
+import type { Clock, Log } from "../base/index.js";
+import type { LoadedConfiguration } from "./configuration/index.js";
+import type { EventHub } from "./events.js";
+import type { Admission } from "./guests/admission.js";
+import type { EmulatorCatalogue } from "./guests/emulator-catalogue.js";
+import type { EmulatorStarter } from "./guests/emulator-starter.js";
+import type { GuestRegistry } from "./guests/registry.js";
+import type { BootStore } from "./store/boot-store.js";
+import type { Paths } from "./store/paths.js";
+import type { LaneRoutes } from "./transfers/lane-routes.js";
+import type { Peers } from "./transfers/peers.js";
+import type { TransferBook } from "./transfers/transfer-book.js";
+
+/** The agent's parts, as its commands see them. Made once by `Agent.start`, which also ends them. */
+export interface Services {
+  readonly configuration: LoadedConfiguration;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly events: EventHub;
+  readonly paths: Paths;
+  readonly boot: BootStore;
+  readonly admission: Admission;
+  readonly catalogue: EmulatorCatalogue;
+  readonly starter: EmulatorStarter;
+  readonly registry: GuestRegistry;
+  readonly book: TransferBook;
+  readonly routes: LaneRoutes;
+  readonly peers: Peers;
+  /** Where peers reach this agent's page lanes, as `ws://host:port`. */
+  ownUrl(): string;
+  /** @throws AgentError `draining` once the agent has been told to stop. */
+  requireAccepting(): void;
+}

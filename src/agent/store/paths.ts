@@ -1,0 +1,61 @@
+import { join } from "node:path";
+
+/**
+ * Where an agent keeps what.
+ *
+ *     stateDirectory/             memoryDirectory/
+ *       lock                        <uuid>/ram       a guest's memory, while an emulator has it
+ *       boot/<sha256>
+ *       guests/<uuid>/
+ *         guest.json                what is known of the guest, replaced in one step
+ *         console.log(.1)           bounded
+ *         emulator.log, sockets     the emulator's
+ *
+ * The uuid is that of an emulator with its memory: a warm one has its directories before it has a guest, so a guest that takes it over
+ * moves nothing. A migrated guest gets a new one on each host.
+ */
+export class Paths {
+  readonly #stateDirectory: string;
+  readonly #memoryDirectory: string;
+
+  constructor(options: { stateDirectory: string; memoryDirectory: string }) {
+    this.#stateDirectory = options.stateDirectory;
+    this.#memoryDirectory = options.memoryDirectory;
+  }
+
+  get memory(): string {
+    return this.#memoryDirectory;
+  }
+
+  get boot(): string {
+    return join(this.#stateDirectory, "boot");
+  }
+
+  get guests(): string {
+    return join(this.#stateDirectory, "guests");
+  }
+
+  guest(id: string): string {
+    return join(this.guests, id);
+  }
+
+  record(id: string): string {
+    return join(this.guest(id), "guest.json");
+  }
+
+  consoleLog(id: string): string {
+    return join(this.guest(id), "console.log");
+  }
+
+  emulatorLog(id: string): string {
+    return join(this.guest(id), "emulator.log");
+  }
+
+  guestMemory(id: string): string {
+    return join(this.#memoryDirectory, id);
+  }
+
+  ram(id: string): string {
+    return join(this.guestMemory(id), "ram");
+  }
+}

@@ -1,0 +1,317 @@
+import { assert, codeOf, messageOf, type Log, type Timer } from "../../base/index.js";
+import type { Params, Result, RpcServerSession } from "../../control/index.js";
+import { dial } from "../../lane/index.js";
+import { ChildMachine, TransferError, type ChildPhase, type DialLane } from "../../transfer/index.js";
+import { AgentError } from "../errors.js";
+import type { Guest } from "../guests/guest.js";
+import type { LiveEmulator } from "../guests/live-emulator.js";
+import { connectGuest } from "../network/guest-link.js";
+import type { Services } from "../services.js";
+import { TransferEntry } from "./transfer-entry.js";
+
+const LANE_DEADLINE_MS = 5000;
+
+/** A child that nobody started in this time after its parent's agent was last heard of is removed. */
+const ABANDONED_MS = 20_000;
+
+/** How often the parent's agent is told what only the child's knows. */
+const REPORT_INTERVAL_MS = 1000;
+
+export type PrepareParams = Params<"peer.prepare">;
+
+export interface IncomingChildOptions {
+  services: Services;
+  params: PrepareParams;
+  guest: Guest;
+  live: LiveEmulator;
+  /** The connection that commands the child. */
+  session: RpcServerSession;
+  /** Called when the transfer is over. */
+  onOver(): void;
+}
+
+/**
+ * The child's side of a transfer on this host: a guest that is not one yet. It ends as a guest whose memory is complete, or not at all.
+ *
+ *     prepared ──start──▶ loaded ──run──▶ running ──▶ (complete)
+ *        └──────────────────┴── abandoned, cancelled, failed: emulator and guest are removed
+ */
+export class IncomingChild {
+  readonly entry: TransferEntry;
+  readonly guest: Guest;
+  readonly #services: Services;
+  readonly #params: PrepareParams;
+  readonly #live: LiveEmulator;
+  readonly #machine: ChildMachine;
+  readonly #leave: () => void;
+  readonly #onOver: () => void;
+  readonly #log: Log;
+  #session: RpcServerSession;
+  #step: "prepared" | "loading" | "loaded" | "running" = "prepared";
+  #abandoned: Timer | undefined;
+  #reporting: Timer | undefined;
+  #ending: Promise<void> | undefined;
+
+  constructor(options: IncomingChildOptions) {
+    const { services, params, guest, live } = options;
+    const { clock } = services;
+    this.#services = services;
+    this.#params = params;
+    this.guest = guest;
+    this.#live = live;
+    this.#session = options.session;
+    this.#onOver = options.onOver;
+    this.#log = guest.log.child({ transfer: params.transfer });
+    this.entry = new TransferEntry({
+      transfer: params.transfer,
+      kind: params.kind,
+      role: "child",
+      guest: guest.name,
+      peerGuest: params.parent.guest,
+      host: params.parent.host,
+      pageCount: params.pageCount,
+      clock,
+    });
+    this.#machine = new ChildMachine({
+      transfer: params.transfer,
+      memory: live.memory.fillable(),
+      dial: this.#dial,
+      clock,
+      log: this.#log,
+      verify: params.verify,
+    });
+    this.entry.countFrom(() => this.#machine.progress());
+    this.entry.commands = {
+      cancel: (reason) => this.cancel(reason),
+      setSweep: () => {
+        throw new AgentError("bad-request", "the sweep is the parent's: hold it at the parent's agent");
+      },
+      run: async () => void (await this.run()),
+    };
+    this.#leave = guest.occupy({
+      what: `receiving its memory from ${params.parent.host} (transfer ${params.transfer})`,
+      transfers: [params.transfer],
+    });
+    services.book.add(this.entry);
+  }
+
+  /** Serves the memory's faults and dials the parent. */
+  begin(): void {
+    this.#watch(this.#session);
+    this.guest.onExit((why) => this.#onEmulatorEnd(why));
+    this.#machine.start();
+    this.#machine.ended.then(
+      (phase) => this.#onMachineEnd(phase),
+      (error: unknown) => this.#log.error({ problem: messageOf(error) }, "the child's machine broke"),
+    );
+  }
+
+  /** Loads the device state; with `run`, also lets the child run. */
+  async start(params: Params<"peer.start">, session: RpcServerSession): Promise<Result<"peer.start">> {
+    if (this.#step !== "prepared") throw this.#badStep("started");
+    this.#step = "loading";
+    this.#watch(session);
+    const beganUs = this.#services.clock.nowUs();
+    this.entry.addControlBytes(params.deviceState.length);
+    this.entry.enter("starting");
+    await this.#live.emulator.loadDeviceState(params.deviceState);
+    const loadUs = this.#services.clock.nowUs() - beganUs;
+    this.#step = "loaded";
+    if (params.run) await this.#letRun();
+    this.#toFilling();
+    return { loadUs, runUs: params.run ? this.#services.clock.nowUs() - beganUs : 0 };
+  }
+
+  /** Lets a loaded child execute its first instruction. Asking again is answered as the first time. */
+  async run(): Promise<Result<"peer.run">> {
+    if (this.#step === "running") return { loadUs: 0, runUs: 0 };
+    if (this.#step !== "loaded") throw this.#badStep("run");
+    const beganUs = this.#services.clock.nowUs();
+    await this.#letRun();
+    if (this.entry.phase === "complete") this.guest.note({ state: "running" });
+    return { loadUs: 0, runUs: this.#services.clock.nowUs() - beganUs };
+  }
+
+  /** Ends the child and removes all of it. @throws AgentError `bad-state` when it is a complete guest that runs. */
+  async cancel(reason: string): Promise<void> {
+    if (this.entry.phase === "complete" && this.#step === "running") {
+      throw new AgentError(
+        "bad-state",
+        `guest ${this.guest.name} is complete and runs; remove it as any other guest`,
+      );
+    }
+    this.#machine.cancel(new TransferError("cancelled", reason));
+    await this.#end("cancelled", new TransferError("cancelled", reason));
+  }
+
+  readonly #dial: DialLane = (lane, epoch) => {
+    const { configuration, clock } = this.#services;
+    const { key } = configuration;
+    const { transfer, token, parentUrl } = this.#params;
+    return dial({
+      url: parentUrl,
+      hello: { purpose: lane, role: "peer", transfer, epoch, token },
+      ...(key === undefined ? {} : { key }),
+      clock,
+      deadlineMs: LANE_DEADLINE_MS,
+    });
+  };
+
+  async #letRun(): Promise<void> {
+    const { emulator } = this.#live;
+    const { network } = this.guest.config;
+    const migrated = this.#params.kind === "migrate";
+    // A migrated guest takes its parent's place in the network only when the parent has left it.
+    if (migrated) await connectGuest(emulator, network);
+    await emulator.resume();
+    this.#step = "running";
+    this.#abandoned?.cancel();
+    if (migrated && network.mode !== "none" && network.mode !== "isolated") {
+      emulator.announce().catch((error: unknown) => {
+        this.#log.warn(
+          { problem: messageOf(error) },
+          "the network could not be told of the guest's new place",
+        );
+      });
+    }
+  }
+
+  #toFilling(): void {
+    if (this.entry.over) return;
+    this.entry.enter("paging");
+    this.#reportLater();
+  }
+
+  /** Before the child runs it belongs to who commands it: when that one is gone, so is the child, after a while. */
+  #watch(session: RpcServerSession): void {
+    this.#session = session;
+    this.#abandoned?.cancel();
+    this.#abandoned = undefined;
+    session.onEnd(() => {
+      if (session !== this.#session || !this.#isAbandonable()) return;
+      this.#abandoned ??= this.#services.clock.after(ABANDONED_MS, () => {
+        if (!this.#isAbandonable()) return;
+        this.#run(
+          "abandon",
+          this.cancel(`the connection to ${this.#params.parent.host} was lost before the child ran`),
+        );
+      });
+    });
+  }
+
+  /** A fork's child that is loaded and held lives; a migration's does not, because its parent may go on instead. */
+  #isAbandonable(): boolean {
+    if (this.#ending !== undefined || this.#step === "running") return false;
+    return this.#step !== "loaded" || this.#params.kind === "migrate";
+  }
+
+  #onEmulatorEnd(why: string): void {
+    const error = new TransferError(
+      "child-failed",
+      `the child's emulator on ${this.#services.configuration.name} ended: ${why}`,
+    );
+    if (this.entry.over) return;
+    this.#machine.cancel(error);
+    this.#run("end", this.#end("failed", error));
+  }
+
+  #onMachineEnd(phase: ChildPhase): void {
+    if (this.#ending !== undefined) return;
+    if (phase.phase === "complete") {
+      this.#onComplete();
+      return;
+    }
+    assert(phase.phase === "failed", "a machine ends complete or failed");
+    this.#run("end", this.#end("failed", phase.error));
+  }
+
+  #onComplete(): void {
+    const { verify } = this.#machine;
+    if (verify !== undefined)
+      this.entry.facts.verify = { checked: verify.checked, mismatches: verify.mismatches };
+    if (verify !== undefined && verify.mismatches > 0)
+      this.#log.error({ verify }, "the child was given other pages than its parent had");
+    this.entry.enter("complete");
+    this.#leave();
+    this.guest.note({ state: this.#step === "running" ? "running" : "paused" });
+    this.#close();
+  }
+
+  /** One end, whoever asks for it first. */
+  #end(phase: "failed" | "cancelled", error: TransferError): Promise<void> {
+    this.#ending ??= this.#endNow(phase, error);
+    return this.#ending;
+  }
+
+  async #endNow(phase: "failed" | "cancelled", error: TransferError): Promise<void> {
+    if (!this.entry.over) this.entry.enter(phase, { error, message: error.message });
+    this.#leave();
+    const keep =
+      this.#params.kind === "migrate" &&
+      this.#step === "running" &&
+      phase === "failed" &&
+      this.guest.hasEmulator;
+    this.#close(error);
+    if (keep) {
+      // It ran on here; what it did since is nowhere else. Whoever touches a missing page waits.
+      await this.#live.emulator.stop();
+      await this.guest.update({
+        state: "paused",
+        message: `its memory cannot be completed: ${error.message}`.slice(0, 400),
+      });
+      return;
+    }
+    if (phase === "failed" && this.#step === "running") {
+      // It was a guest its user could see: say what became of it.
+      const live = this.guest.detachEmulator();
+      await live?.end();
+      await this.guest.update({ state: "crashed", message: error.message.slice(0, 400) });
+      return;
+    }
+    await this.#services.registry.remove(this.guest);
+  }
+
+  #close(error?: TransferError): void {
+    this.#abandoned?.cancel();
+    this.#reporting?.cancel();
+    this.#report(error);
+    this.#onOver();
+  }
+
+  #reportLater(): void {
+    this.#reporting = this.#services.clock.after(REPORT_INTERVAL_MS, () => {
+      if (this.entry.over) return;
+      this.#report();
+      this.#reportLater();
+    });
+  }
+
+  #report(error?: TransferError): void {
+    const view = this.entry.view();
+    this.#session.sendEvent("peerTransfer", {
+      transfer: view.id,
+      phase: view.phase,
+      duplicates: view.pages.duplicates,
+      ...(view.faults === undefined ? {} : { faults: view.faults }),
+      ...(view.verify === undefined ? {} : { verify: view.verify }),
+      ...(error === undefined ? {} : { message: error.message.slice(0, 1000) }),
+    });
+  }
+
+  #badStep(doing: string): AgentError {
+    return new AgentError(
+      "bad-state",
+      `the child of transfer ${this.#params.transfer} is ${this.#step} and cannot be ${doing}`,
+    );
+  }
+
+  /** Work nobody waits for. */
+  #run(what: string, work: Promise<void>): void {
+    work.catch((error: unknown) => {
+      this.#log.error(
+        { what, code: codeOf(error), problem: messageOf(error) },
+        "a child could not be ended in full",
+      );
+    });
+  }
+}

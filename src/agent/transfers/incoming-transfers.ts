@@ -1,0 +1,207 @@
+import type { Timer } from "../../base/index.js";
+import type { CallContext, Params, Result, RpcServerSession } from "../../control/index.js";
+import { AgentError } from "../errors.js";
+import type { ChildSpec } from "../guests/child-spec.js";
+import type { GuestRecord } from "../guests/guest-record.js";
+import type { LiveEmulator } from "../guests/live-emulator.js";
+import { connectGuest } from "../network/guest-link.js";
+import { requireFreePort } from "../network/ports.js";
+import { requireBridge } from "../network/tap.js";
+import { networkFromPeer } from "../network/translate.js";
+import type { Services } from "../services.js";
+import type { BootUploads } from "../store/boot-uploads.js";
+import { IncomingChild, type PrepareParams } from "./incoming-child.js";
+
+/** How long the host still knows a transfer that is over. */
+const REMEMBER_MS = 60_000;
+
+type PeerGuest = PrepareParams["guest"];
+
+/** The children that other agents (or this one) have under way on this host. */
+export class IncomingTransfers {
+  readonly #services: Services;
+  readonly #uploads: BootUploads;
+  readonly #children = new Map<number, IncomingChild>();
+  readonly #preparing = new Set<number>();
+  readonly #forgetting = new Set<Timer>();
+
+  constructor(services: Services, uploads: BootUploads) {
+    this.#services = services;
+    this.#uploads = uploads;
+  }
+
+  /** Makes a guest that waits for its device state, or says which boot files it lacks. */
+  async prepare(params: PrepareParams, { session }: CallContext): Promise<Result<"peer.prepare">> {
+    const { transfer, guest } = params;
+    this.#services.requireAccepting();
+    if (this.#children.has(transfer) || this.#preparing.has(transfer)) {
+      throw new AgentError("busy", `transfer ${transfer} is under way on this host already`);
+    }
+    this.#preparing.add(transfer);
+    try {
+      await this.#services.catalogue.requireMachine(guest.architecture, guest.machine);
+      this.#services.registry.requireRoomFor(guest.name);
+      const missingFiles = await this.#missing(guest, session);
+      if (missingFiles.length > 0) return { ready: false, missingFiles };
+      await this.#requireNetwork(params);
+      await this.#make(params, session);
+      return { ready: true, missingFiles: [] };
+    } finally {
+      this.#preparing.delete(transfer);
+    }
+  }
+
+  start(params: Params<"peer.start">, { session }: CallContext): Promise<Result<"peer.start">> {
+    return this.#find(params.transfer).start(params, session);
+  }
+
+  run(params: Params<"peer.run">): Promise<Result<"peer.run">> {
+    return this.#find(params.transfer).run();
+  }
+
+  /** Answers when the child is gone, or was never there. */
+  async cancel(params: Params<"peer.cancel">): Promise<Result<"peer.cancel">> {
+    await this.#find(params.transfer).cancel(params.reason);
+    return {};
+  }
+
+  /** Keeps emulators warm for children of a guest of a peer. */
+  async warm(params: Params<"peer.warm">, { session }: CallContext): Promise<Result<"peer.warm">> {
+    this.#services.requireAccepting();
+    const { guest, count } = params;
+    await this.#services.catalogue.requireMachine(guest.architecture, guest.machine);
+    const missingFiles = count === 0 ? [] : await this.#missing(guest, session);
+    if (missingFiles.length > 0) return { ready: false, missingFiles, count: 0 };
+    const spec = this.#specOf(guest, "fork");
+    return { ready: true, missingFiles: [], count: await this.#services.starter.pool.warm(spec, count) };
+  }
+
+  close(): void {
+    for (const timer of this.#forgetting) timer.cancel();
+  }
+
+  async #missing(guest: PeerGuest, session: RpcServerSession): Promise<string[]> {
+    const files = guest.initrd === undefined ? [guest.kernel] : [guest.kernel, guest.initrd];
+    const missing: string[] = [];
+    for (const file of files) {
+      // Held for a while, so that what is here now is still here when it is used.
+      if (await this.#uploads.keep(file.sha256)) continue;
+      this.#uploads.expect(session, file);
+      missing.push(file.sha256);
+    }
+    return [...new Set(missing)];
+  }
+
+  async #requireNetwork(params: PrepareParams): Promise<void> {
+    const { guest, kind } = params;
+    if (guest.network.mode === "tap" && guest.attached && guest.network.bridge !== undefined)
+      requireBridge(guest.network.bridge);
+    // A migrated guest's ports are its parent's until that stops, which may be on this very machine.
+    if (kind === "migrate") return;
+    const { forwards } = networkFromPeer(guest, this.#services.configuration.forwardAddress);
+    for (const forward of forwards) await requireFreePort(forward);
+  }
+
+  async #make(params: PrepareParams, session: RpcServerSession): Promise<void> {
+    const { registry, starter, clock } = this.#services;
+    const { guest: wanted, kind, transfer } = params;
+    const live = await starter.startChild(this.#specOf(wanted, kind), `guest ${wanted.name}`);
+    let guest;
+    try {
+      guest = await registry.add(this.#recordOf(params, live, clock.wallMs()));
+    } catch (error) {
+      await live.end();
+      throw error;
+    }
+    guest.attach(live);
+    try {
+      // While it is not running yet a refusal costs nothing. A migrated guest has to wait until its parent has left the network.
+      if (kind === "fork") await connectGuest(live.emulator, guest.config.network);
+      const child = new IncomingChild({
+        services: this.#services,
+        params,
+        guest,
+        live,
+        session,
+        onOver: () => this.#forgetLater(transfer),
+      });
+      this.#children.set(transfer, child);
+      child.begin();
+    } catch (error) {
+      this.#children.delete(transfer);
+      await registry.remove(guest);
+      throw error;
+    }
+  }
+
+  #recordOf(params: PrepareParams, live: LiveEmulator, createdAtMs: number): GuestRecord {
+    const { guest, parent, transfer } = params;
+    const file = (bootFile: { sha256: string; sizeBytes: number }) => ({
+      ...bootFile,
+      source: this.#services.boot.path(bootFile.sha256),
+    });
+    return {
+      version: 1,
+      state: "receiving",
+      createdAtMs,
+      parent: { guest: parent.guest, host: parent.host, transfer },
+      attached: guest.attached,
+      boot: {
+        kernel: file(guest.kernel),
+        ...(guest.initrd === undefined ? {} : { initrd: file(guest.initrd) }),
+      },
+      config: { ...live.startedWith, name: guest.name, network: this.#networkOf(guest, live) },
+    };
+  }
+
+  /** The emulator's network, with what it is connected to later. */
+  #networkOf(guest: PeerGuest, live: LiveEmulator): GuestRecord["config"]["network"] {
+    const { network } = live.startedWith;
+    if (network.mode === "user") {
+      return {
+        ...network,
+        forwards: networkFromPeer(guest, this.#services.configuration.forwardAddress).forwards,
+      };
+    }
+    if (
+      network.mode !== "tap" ||
+      guest.network.mode !== "tap" ||
+      !guest.attached ||
+      guest.network.bridge === undefined
+    )
+      return network;
+    return { ...network, bridge: guest.network.bridge };
+  }
+
+  #specOf(guest: PeerGuest, kind: PrepareParams["kind"]): ChildSpec {
+    const { boot, configuration } = this.#services;
+    const file = ({ sha256 }: { sha256: string }) => ({ sha256, path: boot.path(sha256) });
+    return {
+      architecture: guest.architecture,
+      machine: guest.machine,
+      memoryBytes: guest.memoryBytes,
+      cpus: guest.cpus,
+      append: guest.append,
+      kernel: file(guest.kernel),
+      ...(guest.initrd === undefined ? {} : { initrd: file(guest.initrd) }),
+      network: networkFromPeer(guest, configuration.forwardAddress).network,
+      // A fork's child is somebody else, and must find that out; a migrated guest is who it was.
+      ...(kind === "migrate" && guest.vmgenid !== undefined ? { vmgenid: guest.vmgenid } : {}),
+    };
+  }
+
+  #find(transfer: number): IncomingChild {
+    const child = this.#children.get(transfer);
+    if (child !== undefined) return child;
+    throw new AgentError("no-such-transfer", `this host has no child of transfer ${transfer}`);
+  }
+
+  /** A child that is over is still known for a while: its parent's agent may ask for its end once more. */
+  #forgetLater(transfer: number): void {
+    const timer = this.#services.clock.after(REMEMBER_MS, () => {
+      this.#forgetting.delete(timer);
+      this.#children.delete(transfer);
+    });
+    this.#forgetting.add(timer);
+  }
+}

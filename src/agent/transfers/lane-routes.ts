@@ -1,0 +1,38 @@
+import { timingSafeEqual } from "node:crypto";
+import type { FrameLane, PageLane } from "../../transfer/index.js";
+import { LaneError } from "../../lane/index.js";
+
+/** Who takes the page lanes of a transfer: its session, on the parent's side. */
+export interface LaneTaker {
+  /** Throws when the transfer is over or the lane is out of date. */
+  acceptLane(lane: PageLane, epoch: number, connection: FrameLane): void;
+}
+
+interface Route {
+  token: Buffer;
+  taker: LaneTaker;
+}
+
+/** Leads the page lanes that children dial to the sessions of their transfers. A lane must know the transfer's token. */
+export class LaneRoutes {
+  readonly #routes = new Map<number, Route>();
+
+  /** Lets lanes of a transfer in, from now until the returned function is called. */
+  open(transfer: number, token: string, taker: LaneTaker): () => void {
+    this.#routes.set(transfer, { token: Buffer.from(token), taker });
+    return () => this.#routes.delete(transfer);
+  }
+
+  has(transfer: number): boolean {
+    return this.#routes.has(transfer);
+  }
+
+  /** The taker of a lane. @throws LaneError `unknown-transfer`, alike for a transfer that is not there and a token that is wrong. */
+  find(transfer: number | undefined, token: string | undefined): LaneTaker {
+    const route = transfer === undefined ? undefined : this.#routes.get(transfer);
+    const shown = Buffer.from(token ?? "");
+    if (route !== undefined && shown.length === route.token.length && timingSafeEqual(shown, route.token))
+      return route.taker;
+    throw new LaneError("unknown-transfer", `this agent sends no pages for transfer ${transfer ?? "(none)"}`);
+  }
+}

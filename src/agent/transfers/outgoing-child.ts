@@ -1,0 +1,257 @@
+import { randomBytes } from "node:crypto";
+import { withDeadline } from "../../base/index.js";
+import type { AnyEvent, ParamsInput, TransferKind } from "../../control/index.js";
+import {
+  ParentSession,
+  TransferError,
+  type ForkChild,
+  type Instant,
+  type ParentStep,
+} from "../../transfer/index.js";
+import { AgentError } from "../errors.js";
+import type { Guest } from "../guests/guest.js";
+import type { NetworkForPeer } from "../network/translate.js";
+import type { Services } from "../services.js";
+import type { ChildNames } from "./child-names.js";
+import { PeerChild } from "./peer-child.js";
+import { TransferEntry } from "./transfer-entry.js";
+
+const TOKEN_BYTES = 24;
+
+/** A fork's parent whose child is out of reach runs on, but may come to wait when its copies are used up; hence not for ever. */
+const FORK_LINK_DEADLINE_MS = 30_000;
+
+/** How long the result of a comparison may be behind the last page. */
+const REPORT_DEADLINE_MS = 5000;
+
+export interface OutgoingChildOptions {
+  services: Services;
+  guest: Guest;
+  kind: TransferKind;
+  instant: Instant;
+  url: string;
+  host: string;
+  names: ChildNames;
+  network: NetworkForPeer;
+  verify: boolean;
+  paused: boolean;
+  sweep: "on" | "held";
+  compress: boolean;
+  rateLimitBytesPerSecond: number | undefined;
+  /** Cancels the whole fork or migration while it has no child that runs. */
+  abort: (reason: string) => void;
+}
+
+/** The parent's side of one child: its entry in the book, its session, the way in for its page lanes, and its host. */
+export class OutgoingChild implements ForkChild {
+  readonly entry: TransferEntry;
+  readonly session: ParentSession;
+  readonly target: PeerChild;
+  readonly #options: OutgoingChildOptions;
+  readonly #closeRoute: () => void;
+  #step: ParentStep = "preparing";
+  #cancelled: string | undefined;
+  #reported: () => void = () => {};
+
+  constructor(options: OutgoingChildOptions) {
+    const { services, guest, instant } = options;
+    this.#options = options;
+    const transfer = newTransferNumber(services);
+    const token = randomBytes(TOKEN_BYTES).toString("base64url");
+    const { clock } = services;
+    const log = guest.log.child({ transfer });
+    this.entry = new TransferEntry({
+      transfer,
+      kind: options.kind,
+      role: "parent",
+      guest: guest.name,
+      peerGuest: guest.name,
+      host: options.host,
+      pageCount: instant.pageCount,
+      clock,
+    });
+    this.session = new ParentSession({
+      transfer,
+      instant,
+      clock,
+      log,
+      compress: options.compress,
+      sweep: options.sweep === "on",
+      ...(options.rateLimitBytesPerSecond === undefined
+        ? {}
+        : { rateBytesPerSecond: options.rateLimitBytesPerSecond }),
+      ...(options.kind === "fork" ? { linkDeadlineMs: FORK_LINK_DEADLINE_MS } : {}),
+    });
+    this.target = new PeerChild({
+      peers: services.peers,
+      url: options.url,
+      host: options.host,
+      prepare: { ...prepareParams(options), transfer, token },
+      names: options.names,
+      onNamed: (name) => (this.entry.peerGuest = name),
+      onEvent: (event) => this.#onEvent(event),
+      log,
+    });
+    this.#closeRoute = services.routes.open(transfer, token, this.session);
+    this.entry.facts.sweep = options.sweep;
+    this.entry.commands = {
+      cancel: (reason) => this.#cancel(reason),
+      setSweep: (mode) => this.#setSweep(mode),
+      run: () => this.#run(),
+    };
+    this.entry.countFrom(() => this.#count());
+    services.book.add(this.entry);
+  }
+
+  /** Whether a user ended it. */
+  get cancelled(): boolean {
+    return this.#cancelled !== undefined;
+  }
+
+  onStep(step: ParentStep): void {
+    this.#step = step;
+    if (!this.entry.over) this.entry.enter(step);
+  }
+
+  /** It never came to a child that runs, or its child did not start. */
+  fail(error: unknown): void {
+    if (!this.entry.over) this.entry.enter(this.cancelled ? "cancelled" : "failed", { error });
+    this.#close();
+  }
+
+  /** Waits until the child has all its memory, or never will. Returns the failure. */
+  async finish(): Promise<TransferError | undefined> {
+    const reported = new Promise<void>((resolve) => (this.#reported = resolve));
+    const end = await this.session.ended;
+    if (end.phase !== "failed") {
+      // The child's word on the comparison comes over another connection than its last page.
+      if (this.#options.verify && this.entry.facts.verify === undefined) {
+        const { clock } = this.#options.services;
+        await withDeadline(clock, REPORT_DEADLINE_MS, "the result of the comparison", reported).catch(
+          () => {},
+        );
+      }
+      const error = this.#verifyError();
+      if (!this.entry.over)
+        this.entry.enter(error === undefined ? "complete" : "failed", error === undefined ? {} : { error });
+      this.#close();
+      return undefined;
+    }
+    if (!this.entry.over) {
+      this.entry.enter(this.cancelled ? "cancelled" : "failed", {
+        error: end.error,
+        message: end.error.message,
+      });
+    }
+    this.#close();
+    return end.error;
+  }
+
+  #close(): void {
+    this.#closeRoute();
+    this.target.close();
+  }
+
+  #verifyError(): AgentError | undefined {
+    if (!this.#options.verify) return undefined;
+    const { verify } = this.entry.facts;
+    if (verify === undefined)
+      return new AgentError("transfer-failed", "the child's host did not tell the result of the comparison");
+    if (verify.mismatches === 0) return undefined;
+    return new AgentError(
+      "transfer-failed",
+      `${verify.mismatches} of ${verify.checked} pages differ from the parent's at the instant`,
+    );
+  }
+
+  async #cancel(reason: string): Promise<void> {
+    const early = this.#step !== "paging";
+    if (!early && this.#options.kind === "migrate") {
+      throw new TransferError(
+        "already-switched",
+        `guest ${this.entry.guest} runs on ${this.entry.host} already; a migration can only be cancelled before that`,
+      );
+    }
+    this.#cancelled = reason;
+    if (early) {
+      this.#options.abort(reason);
+      return;
+    }
+    this.session.fail(new TransferError("cancelled", reason));
+    await this.target.cancel(reason);
+  }
+
+  #setSweep(mode: "on" | "held"): void {
+    this.session.setSweep(mode === "on");
+    this.entry.facts.sweep = mode;
+    this.entry.onChange();
+  }
+
+  async #run(): Promise<void> {
+    await this.target.run();
+  }
+
+  #count() {
+    const { copies } = this.#options.instant;
+    this.entry.facts.copies = { pages: copies.pages, budgetPages: copies.budgetPages };
+    return this.session.progress();
+  }
+
+  #onEvent(event: AnyEvent): void {
+    if (event.event !== "peerTransfer" || event.data.transfer !== this.entry.transfer) return;
+    const { verify, faults, duplicates } = event.data;
+    if (verify !== undefined) this.entry.facts.verify = verify;
+    if (faults !== undefined) this.entry.facts.faults = faults;
+    if (duplicates !== undefined) this.entry.facts.duplicates = duplicates;
+    if (verify !== undefined) this.#reported();
+  }
+}
+
+function prepareParams(options: OutgoingChildOptions): Omit<
+  ParamsInput<"peer.prepare">,
+  "guest" | "transfer" | "token"
+> & {
+  guest: Omit<ParamsInput<"peer.prepare">["guest"], "name">;
+} {
+  const { services, guest } = options;
+  const { config } = guest;
+  return {
+    kind: options.kind,
+    guest: peerGuestOf(guest, options.network, options.kind === "migrate" ? config.vmgenid : undefined),
+    parent: { guest: guest.name, host: services.configuration.name },
+    emulatorVersion: guest.live.emulator.version,
+    parentUrl: services.ownUrl(),
+    pageCount: options.instant.pageCount,
+    verify: options.verify,
+    paused: options.paused,
+  };
+}
+
+/** A guest as another host must know it to make an emulator for it; all but the child's name. */
+export function peerGuestOf(
+  guest: Guest,
+  network: NetworkForPeer,
+  vmgenid: string | undefined,
+): Omit<ParamsInput<"peer.prepare">["guest"], "name"> {
+  const { config, record } = guest;
+  const bootFile = ({ sha256, sizeBytes }: { sha256: string; sizeBytes: number }) => ({ sha256, sizeBytes });
+  return {
+    architecture: config.architecture,
+    machine: config.machine,
+    memoryBytes: config.memoryBytes,
+    cpus: config.cpus,
+    append: config.append,
+    kernel: bootFile(record.boot.kernel),
+    ...(record.boot.initrd === undefined ? {} : { initrd: bootFile(record.boot.initrd) }),
+    ...network,
+    ...(vmgenid === undefined ? {} : { vmgenid }),
+  };
+}
+
+/** A number no other transfer of this agent has, and hardly one of any other. */
+function newTransferNumber(services: Services): number {
+  for (;;) {
+    const number = randomBytes(4).readUInt32BE();
+    if (number !== 0 && !services.routes.has(number)) return number;
+  }
+}

@@ -1,0 +1,169 @@
+import { assert, codeOf, messageOf, type Clock } from "../../base/index.js";
+import {
+  isFinal,
+  MAX_MESSAGE_CHARACTERS,
+  type ErrorView,
+  type PauseParts,
+  type TransferKind,
+  type TransferPhase,
+  type TransferRole,
+  type TransferView,
+} from "../../control/index.js";
+import type { TransferProgress } from "../../transfer/index.js";
+
+/** What one may do to a transfer. Each rejects with a coded error where it makes no sense. */
+export interface TransferCommands {
+  cancel(reason: string): Promise<void>;
+  setSweep(mode: "on" | "held"): void;
+  run(): Promise<void>;
+}
+
+/** What is known of a transfer, besides what its machine counts. */
+export interface TransferFacts {
+  pauseUs?: number;
+  pauseParts?: PauseParts;
+  firstInstructionUs?: number;
+  copies?: { pages: number; budgetPages: number };
+  faults?: NonNullable<TransferView["faults"]>;
+  duplicates?: number;
+  verify?: { checked: number; mismatches: number };
+  sweep?: "on" | "held";
+  message?: string;
+}
+
+export interface TransferEntryOptions {
+  transfer: number;
+  kind: TransferKind;
+  role: TransferRole;
+  guest: string;
+  peerGuest: string;
+  host: string;
+  pageCount: number;
+  clock: Clock;
+}
+
+const NO_FAULTS = { count: 0, waiting: 0, p50Us: 0, p99Us: 0, maxUs: 0 };
+
+/** One side of one transfer, as clients see it: its phase, what is known of it, and the commands it takes. */
+export class TransferEntry {
+  readonly transfer: number;
+  readonly kind: TransferKind;
+  readonly role: TransferRole;
+  readonly host: string;
+  readonly facts: TransferFacts = {};
+  peerGuest: string;
+  readonly #guest: string;
+  readonly #clock: Clock;
+  readonly #startedAtMs: number;
+  readonly #startedUs: number;
+  #phase: TransferPhase = "preparing";
+  #elapsedMs: number | undefined;
+  #error: ErrorView | undefined;
+  #progress: () => TransferProgress;
+  #controlBytes = 0;
+  commands: TransferCommands | undefined;
+  /** Set by the book: tells listeners of a change. */
+  onChange: () => void = () => {};
+
+  constructor(options: TransferEntryOptions) {
+    this.transfer = options.transfer;
+    this.kind = options.kind;
+    this.role = options.role;
+    this.host = options.host;
+    this.peerGuest = options.peerGuest;
+    this.#guest = options.guest;
+    this.#clock = options.clock;
+    this.#startedAtMs = options.clock.wallMs();
+    this.#startedUs = options.clock.nowUs();
+    this.#progress = () => ({
+      total: options.pageCount,
+      received: 0,
+      fault: 0,
+      push: 0,
+      sweep: 0,
+      zero: 0,
+      duplicates: 0,
+      urgentBytes: 0,
+      bulkBytes: 0,
+      faults: NO_FAULTS,
+      reconnects: 0,
+    });
+  }
+
+  get phase(): TransferPhase {
+    return this.#phase;
+  }
+
+  get guest(): string {
+    return this.#guest;
+  }
+
+  get over(): boolean {
+    return isFinal(this.#phase);
+  }
+
+  /** Where the counts come from while the transfer runs. */
+  countFrom(progress: () => TransferProgress): void {
+    this.#progress = progress;
+  }
+
+  addControlBytes(bytes: number): void {
+    this.#controlBytes += bytes;
+  }
+
+  /** Notes a new phase, with what there is to say about it. A final phase is the last. */
+  enter(phase: TransferPhase, why: { message?: string; error?: unknown } = {}): void {
+    assert(!this.over, `transfer ${this.transfer} is over (${this.#phase}) and cannot be ${phase}`);
+    if (phase === this.#phase && why.message === undefined) return;
+    this.#phase = phase;
+    if (why.message !== undefined) this.facts.message = why.message;
+    if (why.error !== undefined) this.#error = viewOfError(why.error);
+    if (isFinal(phase)) {
+      const last = this.#progress();
+      this.#progress = () => last;
+      this.#elapsedMs = this.#elapsed();
+    }
+    this.onChange();
+  }
+
+  view(): TransferView {
+    const progress = this.#progress();
+    const { message, faults, duplicates, ...facts } = this.facts;
+    const ownFaults = this.role === "child" ? progress.faults : faults;
+    return {
+      id: this.transfer,
+      kind: this.kind,
+      role: this.role,
+      guest: this.#guest,
+      peerGuest: this.peerGuest,
+      host: this.host,
+      phase: this.#phase,
+      pages: {
+        total: progress.total,
+        received: progress.received,
+        fault: progress.fault,
+        push: progress.push,
+        sweep: progress.sweep,
+        zero: progress.zero,
+        duplicates: duplicates ?? progress.duplicates,
+      },
+      bytes: { control: this.#controlBytes, urgent: progress.urgentBytes, bulk: progress.bulkBytes },
+      ...facts,
+      reconnects: progress.reconnects,
+      ...(ownFaults === undefined ? {} : { faults: ownFaults }),
+      startedAtMs: this.#startedAtMs,
+      elapsedMs: this.#elapsedMs ?? this.#elapsed(),
+      ...(message === undefined ? {} : { message: message.slice(0, MAX_MESSAGE_CHARACTERS) }),
+      ...(this.#error === undefined ? {} : { error: this.#error }),
+    };
+  }
+
+  #elapsed(): number {
+    return (this.#clock.nowUs() - this.#startedUs) / 1000;
+  }
+}
+
+/** Any failure as messages carry it. */
+export function viewOfError(thrown: unknown): ErrorView {
+  return { code: codeOf(thrown).slice(0, 64), message: messageOf(thrown).slice(0, MAX_MESSAGE_CHARACTERS) };
+}
