@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -51,6 +52,8 @@ __attribute__((constructor)) static void create_userfaultfd(void) {
 
   close(created);
   close(device);
+  /* The agent goes ahead of emulators, whose faults it serves; what it starts inherits that and must not keep it. */
+  setpriority(PRIO_PROCESS, 0, 0);
   /* For this process only, not for what it starts. */
   unsetenv("LD_PRELOAD");
   unsetenv("RAMET_USERFAULTFD");
