@@ -74,7 +74,12 @@ export class TransferFollower {
     return [...this.#views.values()].sort((a, b) => a.startedAtMs - b.startedAtMs || a.id - b.id);
   }
 
+  /** The rates of the last second or so; of the whole transfer once it is over. */
   ratesOf(view: TransferView): Rates {
+    if (isFinal(view.phase)) {
+      const seconds = Math.max(view.elapsedMs, 1) / 1000;
+      return { urgent: view.bytes.urgent / seconds, bulk: view.bytes.bulk / seconds };
+    }
     return this.#meters.get(keyOf(view))?.rates ?? { urgent: 0, bulk: 0 };
   }
 
