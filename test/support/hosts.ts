@@ -1,0 +1,240 @@
+import assert from "node:assert/strict";
+import { spawn, type ChildProcess } from "node:child_process";
+import { once } from "node:events";
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { realClock, silentLog, sleep, withDeadline } from "../../src/base/index.js";
+import { RpcClient, type GuestView, type MethodName, type ParamsInput, type Result } from "../../src/control/index.js";
+import { dial } from "../../src/lane/index.js";
+
+const ROOT = new URL("../..", import.meta.url).pathname;
+const START_DEADLINE_MS = 30_000;
+const STOP_DEADLINE_MS = 30_000;
+const CALL_DEADLINE_MS = 120_000;
+
+/** What a test may want of its agents besides the defaults. */
+export interface HostOptions {
+  /** Fields of each agent's configuration file, over those that set it apart from the others. */
+  configuration?: Record<string, unknown>;
+  /** Port all of them listen on, each at its own address. */
+  port?: number;
+}
+
+/** One agent with directories and an address of its own: a host, as far as Ramet can tell. */
+export class Host {
+  readonly name: string;
+  readonly address: string;
+  readonly url: string;
+  readonly socket: string;
+  readonly stateDirectory: string;
+  readonly memoryDirectory: string;
+  readonly #configurationFile: string;
+  readonly #logFile: string;
+  #process: ChildProcess | undefined;
+  #client: RpcClient | undefined;
+
+  constructor(options: { name: string; address: string; port: number; scratch: string; memory: string; configuration: Record<string, unknown> }) {
+    this.name = options.name;
+    this.address = options.address;
+    this.url = `ws://${options.address}:${options.port}`;
+    this.stateDirectory = join(options.scratch, options.name);
+    this.memoryDirectory = join(options.memory, options.name);
+    this.socket = join(options.scratch, `${options.name}.sock`);
+    this.#configurationFile = join(options.scratch, `${options.name}.json`);
+    this.#logFile = join(options.scratch, `${options.name}.log`);
+    const configuration = {
+      name: this.name,
+      stateDirectory: this.stateDirectory,
+      memoryDirectory: this.memoryDirectory,
+      socket: this.socket,
+      listen: `${options.address}:${options.port}`,
+      forwardAddress: options.address,
+      logLevel: "debug",
+      drainSeconds: 5,
+      ...options.configuration,
+    };
+    writeFileSync(this.#configurationFile, JSON.stringify(configuration));
+  }
+
+  /** The process of the agent. */
+  get pid(): number {
+    assert.ok(this.#process?.pid !== undefined, `agent ${this.name} runs`);
+    return this.#process.pid;
+  }
+
+  /** What the agent has logged. */
+  get log(): string {
+    return existsSync(this.#logFile) ? readFileSync(this.#logFile, "utf8") : "";
+  }
+
+  /** Starts the agent and waits until it is ready. */
+  async start(): Promise<void> {
+    assert.equal(this.#process, undefined, `agent ${this.name} is started once at a time`);
+    const child = spawn(
+      process.execPath,
+      ["--import", "tsx", join(ROOT, "src/agent/main.ts"), "--config", this.#configurationFile],
+      { stdio: ["ignore", "pipe", "pipe"], cwd: ROOT },
+    );
+    this.#process = child;
+    child.stderr.on("data", (chunk: Buffer) => writeFileSync(this.#logFile, chunk, { flag: "a" }));
+    const ready = new Promise<void>((resolve, reject) => {
+      child.stdout.on("data", (chunk: Buffer) => {
+        if (chunk.toString().includes("is ready")) resolve();
+      });
+      child.once("exit", (code, signal) => reject(new Error(`agent ${this.name} ended (${code ?? signal}):\n${this.log.slice(-2000)}`)));
+    });
+    await withDeadline(realClock, START_DEADLINE_MS, `the start of agent ${this.name}`, ready);
+    const connection = await dial({ url: `unix:${this.socket}`, hello: { purpose: "control", role: "client" }, clock: realClock, deadlineMs: 5000 });
+    this.#client = new RpcClient(connection, { clock: realClock, log: silentLog });
+  }
+
+  get client(): RpcClient {
+    assert.ok(this.#client !== undefined, `agent ${this.name} was started`);
+    return this.#client;
+  }
+
+  /** Calls a method as a client does. */
+  call<Name extends MethodName>(method: Name, params: ParamsInput<Name>): Promise<Result<Name>> {
+    return this.client.call(method, params, { deadlineMs: CALL_DEADLINE_MS });
+  }
+
+  /** Its guests, by name. */
+  async guests(): Promise<Map<string, GuestView>> {
+    const { guests } = await this.call("guest.list", {});
+    return new Map(guests.map((guest) => [guest.name, guest]));
+  }
+
+  /** Ends the agent with a signal and waits for its end; its guests run on. Returns the exit code. */
+  async end(signal: "SIGTERM" | "SIGKILL" = "SIGTERM"): Promise<number | undefined> {
+    const child = this.#process;
+    this.#process = undefined;
+    this.#client?.close();
+    this.#client = undefined;
+    if (child === undefined || child.exitCode !== null || child.signalCode !== null) return child?.exitCode ?? undefined;
+    const exited = once(child, "exit");
+    child.kill(signal);
+    await withDeadline(realClock, STOP_DEADLINE_MS, `the end of agent ${this.name}`, exited);
+    return child.exitCode ?? undefined;
+  }
+
+  /** Ends every guest and transfer and the agent. */
+  async clear(): Promise<void> {
+    if (this.#client !== undefined && this.#client.end === undefined) {
+      for (const { name } of (await this.guests()).values()) {
+        await this.call("guest.kill", { name }).catch(() => {});
+      }
+      // A transfer that lost its guest needs a moment to find that out.
+      for (const name of (await this.guests()).keys()) await eventually(`guest ${name} is removed`, () => this.#tryRemove(name));
+    }
+    await this.end();
+  }
+
+  async #tryRemove(name: string): Promise<boolean> {
+    if (!(await this.guests()).has(name)) return true;
+    return this.call("guest.remove", { name }).then(
+      () => true,
+      () => false,
+    );
+  }
+}
+
+/** Agents on this machine, at 127.0.0.11 and up, named a, b, c…; they know each other by name. */
+export class Hosts {
+  readonly all: readonly Host[];
+  readonly #scratch: string;
+  readonly #memory: string;
+
+  private constructor(count: number, options: HostOptions) {
+    this.#scratch = mkdtempSync(join(tmpdir(), "rh-"));
+    this.#memory = mkdtempSync("/dev/shm/rh-");
+    const port = options.port ?? 7170;
+    const names = Array.from({ length: count }, (_, index) => String.fromCharCode(97 + index));
+    const addressOf = (index: number): string => `127.0.0.${11 + index}`;
+    const peers = Object.fromEntries(names.map((name, index) => [name, `ws://${addressOf(index)}:${port}`]));
+    this.all = names.map((name, index) => {
+      mkdirSync(join(this.#memory, name));
+      const others = Object.fromEntries(Object.entries(peers).filter(([peer]) => peer !== name));
+      return new Host({
+        name,
+        address: addressOf(index),
+        port,
+        scratch: this.#scratch,
+        memory: this.#memory,
+        configuration: { peers: others, ...options.configuration },
+      });
+    });
+  }
+
+  /** Starts `count` agents. */
+  static async start(count: number, options: HostOptions = {}): Promise<Hosts> {
+    const hosts = new Hosts(count, options);
+    try {
+      await Promise.all(hosts.all.map((host) => host.start()));
+    } catch (error) {
+      await hosts.stop().catch(() => {});
+      throw error;
+    }
+    return hosts;
+  }
+
+  /** The host at a place, from 0. */
+  at(index: number): Host {
+    const host = this.all[index];
+    assert.ok(host !== undefined, `there are ${this.all.length} hosts`);
+    return host;
+  }
+
+  /** What the agents have logged at level error or worse, which a test that is happy should not see. */
+  get problems(): string[] {
+    return this.all.flatMap((host) =>
+      host.log
+        .split("\n")
+        .filter((line) => /"level":(50|60)/.test(line))
+        .map((line) => `${host.name}: ${line}`),
+    );
+  }
+
+  /** Ends all guests and agents and asserts that nothing of them is left. */
+  async stop(): Promise<void> {
+    try {
+      for (const host of this.all) await host.clear();
+      await eventually("the emulators are gone", () => emulatorsBelow(this.#scratch).length === 0);
+      for (const host of this.all) {
+        const left = readdirSync(host.memoryDirectory).filter((name) => name !== "lock");
+        assert.deepEqual(left, [], `memory of host ${host.name} is gone`);
+        const guests = join(host.stateDirectory, "guests");
+        if (existsSync(guests)) assert.deepEqual(readdirSync(guests), [], `guests' directories of host ${host.name} are gone`);
+      }
+    } finally {
+      for (const pid of emulatorsBelow(this.#scratch)) process.kill(pid, "SIGKILL");
+      for (const host of this.all) await host.end("SIGKILL");
+      rmSync(this.#memory, { recursive: true, force: true });
+      rmSync(this.#scratch, { recursive: true, force: true });
+    }
+  }
+}
+
+/** Waits until `isTrue` says so; fails naming `what` after `deadlineMs`. */
+export async function eventually(what: string, isTrue: () => boolean | Promise<boolean>, deadlineMs = 30_000): Promise<void> {
+  const untilUs = realClock.nowUs() + deadlineMs * 1000;
+  while (!(await isTrue())) {
+    assert.ok(realClock.nowUs() < untilUs, `within ${deadlineMs} ms: ${what}`);
+    await sleep(realClock, 50);
+  }
+}
+
+/** Processes whose command line names something below a directory, other than agents. */
+export function emulatorsBelow(directory: string): number[] {
+  return readdirSync("/proc")
+    .filter((name) => /^\d+$/.test(name))
+    .map(Number)
+    .filter((pid) => {
+      try {
+        const text = readFileSync(`/proc/${pid}/cmdline`, "utf8");
+        return text.startsWith("/") && text.includes("qemu-system") && text.includes(directory);
+      } catch {
+        return false;
+      }
+    });
+}
