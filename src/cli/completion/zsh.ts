@@ -8,7 +8,7 @@ _ramet_words() { local -a words; words=(\${(f)"$(eval "$1")"}); compadd -a words
 _ramet() {
   local context state line curcontext="$curcontext"
   typeset -A opt_args
-  _arguments -C '1: :->command' '*:: :->arguments'
+  _arguments -C ${sharedOptions(commands).map(zshOption).join(" ")} '1: :->command' '*:: :->arguments'
   case "$state" in
     command)
       local -a commands
@@ -24,6 +24,14 @@ ${commands.map(zshCase).join("\n")}
 }
 if [ "$funcstack[1]" = _ramet ]; then _ramet "$@"; else compdef _ramet ramet; fi
 `;
+}
+
+/** Those that every command has may also stand before it. */
+function sharedOptions(commands: readonly CommandDescription[]): OptionDescription[] {
+  const [first, ...others] = commands;
+  const has = (command: CommandDescription, option: OptionDescription) =>
+    command.options.some((other) => other.flags.join() === option.flags.join());
+  return first?.options.filter((option) => others.every((command) => has(command, option))) ?? [];
 }
 
 function zshCase(command: CommandDescription): string {
