@@ -20,6 +20,7 @@ interface Shelf {
  */
 export class EmulatorPool {
   readonly #start: (spec: ChildSpec) => Promise<LiveEmulator>;
+  readonly #discard: (live: LiveEmulator) => Promise<void>;
   readonly #bound: number;
   readonly #idleMs: number;
   readonly #clock: Clock;
@@ -30,12 +31,15 @@ export class EmulatorPool {
 
   constructor(options: {
     start: (spec: ChildSpec) => Promise<LiveEmulator>;
+    /** Ends an emulator, if it has not ended, and removes all of it. */
+    discard: (live: LiveEmulator) => Promise<void>;
     bound: number;
     idleMs: number;
     clock: Clock;
     log: Log;
   }) {
     this.#start = options.start;
+    this.#discard = options.discard;
     this.#bound = options.bound;
     this.#idleMs = options.idleMs;
     this.#clock = options.clock;
@@ -65,7 +69,7 @@ export class EmulatorPool {
     shelf.usedAtUs = this.#clock.nowUs();
     if (count > 0) this.#shelves.set(key, shelf);
     const surplus = shelf.ready.splice(count);
-    await Promise.all(surplus.map((live) => live.end()));
+    await Promise.all(surplus.map((live) => this.#discard(live)));
     if (count === 0) this.#shelves.delete(key);
     else await this.#fill(shelf);
     this.#watchIdle();
@@ -89,7 +93,7 @@ export class EmulatorPool {
       while (shelf.ready.length > 0 && !enough()) {
         // What had to make room is not started again at once.
         shelf.wanted = shelf.ready.length - 1;
-        await shelf.ready.pop()?.end();
+        await this.#discard(shelf.ready.pop() as LiveEmulator);
       }
     }
   }
@@ -102,7 +106,7 @@ export class EmulatorPool {
     this.#shelves.clear();
     for (const shelf of shelves) shelf.wanted = 0;
     await Promise.all(shelves.map(async (shelf) => shelf.filling?.catch(() => {})));
-    await Promise.all(shelves.flatMap((shelf) => shelf.ready.splice(0).map((live) => live.end())));
+    await Promise.all(shelves.flatMap((shelf) => shelf.ready.splice(0).map((live) => this.#discard(live))));
   }
 
   /** One filling of a shelf at a time; whoever asks meanwhile waits for it, then looks again. */
@@ -125,11 +129,11 @@ export class EmulatorPool {
         if (index === -1) return;
         shelf.ready.splice(index, 1);
         this.#log.warn({ id: live.id }, "a warm emulator ended by itself");
-        await live.release();
+        await this.#discard(live);
       });
     }
     if (this.#closed || shelf.wanted === 0)
-      await Promise.all(shelf.ready.splice(0).map((live) => live.end()));
+      await Promise.all(shelf.ready.splice(0).map((live) => this.#discard(live)));
     assert(shelf.ready.length <= Math.max(shelf.wanted, this.#bound), "a shelf holds what was wanted");
   }
 
@@ -151,11 +155,9 @@ export class EmulatorPool {
         this.#shelves.delete(key);
         shelf.wanted = 0;
         for (const live of shelf.ready.splice(0)) {
-          live
-            .end()
-            .catch((error: unknown) =>
-              this.#log.warn({ problem: messageOf(error) }, "an idle emulator could not be ended"),
-            );
+          this.#discard(live).catch((error: unknown) =>
+            this.#log.warn({ problem: messageOf(error) }, "an idle emulator could not be ended"),
+          );
         }
       }
       this.#watchIdle();

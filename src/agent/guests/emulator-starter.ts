@@ -35,6 +35,7 @@ export class EmulatorStarter {
     this.#clock = options.clock;
     this.pool = new EmulatorPool({
       start: (spec) => this.#startWarm(spec),
+      discard: (live) => this.discard(live),
       bound: options.warmEmulators,
       idleMs: options.warmIdleMs,
       clock: options.clock,
@@ -64,6 +65,12 @@ export class EmulatorStarter {
     const warm = this.pool.take(spec);
     if (warm !== undefined) return warm;
     return this.#startIncoming(spec, await this.reserve(spec.memoryBytes, what));
+  }
+
+  /** Ends an emulator that never became a guest and removes all of it. */
+  async discard(live: LiveEmulator): Promise<void> {
+    await live.end();
+    await rm(this.#paths.guest(live.id), { recursive: true, force: true });
   }
 
   async #startWarm(spec: ChildSpec): Promise<LiveEmulator> {

@@ -181,6 +181,11 @@ export class Guest {
     return next;
   }
 
+  /** Resolves when what is known now is on disk. */
+  saved(): Promise<void> {
+    return this.#saving;
+  }
+
   /** No more writes: the directory is about to be removed. */
   async retire(): Promise<void> {
     this.#removed = true;

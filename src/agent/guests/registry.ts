@@ -103,6 +103,20 @@ export class GuestRegistry {
     return guest;
   }
 
+  /**
+   * Enters a guest whose emulator has a directory and a record, as a warm one. Its own record is written meanwhile: should the agent end
+   * before that, the next one finds a warm emulator and ends it. `Guest.saved` tells when it is there.
+   * @throws AgentError `name-taken` or `too-many-guests`.
+   */
+  addWarm(record: GuestRecord, live: LiveEmulator): Guest {
+    this.requireRoomFor(record.config.name);
+    const guest = this.#enter(record);
+    guest.attach(live);
+    guest.note({});
+    this.#options.events.emit("guest", { change: "added", guest: guest.view() });
+    return guest;
+  }
+
   /** Ends the guest's emulator, if it has one, and removes all there is of it. */
   async remove(guest: Guest): Promise<void> {
     const view = guest.view();

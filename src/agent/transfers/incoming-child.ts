@@ -48,6 +48,7 @@ export class IncomingChild {
   readonly #log: Log;
   #session: RpcServerSession;
   #step: "prepared" | "loading" | "loaded" | "running" = "prepared";
+  #loadUs = 0;
   #abandoned: Timer | undefined;
   #reporting: Timer | undefined;
   #ending: Promise<void> | undefined;
@@ -115,21 +116,23 @@ export class IncomingChild {
     this.entry.addControlBytes(params.deviceState.length);
     this.entry.enter("starting");
     await this.#live.emulator.loadDeviceState(params.deviceState);
-    const loadUs = this.#services.clock.nowUs() - beganUs;
+    this.#loadUs = this.#services.clock.nowUs() - beganUs;
     this.#step = "loaded";
+    // From its first instruction on a migrated guest is nowhere else: a new agent must know it for one.
+    if (this.#params.kind === "migrate") await this.guest.saved();
     if (params.run) await this.#letRun();
     this.#toFilling();
-    return { loadUs, runUs: params.run ? this.#services.clock.nowUs() - beganUs : 0 };
+    return { loadUs: this.#loadUs, runUs: params.run ? this.#services.clock.nowUs() - beganUs : 0 };
   }
 
   /** Lets a loaded child execute its first instruction. Asking again is answered as the first time. */
   async run(): Promise<Result<"peer.run">> {
-    if (this.#step === "running") return { loadUs: 0, runUs: 0 };
+    if (this.#step === "running") return { loadUs: this.#loadUs, runUs: 0 };
     if (this.#step !== "loaded") throw this.#badStep("run");
     const beganUs = this.#services.clock.nowUs();
     await this.#letRun();
     if (this.entry.phase === "complete") this.guest.note({ state: "running" });
-    return { loadUs: 0, runUs: this.#services.clock.nowUs() - beganUs };
+    return { loadUs: this.#loadUs, runUs: this.#services.clock.nowUs() - beganUs };
   }
 
   /** Ends the child and removes all of it. @throws AgentError `bad-state` when it is a complete guest that runs. */

@@ -108,12 +108,11 @@ export class IncomingTransfers {
     const live = await starter.startChild(this.#specOf(wanted, kind), `guest ${wanted.name}`);
     let guest;
     try {
-      guest = await registry.add(this.#recordOf(params, live, clock.wallMs()));
+      guest = registry.addWarm(this.#recordOf(params, live, clock.wallMs()), live);
     } catch (error) {
-      await live.end();
+      await starter.discard(live);
       throw error;
     }
-    guest.attach(live);
     try {
       // While it is not running yet a refusal costs nothing. A migrated guest has to wait until its parent has left the network.
       if (kind === "fork") await connectGuest(live.emulator, guest.config.network);

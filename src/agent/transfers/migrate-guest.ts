@@ -120,20 +120,22 @@ class OutgoingMigration {
   }
 
   async #finish(leave: () => void): Promise<void> {
-    const failure = await this.#child.finish();
+    // Its memory stays readable for the child even should the emulator that holds it end.
+    const stopWaiting = this.#guest.onExit(async () => void (await this.#child.session.ended));
     try {
-      if (failure !== undefined) {
-        await this.#stay(failure, leave);
-        return;
-      }
-      leave();
-      this.#guest.log.info(
-        { transfer: this.#child.entry.transfer, to: this.#params.to },
-        "migrated; the guest is removed here",
-      );
-      await this.#services.registry.remove(this.#guest);
+      const failure = await this.#child.finish(async () => {
+        this.#guest.log.info(
+          { transfer: this.#child.entry.transfer, to: this.#params.to },
+          "migrated; the guest is removed here",
+        );
+        leave();
+        await this.#services.registry.remove(this.#guest);
+      });
+      if (failure !== undefined) await this.#stay(failure, leave);
     } catch (error) {
       this.#guest.log.error({ problem: messageOf(error) }, "a migrated guest could not be removed in full");
+    } finally {
+      stopWaiting();
     }
   }
 

@@ -76,7 +76,8 @@ export class OutgoingChild implements ForkChild {
       clock,
       log,
       compress: options.compress,
-      sweep: options.sweep === "on",
+      // Until the child runs, nothing may stand in the way of the pages its loading waits for.
+      sweep: false,
       ...(options.rateLimitBytesPerSecond === undefined
         ? {}
         : { rateBytesPerSecond: options.rateLimitBytesPerSecond }),
@@ -88,6 +89,7 @@ export class OutgoingChild implements ForkChild {
       host: options.host,
       prepare: { ...prepareParams(options), transfer, token },
       names: options.names,
+      onStarted: () => this.session.setSweep(this.entry.facts.sweep === "on"),
       onNamed: (name) => (this.entry.peerGuest = name),
       onEvent: (event) => this.#onEvent(event),
       log,
@@ -119,8 +121,11 @@ export class OutgoingChild implements ForkChild {
     this.#close();
   }
 
-  /** Waits until the child has all its memory, or never will. Returns the failure. */
-  async finish(): Promise<TransferError | undefined> {
+  /**
+   * Waits until the child has all its memory, or never will. Returns the failure.
+   * @param atEnd what is to be done before anybody is told of a good end.
+   */
+  async finish(atEnd: () => Promise<void> = async () => {}): Promise<TransferError | undefined> {
     const reported = new Promise<void>((resolve) => (this.#reported = resolve));
     const end = await this.session.ended;
     if (end.phase !== "failed") {
@@ -132,6 +137,7 @@ export class OutgoingChild implements ForkChild {
         );
       }
       const error = this.#verifyError();
+      await atEnd();
       if (!this.entry.over)
         this.entry.enter(error === undefined ? "complete" : "failed", error === undefined ? {} : { error });
       this.#close();
@@ -182,7 +188,7 @@ export class OutgoingChild implements ForkChild {
   }
 
   #setSweep(mode: "on" | "held"): void {
-    this.session.setSweep(mode === "on");
+    if (this.#step === "paging") this.session.setSweep(mode === "on");
     this.entry.facts.sweep = mode;
     this.entry.onChange();
   }

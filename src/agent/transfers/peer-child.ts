@@ -20,6 +20,8 @@ export interface PeerChildOptions {
   prepare: Omit<PrepareParams, "guest"> & { guest: Omit<PrepareParams["guest"], "name"> };
   names: ChildNames;
   onNamed(name: string): void;
+  /** The child runs, or is held where it was to be held. */
+  onStarted(): void;
   onEvent(event: AnyEvent): void;
   log: Log;
 }
@@ -62,15 +64,18 @@ export class PeerChild implements ChildTarget {
 
   async start(deviceState: Uint8Array, options: { run: boolean }): Promise<ChildStarted> {
     this.#controlBytes += deviceState.length;
-    return this.#connected().call(
-      "peer.start",
-      { transfer: this.transfer, deviceState, run: options.run },
-      { deadlineMs: START_DEADLINE_MS },
-    );
+    const { transfer } = this;
+    const params = { transfer, deviceState, run: options.run };
+    const started = await this.#connected().call("peer.start", params, { deadlineMs: START_DEADLINE_MS });
+    if (options.run || this.#options.prepare.paused === true) this.#options.onStarted();
+    return started;
   }
 
   async run(): Promise<ChildStarted> {
-    return this.#connected().call("peer.run", { transfer: this.transfer }, { deadlineMs: RUN_DEADLINE_MS });
+    const params = { transfer: this.transfer };
+    const started = await this.#connected().call("peer.run", params, { deadlineMs: RUN_DEADLINE_MS });
+    this.#options.onStarted();
+    return started;
   }
 
   async cancel(reason: string): Promise<void> {
