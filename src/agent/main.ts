@@ -3,6 +3,7 @@ import { existsSync } from "node:fs";
 import { CodedError, createLog, messageOf, realClock, silentLog } from "../base/index.js";
 import { Agent } from "./agent.js";
 import { readCommandLine, USAGE, type LoadedConfiguration } from "./configuration/index.js";
+import { raisePriority } from "./priority.js";
 import { AGENT_VERSION } from "./version.js";
 
 const DEFAULT_FILE = "/etc/ramet/rametd.json";
@@ -30,6 +31,7 @@ async function run(configuration: LoadedConfiguration): Promise<void> {
     log.fatal({ err: error }, "the agent is wrong about something and stops; guests run on");
     process.exit(EXIT.internal);
   });
+  raisePriority(log);
   const agent = await Agent.start({ configuration, clock: realClock, log });
   const stop = (signal: NodeJS.Signals): void => {
     log.info({ signal }, "asked to stop");

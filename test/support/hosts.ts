@@ -1,11 +1,25 @@
 import assert from "node:assert/strict";
 import { spawn, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { realClock, silentLog, sleep, withDeadline } from "../../src/base/index.js";
-import { RpcClient, type GuestView, type MethodName, type ParamsInput, type Result } from "../../src/control/index.js";
+import {
+  RpcClient,
+  type GuestView,
+  type MethodName,
+  type ParamsInput,
+  type Result,
+} from "../../src/control/index.js";
 import { dial } from "../../src/lane/index.js";
 
 const ROOT = new URL("../..", import.meta.url).pathname;
@@ -34,7 +48,14 @@ export class Host {
   #process: ChildProcess | undefined;
   #client: RpcClient | undefined;
 
-  constructor(options: { name: string; address: string; port: number; scratch: string; memory: string; configuration: Record<string, unknown> }) {
+  constructor(options: {
+    name: string;
+    address: string;
+    port: number;
+    scratch: string;
+    memory: string;
+    configuration: Record<string, unknown>;
+  }) {
     this.name = options.name;
     this.address = options.address;
     this.url = `ws://${options.address}:${options.port}`;
@@ -82,10 +103,17 @@ export class Host {
       child.stdout.on("data", (chunk: Buffer) => {
         if (chunk.toString().includes("is ready")) resolve();
       });
-      child.once("exit", (code, signal) => reject(new Error(`agent ${this.name} ended (${code ?? signal}):\n${this.log.slice(-2000)}`)));
+      child.once("exit", (code, signal) =>
+        reject(new Error(`agent ${this.name} ended (${code ?? signal}):\n${this.log.slice(-2000)}`)),
+      );
     });
     await withDeadline(realClock, START_DEADLINE_MS, `the start of agent ${this.name}`, ready);
-    const connection = await dial({ url: `unix:${this.socket}`, hello: { purpose: "control", role: "client" }, clock: realClock, deadlineMs: 5000 });
+    const connection = await dial({
+      url: `unix:${this.socket}`,
+      hello: { purpose: "control", role: "client" },
+      clock: realClock,
+      deadlineMs: 5000,
+    });
     this.#client = new RpcClient(connection, { clock: realClock, log: silentLog });
   }
 
@@ -111,7 +139,8 @@ export class Host {
     this.#process = undefined;
     this.#client?.close();
     this.#client = undefined;
-    if (child === undefined || child.exitCode !== null || child.signalCode !== null) return child?.exitCode ?? undefined;
+    if (child === undefined || child.exitCode !== null || child.signalCode !== null)
+      return child?.exitCode ?? undefined;
     const exited = once(child, "exit");
     child.kill(signal);
     await withDeadline(realClock, STOP_DEADLINE_MS, `the end of agent ${this.name}`, exited);
@@ -125,7 +154,8 @@ export class Host {
         await this.call("guest.kill", { name }).catch(() => {});
       }
       // A transfer that lost its guest needs a moment to find that out.
-      for (const name of (await this.guests()).keys()) await eventually(`guest ${name} is removed`, () => this.#tryRemove(name));
+      for (const name of (await this.guests()).keys())
+        await eventually(`guest ${name} is removed`, () => this.#tryRemove(name));
     }
     await this.end();
   }
@@ -204,7 +234,8 @@ export class Hosts {
         const left = readdirSync(host.memoryDirectory).filter((name) => name !== "lock");
         assert.deepEqual(left, [], `memory of host ${host.name} is gone`);
         const guests = join(host.stateDirectory, "guests");
-        if (existsSync(guests)) assert.deepEqual(readdirSync(guests), [], `guests' directories of host ${host.name} are gone`);
+        if (existsSync(guests))
+          assert.deepEqual(readdirSync(guests), [], `guests' directories of host ${host.name} are gone`);
       }
     } finally {
       for (const pid of emulatorsBelow(this.#scratch)) process.kill(pid, "SIGKILL");
@@ -216,7 +247,11 @@ export class Hosts {
 }
 
 /** Waits until `isTrue` says so; fails naming `what` after `deadlineMs`. */
-export async function eventually(what: string, isTrue: () => boolean | Promise<boolean>, deadlineMs = 30_000): Promise<void> {
+export async function eventually(
+  what: string,
+  isTrue: () => boolean | Promise<boolean>,
+  deadlineMs = 30_000,
+): Promise<void> {
   const untilUs = realClock.nowUs() + deadlineMs * 1000;
   while (!(await isTrue())) {
     assert.ok(realClock.nowUs() < untilUs, `within ${deadlineMs} ms: ${what}`);

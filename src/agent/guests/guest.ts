@@ -1,6 +1,7 @@
 import { deferred, messageOf, type Log } from "../../base/index.js";
 import type { GuestState, GuestView } from "../../control/index.js";
 import { AgentError } from "../errors.js";
+import type { EmulatorExit } from "../../guest/index.js";
 import type { EventHub } from "../events.js";
 import { networkView } from "../network/translate.js";
 import type { Paths } from "../store/paths.js";
@@ -137,7 +138,7 @@ export class Guest {
     return live;
   }
 
-  /** Resolves when the guest has no emulator any more and its record says so. */
+  /** Resolves when the guest has no emulator any more, its record says so, and what it had is free, unless a transfer still reads it. */
   async whenOff(): Promise<void> {
     if (this.#live !== undefined) await this.#off.promise;
   }
@@ -224,7 +225,7 @@ export class Guest {
     if (this.#live !== live) return;
     this.#live = undefined;
     const exit = await live.exited;
-    const how = exit.signal === undefined ? `with code ${exit.code ?? "unknown"}` : `by ${exit.signal}`;
+    const how = describeExit(exit);
     const last = exit.lastLog.trim().split("\n").at(-1) ?? "";
     const why =
       exit.cause === "asked"
@@ -233,14 +234,23 @@ export class Guest {
           ? "it switched itself off"
           : `its emulator ended ${how}${last === "" ? "" : `: ${last}`}`;
     this.log.info({ exit }, "the emulator has ended");
+    const handlers = [...this.#exitHandlers];
     try {
       await this.update({ state: exit.expected ? "stopped" : "crashed", message: why.slice(0, 500) });
-      this.#off.resolve();
-      await Promise.all([...this.#exitHandlers].map(async (handler) => handler(why)));
+      // Whoever still reads its memory takes the time that needs; nobody else waits for that.
+      if (handlers.length > 0) this.#off.resolve();
+      await Promise.all(handlers.map(async (handler) => handler(why)));
     } finally {
       await live.release();
+      this.#off.resolve();
     }
   }
+}
+
+/** An adopted emulator's code or signal nobody can know: it was not started by this process. */
+function describeExit(exit: EmulatorExit): string {
+  if (exit.signal !== undefined) return `by ${exit.signal}`;
+  return exit.code === undefined ? "unexpectedly" : `with code ${exit.code}`;
 }
 
 function definedOf<T extends object>(change: T): Omit<T, "message"> {
