@@ -1,9 +1,9 @@
-import { BULK_WINDOW_BYTES, FRAME_HEADER_BYTES, SWEEP_RUN_PAGES, PAGE_BYTES } from "../base/index.js";
+import { BULK_WINDOW_BYTES, PAGE_BYTES, SWEEP_RUN_PAGES } from "../base/index.js";
 
 /** A queue on the shared link that drains in this time hardly delays an urgent page behind it. */
 const TARGET_QUEUE_US = 4000;
-/** Room for two full sweep frames, so that one is on the way while the other is installed. */
-const MIN_WINDOW_BYTES = 2 * (SWEEP_RUN_PAGES * PAGE_BYTES + FRAME_HEADER_BYTES + 64);
+/** At 1 Gbit/s this drains in the target time; a smaller window would starve the sweep of a host whose processors are busy. */
+const MIN_WINDOW_BYTES = 512 * 1024;
 const GROWTH_BYTES = 32 * 1024;
 /** One frame may overshoot the limit, and must not overshoot the protocol's window. */
 const MAX_LIMIT_BYTES = BULK_WINDOW_BYTES - 2 * SWEEP_RUN_PAGES * PAGE_BYTES;
@@ -23,7 +23,7 @@ export class AdaptiveWindow {
   /** @param maxBytes the limit never grows beyond this. */
   constructor(maxBytes: number = MAX_LIMIT_BYTES) {
     this.#maxBytes = Math.min(maxBytes, MAX_LIMIT_BYTES);
-    this.#limitBytes = Math.min(16 * MIN_WINDOW_BYTES, this.#maxBytes);
+    this.#limitBytes = Math.min(2 * MIN_WINDOW_BYTES, this.#maxBytes);
   }
 
   get limitBytes(): number {
