@@ -26,13 +26,19 @@ export function forwardRule(forward: {
 }
 
 /**
+ * Virtio devices are offered in their first form only. In the second one QEMU saves 1024 queues of each, used or not: 45 KB and 0.3 ms
+ * of the parent's pause for every device (measured: 1.1 ms became 0.55 ms). Linux, BSD and Windows drivers know both forms.
+ */
+const VIRTIO_FORM = "disable-modern=on";
+
+/**
  * Every mode but `none` gives the same device, so that parent and child may differ in where the cable leads. A tap must then do
  * without the offloads that user-mode networking lacks: they are part of what the device promised to the guest.
  */
 function networkArguments(network: Network): string[] {
   if (network.mode === "none") return [];
-  // A fixed slot, and no option ROM: it would be one more memory block to carry, for booting from the network.
-  const device = `virtio-net-pci,netdev=${NETWORK_BACKEND},mac=${network.mac},romfile=`;
+  // No option ROM: it would be one more memory block to carry, for booting from the network.
+  const device = `virtio-net-pci,netdev=${NETWORK_BACKEND},mac=${network.mac},romfile=,${VIRTIO_FORM}`;
   switch (network.mode) {
     case "isolated":
       return ["-netdev", `hubport,id=${NETWORK_BACKEND},hubid=0`, "-device", device];
@@ -50,8 +56,8 @@ function networkArguments(network: Network): string[] {
 function machineArgument(config: GuestConfig): string {
   // Not suppressed, the emulator that loads a state expects a description at its end, which a composed one lacks.
   const common = `${config.machine},memory-backend=${MAIN_MEMORY},suppress-vmdesc=on,dump-guest-core=off`;
-  // Disk and bus controllers nobody uses would only make the state larger; the vmport is a way from guest to host.
-  return config.architecture === "x86_64" ? `${common},sata=off,smbus=off,vmport=off` : common;
+  // Controllers and timers nobody uses would only make the state larger; the vmport is a way from guest to host.
+  return config.architecture === "x86_64" ? `${common},sata=off,smbus=off,vmport=off,hpet=off` : common;
 }
 
 /**
@@ -75,6 +81,10 @@ export function commandLine(options: {
   // The emulator may not start programs nor gain privileges.
   args.push("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
   args.push("-machine", machineArgument(config));
+  if (config.architecture === "x86_64") {
+    // Nothing is plugged in while the guest runs, and the state of 256 buses for it takes 0.1 ms to save.
+    args.push("-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off");
+  }
   args.push("-accel", config.accelerator === "kvm" ? "kvm" : "tcg,thread=multi");
   args.push("-cpu", config.cpuModel ?? DEFAULT_CPU_MODEL[config.architecture], "-smp", String(config.cpus));
   // Shared, so that agent and emulator see the same pages; not preallocated, because a page that is there cannot be missing.
@@ -94,7 +104,7 @@ export function commandLine(options: {
     "chardev:console",
   );
   args.push(...networkArguments(config.network));
-  args.push("-object", "rng-builtin,id=rng0", "-device", "virtio-rng-pci,rng=rng0");
+  args.push("-object", "rng-builtin,id=rng0", "-device", `virtio-rng-pci,rng=rng0,${VIRTIO_FORM}`);
   if (config.vmgenid !== undefined) args.push("-device", `vmgenid,guid=${config.vmgenid}`);
   args.push("-qmp", `unix:${quote(layout.qmpSocket)},server=on,wait=off`);
   if (options.incoming) args.push("-incoming", "defer");

@@ -30,12 +30,24 @@ import type { QmpClient } from "./qmp.js";
 interface Prepared {
   writer: StateWriter;
   inPause: readonly MemoryBlock[];
+  handOver: boolean;
+}
+
+/** A saving under way in the emulator. Its failure is noticed by whoever awaits it. */
+interface Begun {
+  handOver: boolean;
+  saved: Promise<unknown>;
 }
 
 /**
  * Saves an emulator's device state. Done before the pause, by `prepare`: asking for the memory blocks, finding them in the
  * process, reading those that cannot change. Left for the pause: the emulator's own saving, meanwhile reading the few pages that can
  * change, and joining both in memory that is already there.
+ *
+ *   prepare ──▶ begin (sent with the stop) ──▶ save ──▶ the composed state
+ *
+ * The emulator carries out commands in the order in which they come, so the saving is sent directly behind the stop: it spares
+ * the pause one round trip, and runs while the caller does what else must be done in the pause.
  */
 export class DeviceStateSaver {
   readonly #pid: number;
@@ -46,6 +58,7 @@ export class DeviceStateSaver {
   #memory: number | undefined;
   #pagemap: number | undefined;
   #prepared: Prepared | undefined;
+  #begun: Begun | undefined;
 
   constructor(options: { pid: number; config: GuestConfig; layout: Layout }) {
     this.#pid = options.pid;
@@ -55,9 +68,10 @@ export class DeviceStateSaver {
 
   /**
    * Does what can be done while the guest runs. The guest must have been booted or loaded: before, firmware is not in place.
+   * @param options.handOver what `save` will be asked for.
    * @throws GuestError `unsupported-memory` when the emulator has memory that cannot be carried or found.
    */
-  async prepare(qmp: QmpClient): Promise<void> {
+  async prepare(qmp: QmpClient, options: { handOver: boolean }): Promise<void> {
     const listed = blocksToCarry(parseBlockList(await qmp.executeHuman("info ramblock")));
     this.#memory ??= openSync(`/proc/${this.#pid}/mem`, "r");
     this.#pagemap ??= openSync(`/proc/${this.#pid}/pagemap`, "r");
@@ -72,7 +86,12 @@ export class DeviceStateSaver {
     writeStart(writer, this.#config);
     writeMemoryStart(writer, blocks);
     for (const block of fixed) writePages(writer, block.name, 0, this.#readFixed(block));
-    this.#prepared = { writer, inPause };
+    this.#prepared = { writer, inPause, handOver: options.handOver };
+  }
+
+  /** Sends the saving behind a stop that was just sent. Does nothing unless prepared. */
+  begin(qmp: QmpClient): void {
+    if (this.#prepared !== undefined) this.#begin(qmp, this.#prepared.handOver);
   }
 
   /**
@@ -81,25 +100,27 @@ export class DeviceStateSaver {
    * @throws GuestError `command-failed`, `timeout`, `bad-device-state`.
    */
   async save(qmp: QmpClient, options: { handOver: boolean }): Promise<Uint8Array> {
-    if (this.#prepared === undefined) await this.prepare(qmp);
+    if (this.#prepared === undefined) await this.prepare(qmp, options);
     const { writer, inPause } = this.#prepared as Prepared;
     this.#prepared = undefined;
-    const { savePath } = this.#layout;
-    const command = { filename: savePath, live: options.handOver };
-    try {
-      const saving = qmp.execute("xen-save-devices-state", command, { deadlineMs: SAVE_DEADLINE_MS });
-      try {
-        // While the emulator saves; the guest is stopped, so nothing writes these blocks.
-        for (const block of inPause) this.#writeCurrent(writer, block);
-        writeMemoryEnd(writer);
-      } finally {
-        await saving;
-      }
-      writeDevices(writer, readFileSync(savePath));
-      return writer.finish();
-    } finally {
-      rmSync(savePath, { force: true });
-    }
+    if (this.#begun?.handOver !== options.handOver) this.#begin(qmp, options.handOver);
+    const { saved } = this.#begun as Begun;
+    this.#begun = undefined;
+    // While the emulator saves; the guest is stopped, so nothing writes these blocks.
+    for (const block of inPause) this.#writeCurrent(writer, block);
+    writeMemoryEnd(writer);
+    await saved;
+    writeDevices(writer, readFileSync(this.#layout.savePath));
+    rmSync(this.#layout.savePath, { force: true });
+    return writer.finish();
+  }
+
+  /** Forgets what was prepared or begun, for a guest that runs again. */
+  discard(): void {
+    this.#prepared = undefined;
+    if (this.#begun === undefined) return;
+    this.#begun = undefined;
+    rmSync(this.#layout.savePath, { force: true });
   }
 
   /** Lets go of the process. */
@@ -108,6 +129,14 @@ export class DeviceStateSaver {
     if (this.#pagemap !== undefined) closeSync(this.#pagemap);
     this.#memory = undefined;
     this.#pagemap = undefined;
+  }
+
+  #begin(qmp: QmpClient, handOver: boolean): void {
+    const command = { filename: this.#layout.savePath, live: handOver };
+    const saved = qmp.execute("xen-save-devices-state", command, { deadlineMs: SAVE_DEADLINE_MS });
+    // Nobody may ever await it, when the stop itself has failed.
+    saved.catch(() => {});
+    this.#begun = { handOver, saved };
   }
 
   async #placeOf(block: ListedBlock, qmp: QmpClient): Promise<number> {

@@ -48,8 +48,11 @@ export interface Emulator {
   stop(): Promise<{ stoppedAtUs: number }>;
   /** Lets the guest run (on). `resumedAtUs` is on the same clock as `stoppedAtUs`. */
   resume(): Promise<{ resumedAtUs: number }>;
-  /** Does, while the guest runs, what saving its device state would otherwise do in the pause. Call it just before `stop`. */
-  prepareDeviceState(): Promise<void>;
+  /**
+   * Does, while the guest runs, what saving its device state would otherwise do in the pause. Call it just before `stop`, which
+   * then sends the saving along, so that it runs while the caller does what else there is to do in the pause.
+   */
+  prepareDeviceState(options?: { handOver: boolean }): Promise<void>;
   /** Saves the state of a stopped guest, composed for `loadDeviceState` of another emulator. */
   saveDeviceState(options: { handOver: boolean }): Promise<Uint8Array>;
   /**

@@ -1,9 +1,9 @@
-import { connect } from "node:net";
 import { rmSync } from "node:fs";
 import { assert, messageOf, sleep, withDeadline, type Clock, type Log, type Timer } from "../base/index.js";
 import { forwardRule, NETWORK_BACKEND } from "./command-line.js";
 import type { Forward, GuestConfig } from "./config.js";
 import { machineOf } from "./device-state.js";
+import { openConsole } from "./console.js";
 import { DeviceStateSaver } from "./device-state-saver.js";
 import type { Console, Emulator, EmulatorExit, EmulatorStatus, GuestEvent } from "./emulator.js";
 import { GuestError } from "./errors.js";
@@ -133,8 +133,10 @@ export class QemuEmulator implements Emulator {
 
   async stop(): Promise<{ stoppedAtUs: number }> {
     this.#stoppedAtUs = undefined;
+    const stopped = this.#execute("stop", {}, STOP_DEADLINE_MS);
+    if (this.#qmp?.open === true) this.#saver.begin(this.#qmp);
     try {
-      await this.#execute("stop", {}, STOP_DEADLINE_MS);
+      await stopped;
     } catch (error) {
       if (error instanceof GuestError && error.code === "timeout") this.#resumeLate();
       throw error;
@@ -146,11 +148,12 @@ export class QemuEmulator implements Emulator {
   async resume(): Promise<{ resumedAtUs: number }> {
     this.#resumedAtUs = undefined;
     await this.#execute("cont");
+    this.#saver.discard();
     return { resumedAtUs: this.#resumedAtUs ?? this.#clock.wallMs() * 1000 };
   }
 
-  async prepareDeviceState(): Promise<void> {
-    await this.#saver.prepare(this.#connection());
+  async prepareDeviceState(options = { handOver: false }): Promise<void> {
+    await this.#saver.prepare(this.#connection(), options);
   }
 
   saveDeviceState(options: { handOver: boolean }): Promise<Uint8Array> {
@@ -225,33 +228,24 @@ export class QemuEmulator implements Emulator {
     if (this.#consoleOpen)
       throw new GuestError("busy", `the console of ${this.config.name} is already attached`);
     this.#consoleOpen = true;
-    const socket = connect(this.#layout.consoleSocket);
-    let told = false;
-    const end = (): void => {
-      if (told) return;
-      told = true;
+    const onEnd = (): void => {
       this.#consoleOpen = false;
       handlers.onEnd();
     };
-    const connected = new Promise<void>((resolve, reject) => {
-      socket.once("connect", resolve);
-      socket.once("error", reject);
-    });
     try {
-      await withDeadline(this.#clock, COMMAND_DEADLINE_MS, "the opening of the console", connected);
+      return await openConsole({
+        path: this.#layout.consoleSocket,
+        clock: this.#clock,
+        onData: handlers.onData,
+        onEnd,
+      });
     } catch (cause) {
       this.#consoleOpen = false;
-      socket.destroy();
-      throw new GuestError(
-        "gone",
-        `the console of ${this.config.name} cannot be opened: ${messageOf(cause)}`,
-        { cause },
-      );
+      const reason = messageOf(cause);
+      throw new GuestError("gone", `the console of ${this.config.name} cannot be opened: ${reason}`, {
+        cause,
+      });
     }
-    socket.on("error", end);
-    socket.on("close", end);
-    socket.on("data", (chunk) => handlers.onData(chunk as Buffer));
-    return { write: (bytes) => void socket.write(bytes), close: () => void socket.destroy() };
   }
 
   onGuestEvent(handler: (event: GuestEvent) => void): void {
@@ -292,7 +286,7 @@ export class QemuEmulator implements Emulator {
   }
 
   async #execute(command: string, args: object = {}, deadlineMs = COMMAND_DEADLINE_MS): Promise<unknown> {
-    return await this.#connection().execute(command, args, { deadlineMs });
+    return this.#connection().execute(command, args, { deadlineMs });
   }
 
   /** After a stop that was not answered in time: it may still happen, and then the guest must not stay stopped. */

@@ -141,7 +141,7 @@ export class QmpClient {
   }
 
   #listen(): void {
-    this.#socket.on("data", (chunk) => this.#receive(chunk as Buffer));
+    this.#socket.on("data", (chunk) => this.#receive(chunk));
     this.#socket.on("error", (error) => {
       this.#finish(
         new GuestError("gone", `the control connection failed: ${error.message}`, { cause: error }),

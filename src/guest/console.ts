@@ -1,0 +1,32 @@
+import { connect } from "node:net";
+import { withDeadline, type Clock } from "../base/index.js";
+import type { Console } from "./emulator.js";
+import { COMMAND_DEADLINE_MS } from "./limits.js";
+
+/**
+ * Opens a guest's serial console. `onEnd` is called once, when either side has closed it.
+ * Rejects with the socket's error or DeadlineError.
+ */
+export async function openConsole(options: {
+  path: string;
+  clock: Clock;
+  onData(bytes: Uint8Array): void;
+  onEnd(): void;
+}): Promise<Console> {
+  const socket = connect(options.path);
+  const connected = new Promise<void>((resolve, reject) => {
+    socket.once("connect", resolve);
+    socket.once("error", reject);
+  });
+  try {
+    await withDeadline(options.clock, COMMAND_DEADLINE_MS, "the opening of the console", connected);
+  } catch (error) {
+    socket.destroy();
+    throw error;
+  }
+  // A failure is followed by the close, which is what is told.
+  socket.on("error", () => {});
+  socket.once("close", () => options.onEnd());
+  socket.on("data", (chunk) => options.onData(chunk));
+  return { write: (bytes) => void socket.write(bytes), close: () => void socket.destroy() };
+}
