@@ -1,7 +1,7 @@
 import type { Socket } from "node:net";
 import type { WebSocket } from "ws";
 import { assert, BoundedQueue, type Clock, type Timer } from "../base/index.js";
-import { decodeEnd, encodeEnd, type ConnectionEnd } from "./end.js";
+import { decodeEnd, encodeEnd, endOfError, type ConnectionEnd } from "./end.js";
 import type { Hello } from "./handshake.js";
 import { CLOSE_DEADLINE_MS, DEAD_AFTER_MS, MAX_EARLY_FRAMES, MAX_QUEUED_BYTES } from "./limits.js";
 import { Liveness } from "./liveness.js";
@@ -134,23 +134,7 @@ export class SocketConnection implements Connection {
   }
 
   #onError(error: Error): void {
-    const code = "code" in error ? error.code : undefined;
-    if (code === "WS_ERR_UNSUPPORTED_MESSAGE_LENGTH") {
-      const message = `${this.remote} sent a longer message than the ${this.#maxMessageBytes} bytes allowed`;
-      this.#finish({ code: "too-large", message, fatal: true });
-    } else if (typeof code === "string" && code.startsWith("WS_ERR")) {
-      this.#finish({
-        code: "bad-message",
-        message: `${this.remote} does not speak WebSocket: ${error.message}`,
-        fatal: true,
-      });
-    } else {
-      this.#finish({
-        code: "closed",
-        message: `the connection to ${this.remote} broke: ${error.message}`,
-        fatal: false,
-      });
-    }
+    this.#finish(endOfError(error, this.remote));
     // What `ws` answers by itself (1002, 1009) has its chance; the socket does not stay for longer.
     this.#destroyLater();
   }

@@ -3,7 +3,7 @@ import { WebSocket } from "ws";
 import { codeOf, deferred, DeadlineError, messageOf, withDeadline, type Clock } from "../base/index.js";
 import { parseAddress, type Address } from "./address.js";
 import { SocketConnection, type Connection } from "./connection.js";
-import { decodeEnd, encodeEnd } from "./end.js";
+import { decodeEnd, encodeEnd, endOfError } from "./end.js";
 import { LaneError, laneErrorCode } from "./errors.js";
 import { boundHandshake } from "./handshake-bound.js";
 import { ClientHandshake, type HelloFields } from "./handshake.js";
@@ -123,6 +123,12 @@ class DialAttempt {
   };
 
   readonly #onError = (error: Error): void => {
+    if (codeOf(error).startsWith("WS_ERR_")) {
+      const end = endOfError(error, this.#options.url);
+      return this.#fail(
+        new LaneError(laneErrorCode(end.code, "bad-message"), end.message, { fatal: end.fatal }),
+      );
+    }
     const message = `${this.#options.url} cannot be reached: ${error.message === "" ? codeOf(error) : error.message}`;
     this.#fail(new LaneError("unreachable", message));
   };

@@ -47,3 +47,19 @@ export function decodeEnd(closeCode: number, reason: Buffer): ConnectionEnd {
   const what = closeCode === NO_CLOSE_FRAME ? "without a word" : `with code ${closeCode}`;
   return { code: "closed", message: `the connection was closed ${what}`, fatal: false };
 }
+
+/** The end that an error of the WebSocket or its socket makes; `remote` names the other side. */
+export function endOfError(error: Error, remote: string): ConnectionEnd {
+  const code = "code" in error ? String(error.code) : "";
+  if (code === "WS_ERR_UNSUPPORTED_MESSAGE_LENGTH") {
+    return { code: "too-large", message: `${remote} sent a longer message than is taken here`, fatal: true };
+  }
+  if (code.startsWith("WS_ERR_")) {
+    return {
+      code: "bad-message",
+      message: `${remote} does not keep to WebSocket: ${error.message}`,
+      fatal: true,
+    };
+  }
+  return { code: "closed", message: `the connection to ${remote} broke: ${error.message}`, fatal: false };
+}

@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { connect, createServer, type AddressInfo, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { after } from "node:test";
 import { deferred, realClock, silentLog, sleep, withDeadline, type Clock } from "../../src/base/index.js";
 import {
   dial,
@@ -30,6 +31,12 @@ export async function until(what: string, condition: () => boolean): Promise<voi
 export async function settle(): Promise<void> {
   await sleep(realClock, 20);
 }
+
+/** What a test that failed has left open; otherwise its file would never end. */
+const leftovers: (() => Promise<void>)[] = [];
+after(async () => {
+  for (const close of leftovers) await close();
+});
 
 /** What an owner has been told. */
 export class Recorder {
@@ -63,6 +70,7 @@ export async function openListener(options: Partial<ListenerOptions> = {}): Prom
     onConnection: (connection) => accepted.push(connection),
     ...options,
   });
+  leftovers.push(() => listener.close());
   const address = options.address;
   const url =
     address !== undefined && "path" in address ? `unix:${address.path}` : `ws://127.0.0.1:${listener.port}`;
@@ -105,6 +113,7 @@ export class Cable {
 
   static async open(farPort: number): Promise<Cable> {
     const cable = new Cable(farPort);
+    leftovers.push(() => cable.close());
     cable.#server.listen(0, "127.0.0.1");
     await once(cable.#server, "listening");
     return cable;
