@@ -67,7 +67,7 @@ export async function forkGuest(options: ForkOptions): Promise<ForkOutcome> {
     options.onStep("preparing");
     await prepareChildren(options);
     options.onStep("arming");
-    await options.emulator.prepareDeviceState();
+    await options.emulator.prepareDeviceState({ handOver: false });
     await options.instant.arm();
     throwIfCancelled(options.signal);
     throwIfChildLost(options);

@@ -50,7 +50,7 @@ export async function migrateGuest(options: MigrateOptions): Promise<MigrateOutc
     options.onStep("preparing");
     await prepareChildren({ children: [options.child], clock, signal: options.signal });
     options.onStep("pausing");
-    await emulator.prepareDeviceState();
+    await emulator.prepareDeviceState({ handOver: true });
     await instant.arm();
     stopped = true;
     await emulator.stop();

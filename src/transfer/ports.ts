@@ -72,7 +72,7 @@ export type DialLane = (lane: PageLane, epoch: number) => Promise<FrameLane>;
 /** The parent's emulator as a fork or migration sees it. Every call has a deadline of its own and rejects when it passes. */
 export interface ParentEmulator {
   /** Does what saving the device state can do while the guest still runs. */
-  prepareDeviceState(): Promise<void>;
+  prepareDeviceState(options: { handOver: boolean }): Promise<void>;
   /** Stops the guest's processors and devices. `stoppedAtUs` is the emulator's own time of the event. */
   stop(): Promise<{ stoppedAtUs: number }>;
   /** Saves the device state of a stopped guest, ready to be loaded by another emulator. */
