@@ -186,6 +186,9 @@ function checkPurpose(hello: HelloMessage, route: Route): void {
     );
   }
   const forPages = hello.purpose !== "control";
+  if (forPages && hello.role !== "peer") {
+    throw new LaneError("bad-message", "page lanes are dialled by peers, not by clients");
+  }
   if (forPages !== (hello.transfer !== undefined) || forPages !== (hello.epoch !== undefined)) {
     throw new LaneError(
       "bad-message",

@@ -5,7 +5,10 @@ import { WireError } from "./errors.js";
 /** An LZ4 run starts with the length of its content as u32 *little* endian; one LZ4 block follows (no frame, no dictionary). */
 export const LZ4_PREFIX_BYTES = 4;
 
-/** Compresses into prefix and block. 4 KiB take about 8 µs, 64 KiB about 90 µs; the input is not copied. */
+/**
+ * Compresses into prefix and block. 4 KiB take 3 to 15 µs, 64 KiB 7 to 90 µs, the less the better they compress. The input is read
+ * in place, the output is new.
+ */
 export function compressBlock(bytes: Uint8Array): Buffer {
   return compressSync(asBuffer(bytes));
 }

@@ -140,6 +140,7 @@ test("a purpose is dialled at its path, with a transfer and an epoch for page la
     [LANE, { transfer: undefined }],
     [LANE, { epoch: undefined }],
     [CONTROL, { purpose: "control" }],
+    [LANE, { role: "client" }],
   ];
   for (const [route, changes] of wrong) {
     const { client } = pair();
