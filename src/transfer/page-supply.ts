@@ -21,7 +21,8 @@ export class PageSupply implements SweepSource {
   readonly #order: SweepOrder;
   readonly #compress: boolean;
   readonly #pushes: BoundedQueue<number>;
-  readonly #faultPage = new Uint8Array(PAGE_BYTES);
+  /** Pages are read into it and encoded from it before the next frame is asked for, so sending allocates for the frame alone. */
+  readonly #scratch = new Uint8Array(SWEEP_RUN_PAGES * PAGE_BYTES);
   #digests: PageDigests | undefined;
   #digestCursor = 0;
   zeroPages = 0;
@@ -61,20 +62,21 @@ export class PageSupply implements SweepSource {
     this.#pushes.offer(page);
   }
 
-  /** The answer to a fault: exactly that page; undefined when it is not owed any more. */
+  /** The answer to a fault: exactly that page; undefined when it is not owed any more. Encode it before the next call. */
   answer(page: number): Frame | undefined {
     // What the child reported received it does not need, and its content may be gone.
     if (!this.owed.has(page)) return undefined;
-    this.#instant.read({ first: page, count: 1 }, this.#faultPage);
+    const bytes = this.#scratch.subarray(0, PAGE_BYTES);
+    this.#instant.read({ first: page, count: 1 }, bytes);
     // Never compressed: the time of a waiting processor is dearer than three kilobytes.
-    const run = packRun({ firstPage: page, origin: "fault", bytes: this.#faultPage, compress: false });
+    const run = packRun({ firstPage: page, origin: "fault", bytes, compress: false });
     this.sent.set(page);
     this.#count(run);
     this.#order.onFault(page);
     return { kind: "pages", runs: [run] };
   }
 
-  /** The next frame for the bulk lane; undefined when there is nothing to send at the moment. */
+  /** The next frame for the bulk lane; undefined when there is nothing to send at the moment. Encode it before the next call. */
   next(): Frame | undefined {
     const pushes = this.#takePushes();
     if (pushes.length > 0) return { kind: "pages", runs: pushes };
@@ -82,7 +84,8 @@ export class PageSupply implements SweepSource {
     const step = this.#order.next(this);
     if (step === undefined) return this.#nextDigests();
     this.sent.setRun(step.range.first, step.range.count);
-    if (step.kind === "data") return { kind: "pages", runs: this.#readRuns(step.range, "sweep") };
+    if (step.kind === "data")
+      return { kind: "pages", runs: this.#readRuns(step.range, "sweep", this.#scratch) };
     const { first: firstPage, count: pageCount } = step.range;
     const run: PageRun = { firstPage, pageCount, encoding: "zero", origin: "sweep", data: new Uint8Array(0) };
     this.#count(run);
@@ -112,13 +115,14 @@ export class PageSupply implements SweepSource {
       if (page === undefined) break;
       if (!this.owed.has(page) || this.sent.has(page)) continue;
       this.sent.set(page);
-      runs.push(...this.#readRuns({ first: page, count: 1 }, "push"));
+      const place = this.#scratch.subarray(runs.length * PAGE_BYTES, (runs.length + 1) * PAGE_BYTES);
+      runs.push(...this.#readRuns({ first: page, count: 1 }, "push", place));
     }
     return runs;
   }
 
-  #readRuns(range: PageRange, origin: Origin): PageRun[] {
-    const bytes = new Uint8Array(range.count * PAGE_BYTES);
+  #readRuns(range: PageRange, origin: Origin, into: Uint8Array): PageRun[] {
+    const bytes = into.subarray(0, range.count * PAGE_BYTES);
     this.#instant.read(range, bytes);
     return splitZeroPages(bytes).map((piece) => {
       const content = bytes.subarray(piece.first * PAGE_BYTES, (piece.first + piece.count) * PAGE_BYTES);

@@ -1,4 +1,4 @@
-import { SWEEP_RUN_PAGES, type Bitmap } from "../base/index.js";
+import { Bitmap, SWEEP_RUN_PAGES } from "../base/index.js";
 import type { PageRange } from "./ports.js";
 
 /** What the order of the sweep is chosen from. */
@@ -26,7 +26,9 @@ export interface SweepOrder {
 /** Goes upwards from the page faulted last, and round again until nothing is left. */
 export class AfterFaultOrder implements SweepOrder {
   #cursor = 0;
-  #data: PageRange | undefined;
+  /** Pages the memory was asked about, and those of them that are no holes. */
+  #asked: Bitmap | undefined;
+  #data: Bitmap | undefined;
 
   onFault(page: number): void {
     this.#cursor = page + 1;
@@ -66,15 +68,31 @@ export class AfterFaultOrder implements SweepOrder {
     return source.owed.has(page) && !source.sent.has(page) && !source.hasCopy(page);
   }
 
-  /** First page with data at or after `page`, asking the memory only when the range known last does not tell. */
+  /**
+   * First page with data at or after `page`. The memory is asked once about each stretch and both answers are kept: a page that was a hole is one for
+   * this purpose for good, since whoever fills it is found among the copies.
+   */
   #dataAtOrAfter(source: SweepSource, page: number): number | undefined {
-    const known = this.#data;
-    if (known === undefined || page < known.first || page >= known.first + known.count)
-      this.#data = source.nextData(page);
-    return this.#data === undefined ? undefined : Math.max(this.#data.first, page);
+    this.#asked ??= new Bitmap(source.pageCount);
+    this.#data ??= new Bitmap(source.pageCount);
+    for (let at = page; at < source.pageCount;) {
+      if (!this.#asked.has(at)) {
+        const range = source.nextData(at) ?? { first: source.pageCount, count: 0 };
+        this.#asked.setRun(at, range.first + range.count - at);
+        this.#data.setRun(range.first, range.count);
+        return range.count === 0 ? undefined : range.first;
+      }
+      if (this.#data.has(at)) return at;
+      const data = this.#data.nextSet(at);
+      const unasked = this.#asked.nextClear(at);
+      if (data === -1 && unasked === -1) return undefined;
+      at = data === -1 || (unasked !== -1 && unasked < data) ? unasked : data;
+    }
+    return undefined;
   }
 
   #endOf(page: number, pageCount: number): number {
-    return this.#data === undefined ? pageCount : Math.max(this.#data.first + this.#data.count, page + 1);
+    const hole = this.#data?.nextClear(page) ?? -1;
+    return hole === -1 ? pageCount : Math.max(hole, page + 1);
   }
 }

@@ -12,6 +12,7 @@ import type { Guest } from "../guests/guest.js";
 import { networkOfForked } from "../network/translate.js";
 import type { Services } from "../services.js";
 import { chosenName, NumberedNames } from "./child-names.js";
+import { compressFor } from "./compression.js";
 import { OutgoingChild } from "./outgoing-child.js";
 import { viewOfError } from "./transfer-entry.js";
 
@@ -86,7 +87,7 @@ class OutgoingFork {
           verify: params.verify,
           paused: params.paused,
           sweep: params.sweep,
-          compress: params.compression !== "none",
+          compress: compressFor(params.compression, urls[index % urls.length] as string),
           rateLimitBytesPerSecond: params.rateLimitBytesPerSecond,
           abort: (reason) => this.#cancelAll(reason),
         }),

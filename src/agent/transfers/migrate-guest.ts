@@ -7,6 +7,7 @@ import { connectGuest, disconnectGuest } from "../network/guest-link.js";
 import { networkOfMigrated } from "../network/translate.js";
 import type { Services } from "../services.js";
 import { chosenName } from "./child-names.js";
+import { compressFor } from "./compression.js";
 import { OutgoingChild } from "./outgoing-child.js";
 
 const MIB = 1024 * 1024;
@@ -62,7 +63,7 @@ class OutgoingMigration {
       verify: params.verify,
       paused: false,
       sweep: "on",
-      compress: params.compression !== "none",
+      compress: compressFor(params.compression, url),
       rateLimitBytesPerSecond: params.rateLimitBytesPerSecond,
       abort: (reason) => {
         this.#abort.abort();

@@ -52,7 +52,7 @@ class SimulatedEnd implements FrameLane {
     if (!this.#open) return;
     this.#open = false;
     const now = this.#scheduler.nowUs();
-    const arrivesUs = Math.max(this.#arrivesAtUs - now, this.#latencyUs);
+    const arrivesUs = Math.max(this.#arrivesAtUs + 1 - now, this.#latencyUs);
     this.#scheduler.afterUs(arrivesUs, () => this.other?.lose(end));
   }
 

@@ -19,6 +19,11 @@ export class Scheduler implements Clock {
     this.random = random;
   }
 
+  /** True when nothing is left to happen. */
+  get idle(): boolean {
+    return this.#heap.length === 0;
+  }
+
   nowUs(): number {
     return this.#nowUs;
   }
