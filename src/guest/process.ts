@@ -20,7 +20,9 @@ export interface ProcessEnd {
   signal: string | undefined;
 }
 
+/** Fields of /proc/PID/stat, counted from behind the program's name. */
 const STATE_FIELD = 0;
+const THREADS_FIELD = 17;
 const START_TIME_FIELD = 19;
 
 function startTimeOf(pid: number): string | undefined {
@@ -32,8 +34,9 @@ function startTimeOf(pid: number): string | undefined {
   }
   // The second field is the program's name in parentheses and may hold anything, so count from the last one.
   const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
-  // A zombie has ended; it only waits to be reaped.
-  if (fields[STATE_FIELD] === "Z" || fields[STATE_FIELD] === "X") return undefined;
+  // A zombie has ended and only waits to be reaped, unless just its first thread has: the others still hold files and memory.
+  const isZombie = fields[STATE_FIELD] === "Z" || fields[STATE_FIELD] === "X";
+  if (isZombie && Number(fields[THREADS_FIELD]) <= 1) return undefined;
   return fields[START_TIME_FIELD];
 }
 

@@ -23,25 +23,10 @@ import { sendDeviceState } from "./load.js";
 import { tailOf, trimLog } from "./logs.js";
 import { isAlive, signalProcess, waitForEnd, type ProcessEnd, type ProcessIdentity } from "./process.js";
 import { QmpClient, type QmpEvent } from "./qmp.js";
-
-/** QEMU's run states (qapi/run-state.json) as Ramet sees them. */
-const STATUS: Readonly<Record<string, EmulatorStatus>> = {
-  inmigrate: "incoming",
-  running: "running",
-  paused: "paused",
-  prelaunch: "paused",
-  postmigrate: "paused",
-  "save-vm": "paused",
-  "restore-vm": "paused",
-  suspended: "running",
-  shutdown: "ended",
-};
+import { loadOutcomeOf, statusOf, type LoadOutcome } from "./run-state.js";
 
 /** How often a connection that is just ending is given time to turn out as the emulator's end. */
 const END_GRACE_POLLS = 50;
-
-/** How a migration of the emulator's own went; here only ever the loading of a device state. */
-type LoadOutcome = "completed" | "failed";
 
 export class QemuEmulator implements Emulator {
   readonly config: GuestConfig;
@@ -57,6 +42,8 @@ export class QemuEmulator implements Emulator {
   #version = "";
   #exit: EmulatorExit | undefined;
   #processEnd: ProcessEnd | undefined;
+  /** Whether its exit code is still to come, from the one who started it. */
+  #awaitsProcessEnd: boolean;
   #asked = false;
   #switchedOff = false;
   #detached = false;
@@ -74,11 +61,14 @@ export class QemuEmulator implements Emulator {
     config: GuestConfig;
     layout: Layout;
     identity: ProcessIdentity;
+    /** Whether `noteProcessEnd` will be called. */
+    isOwnProcess: boolean;
     clock: Clock;
     log: Log;
   }) {
     this.config = options.config;
     this.ramPath = options.layout.ramPath;
+    this.#awaitsProcessEnd = options.isOwnProcess;
     this.#layout = options.layout;
     this.#identity = options.identity;
     this.#clock = options.clock;
@@ -111,6 +101,7 @@ export class QemuEmulator implements Emulator {
   /** Told by whoever started the process how it ended, which nobody else can know. */
   noteProcessEnd(end: ProcessEnd): void {
     this.#processEnd = end;
+    this.#awaitsProcessEnd = false;
     this.#checkAlive();
   }
 
@@ -126,9 +117,7 @@ export class QemuEmulator implements Emulator {
   async status(): Promise<EmulatorStatus> {
     if (this.#exit !== undefined) return "ended";
     const answer = await this.#execute("query-status");
-    const state =
-      typeof answer === "object" && answer !== null && "status" in answer ? String(answer.status) : "";
-    return STATUS[state] ?? "failed";
+    return statusOf(answer);
   }
 
   async stop(): Promise<{ stoppedAtUs: number }> {
@@ -221,6 +210,11 @@ export class QemuEmulator implements Emulator {
     this.#asked = true;
     signalProcess(this.#identity, "SIGKILL");
     await waitForEnd(this.#identity, { clock: this.#clock, deadlineMs: KILL_DEADLINE_MS });
+    // Whoever starts another emulator in the directory next must not have its sockets removed by a late look at this one's end.
+    for (let poll = 0; poll < END_GRACE_POLLS && this.#awaitsProcessEnd && !this.#detached; poll += 1) {
+      await sleep(this.#clock, EXIT_POLL_MS);
+    }
+    this.#awaitsProcessEnd = false;
     this.#checkAlive();
   }
 
@@ -317,9 +311,8 @@ export class QemuEmulator implements Emulator {
     if (event.name === "SHUTDOWN") this.#switchedOff = true;
     if (event.name === "RESET") this.#switchedOff = false;
     if (event.name === "MIGRATION") {
-      const { data } = event;
-      const status = typeof data === "object" && data !== null && "status" in data ? data.status : undefined;
-      if (status === "completed" || status === "failed") this.#onLoaded(status);
+      const outcome = loadOutcomeOf(event.data);
+      if (outcome !== undefined) this.#onLoaded(outcome);
       return;
     }
     for (const handler of this.#eventHandlers) handler(event);
@@ -369,6 +362,7 @@ export class QemuEmulator implements Emulator {
 
   #checkAlive(): void {
     if (this.#exit !== undefined || this.#detached || isAlive(this.#identity)) return;
+    if (this.#awaitsProcessEnd) return this.#checkAliveLater();
     const cause = this.#asked ? "asked" : this.#switchedOff ? "guest" : "crashed";
     const exit: EmulatorExit = {
       cause,
@@ -383,6 +377,14 @@ export class QemuEmulator implements Emulator {
     for (const path of [qmpSocket, consoleSocket, stateSocket, pidFile]) rmSync(path, { force: true });
     this.#onLoaded("failed");
     for (const handler of this.#exitHandlers) handler(exit);
+  }
+
+  /** The process's end is seen a moment before its exit code is told, which is not waited for any longer than that. */
+  #checkAliveLater(): void {
+    this.#clock.after(END_GRACE_POLLS * EXIT_POLL_MS, () => {
+      this.#awaitsProcessEnd = false;
+      this.#checkAlive();
+    });
   }
 
   #release(): void {

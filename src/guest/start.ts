@@ -8,6 +8,7 @@ import { layoutOf, type Layout } from "./layout.js";
 import {
   COMMAND_DEADLINE_MS,
   CONNECT_RETRY_MS,
+  EXIT_POLL_MS,
   KILL_DEADLINE_MS,
   QUOTED_LOG_BYTES,
   START_DEADLINE_MS,
@@ -26,6 +27,9 @@ import {
 } from "./process.js";
 import { checkMachine, probeEmulator } from "./probe.js";
 import { QemuEmulator } from "./qemu-emulator.js";
+
+/** How often an exit code is looked for once a process has ended. */
+const EXIT_POLLS = 20;
 
 /** Where an emulator's files lie, and what it needs to be found again. */
 export interface EmulatorPlace {
@@ -86,7 +90,7 @@ export async function startEmulator(options: StartOptions): Promise<Emulator> {
         emulator?.noteProcessEnd(end);
       },
     });
-    emulator = new QemuEmulator({ config, layout, identity, clock, log });
+    emulator = new QemuEmulator({ config, layout, identity, isOwnProcess: true, clock, log });
     await connectWhenReady(emulator, { identity, clock });
     await connectTap(config.network);
     if (options.incoming) await emulator.expectDeviceState();
@@ -94,6 +98,10 @@ export async function startEmulator(options: StartOptions): Promise<Emulator> {
   } catch (error) {
     emulator?.detach();
     if (identity !== undefined) await endProcess(identity, clock);
+    // The exit code comes a moment after the end.
+    for (let poll = 0; poll < EXIT_POLLS && identity !== undefined && processEnd === undefined; poll += 1) {
+      await sleep(clock, EXIT_POLL_MS);
+    }
     if (isNewMemory) rmSync(layout.ramPath, { force: true });
     throw startError({ error, layout, processEnd, binary: probe.binary });
   }
@@ -109,7 +117,7 @@ export async function adoptEmulator(options: EmulatorPlace): Promise<Emulator | 
   const layout = layoutOf(options);
   const identity = findProcess(layout);
   if (identity === undefined) return undefined;
-  const emulator = new QemuEmulator({ config, layout, identity, clock, log });
+  const emulator = new QemuEmulator({ config, layout, identity, isOwnProcess: false, clock, log });
   try {
     await connectWhenReady(emulator, { identity, clock });
     return emulator;
