@@ -1,3 +1,4 @@
+import { readdirSync } from "node:fs";
 import { setPriority } from "node:os";
 import { messageOf, type Log } from "../base/index.js";
 
@@ -11,7 +12,8 @@ const NICENESS = -10;
  */
 export function raisePriority(log: Log): void {
   try {
-    setPriority(NICENESS);
+    // Niceness belongs to a thread (sched(7)), and the garbage collector's pause lasts until its slowest helper thread had its turn.
+    for (const thread of readdirSync("/proc/self/task")) setPriority(Number(thread), NICENESS);
   } catch (error) {
     log.warn(
       { message: messageOf(error) },
