@@ -1,6 +1,7 @@
 import { closeSync, openSync, readFileSync, rmSync } from "node:fs";
 import { PAGE_BYTES } from "../base/index.js";
 import type { GuestConfig } from "./config.js";
+import type { SavedDeviceState } from "./emulator.js";
 import {
   StateWriter,
   writeDevices,
@@ -33,6 +34,13 @@ interface Prepared {
   handOver: boolean;
 }
 
+/** Whole pages of a memory block, as they were in the pause. */
+interface Piece {
+  name: string;
+  offset: number;
+  bytes: Buffer;
+}
+
 /** A saving under way in the emulator. Its failure is noticed by whoever awaits it. */
 interface Begun {
   handOver: boolean;
@@ -41,10 +49,10 @@ interface Begun {
 
 /**
  * Saves an emulator's device state. Done before the pause, by `prepare`: asking for the memory blocks, finding them in the
- * process, reading those that cannot change. Left for the pause: the emulator's own saving, meanwhile reading the few pages that can
- * change, and joining both in memory that is already there.
+ * process, reading those that cannot change. Left for the pause: the emulator's own saving, and meanwhile reading the few pages that can
+ * change. Joining them can wait until the guest runs on.
  *
- *   prepare ──▶ begin (sent with the stop) ──▶ save ──▶ the composed state
+ *   prepare ──▶ begin (sent with the stop) ──▶ save ──▶ (the guest runs on) ──▶ compose
  *
  * The emulator carries out commands in the order in which they come, so the saving is sent directly behind the stop: it spares
  * the pause one round trip, and runs while the caller does what else must be done in the pause.
@@ -95,24 +103,29 @@ export class DeviceStateSaver {
   }
 
   /**
-   * Saves the device state of a stopped guest and composes what another emulator loads.
+   * Saves the device state of a stopped guest. Only what the running guest could change is read here; the rest is left to `compose`.
    * @param options.handOver whether the emulator also lets go of disks; it must then not resume without taking them back.
-   * @throws GuestError `command-failed`, `timeout`, `bad-device-state`.
+   * @throws GuestError `command-failed`, `timeout`; `compose` throws `bad-device-state`.
    */
-  async save(qmp: QmpClient, options: { handOver: boolean }): Promise<Uint8Array> {
+  async save(qmp: QmpClient, options: { handOver: boolean }): Promise<SavedDeviceState> {
     if (this.#prepared === undefined) await this.prepare(qmp, options);
     const { writer, inPause } = this.#prepared as Prepared;
     this.#prepared = undefined;
     if (this.#begun?.handOver !== options.handOver) this.#begin(qmp, options.handOver);
     const { saved } = this.#begun as Begun;
-    this.#begun = undefined;
     // While the emulator saves; the guest is stopped, so nothing writes these blocks.
-    for (const block of inPause) this.#writeCurrent(writer, block);
-    writeMemoryEnd(writer);
+    const pieces = inPause.flatMap((block) => this.#readCurrent(block));
     await saved;
-    writeDevices(writer, readFileSync(this.#layout.savePath));
-    rmSync(this.#layout.savePath, { force: true });
-    return writer.finish();
+    const devices = readFileSync(this.#layout.savePath);
+    return {
+      compose: () => {
+        for (const { name, offset, bytes } of pieces) writePages(writer, name, offset, bytes);
+        writeMemoryEnd(writer);
+        writeDevices(writer, devices);
+        this.discard();
+        return writer.finish();
+      },
+    };
   }
 
   /** Forgets what was prepared or begun, for a guest that runs again. */
@@ -169,14 +182,13 @@ export class DeviceStateSaver {
     return bytes;
   }
 
-  #writeCurrent(writer: StateWriter, block: MemoryBlock): void {
-    if (block.kind === "changing") {
-      return writePages(writer, block.name, 0, this.#read(block, 0, block.usedBytes));
-    }
-    for (const run of existingPages(this.#pagemap as number, block)) {
+  #readCurrent(block: MemoryBlock): Piece[] {
+    const { name } = block;
+    if (block.kind === "changing") return [{ name, offset: 0, bytes: this.#read(block, 0, block.usedBytes) }];
+    return [...existingPages(this.#pagemap as number, block)].map((run) => {
       const offset = run.first * PAGE_BYTES;
-      writePages(writer, block.name, offset, this.#read(block, offset, run.count * PAGE_BYTES));
-    }
+      return { name, offset, bytes: this.#read(block, offset, run.count * PAGE_BYTES) };
+    });
   }
 
   #read(block: MemoryBlock, offset: number, sizeBytes: number): Buffer {

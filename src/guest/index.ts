@@ -1,6 +1,13 @@
 export { checkHost, parseForward, parseGuestConfig } from "./config.js";
 export type { Architecture, Forward, GuestConfig, Network } from "./config.js";
-export type { Console, Emulator, EmulatorExit, EmulatorStatus, GuestEvent } from "./emulator.js";
+export type {
+  Console,
+  Emulator,
+  EmulatorExit,
+  EmulatorStatus,
+  GuestEvent,
+  SavedDeviceState,
+} from "./emulator.js";
 export { GuestError } from "./errors.js";
 export type { GuestErrorCode } from "./errors.js";
 export { layoutOf } from "./layout.js";

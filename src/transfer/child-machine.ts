@@ -103,6 +103,7 @@ export class ChildMachine {
         count: latency.count,
         waiting,
         p50Us: latency.percentileUs(0.5),
+        p90Us: latency.percentileUs(0.9),
         p99Us: latency.percentileUs(0.99),
         maxUs: latency.maxUs,
       },

@@ -136,7 +136,7 @@ async function pauseAndSave(options: ForkOptions): Promise<Paused> {
     const saving = emulator.saveDeviceState({ handOver: false });
     instant.rearm();
     const rearmedUs = nowUs();
-    const deviceState = await saving;
+    const saved = await saving;
     instant.freeze();
     const savedUs = nowUs();
     const digests = options.verify ? await digestMemory(options.memory, clock) : undefined;
@@ -151,7 +151,7 @@ async function pauseAndSave(options: ForkOptions): Promise<Paused> {
       resume: nowUs() - verifiedUs,
       rearmedPages: instant.counters.rearmed - rearmedBefore,
     };
-    return { pause, deviceState, digests };
+    return { pause, deviceState: saved.compose(), digests };
   } catch (thrown) {
     // Writers must be let through before the guest can run on.
     instant.release();

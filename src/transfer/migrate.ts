@@ -56,12 +56,12 @@ export async function migrateGuest(options: MigrateOptions): Promise<MigrateOutc
     await emulator.stop();
     const stoppedUs = clock.nowUs();
     await options.network.detach();
-    const deviceState = await emulator.saveDeviceState({ handOver: true });
+    const saved = await emulator.saveDeviceState({ handOver: true });
     instant.freeze();
     const digests = options.verify ? await digestMemory(options.memory, clock) : undefined;
     session.begin(digests === undefined ? {} : { digests });
     options.onStep("starting");
-    await target.start(deviceState, { run: false });
+    await target.start(saved.compose(), { run: false });
     throwIfCancelled(options.signal);
     told = true;
     const started = await target.run();

@@ -98,7 +98,7 @@ export class ParentSession implements InstantReader {
       duplicates: 0,
       urgentBytes: this.#link.bytes("urgent"),
       bulkBytes: this.#link.bytes("bulk"),
-      faults: { count: 0, waiting: 0, p50Us: 0, p99Us: 0, maxUs: 0 },
+      faults: { count: 0, waiting: 0, p50Us: 0, p90Us: 0, p99Us: 0, maxUs: 0 },
       reconnects: this.#link.reconnects,
     };
   }

@@ -75,8 +75,8 @@ export interface ParentEmulator {
   prepareDeviceState(options: { handOver: boolean }): Promise<void>;
   /** Stops the guest's processors and devices. `stoppedAtUs` is the emulator's own time of the event. */
   stop(): Promise<{ stoppedAtUs: number }>;
-  /** Saves the device state of a stopped guest, ready to be loaded by another emulator. */
-  saveDeviceState(options: { handOver: boolean }): Promise<Uint8Array>;
+  /** Saves the device state of a stopped guest. `compose`, which can wait until it runs on, makes of it what another emulator loads. */
+  saveDeviceState(options: { handOver: boolean }): Promise<{ compose(): Uint8Array }>;
   /** Lets a stopped guest run on. `resumedAtUs` is on the same scale as `stoppedAtUs`. */
   resume(): Promise<{ resumedAtUs: number }>;
 }

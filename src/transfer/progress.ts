@@ -14,7 +14,7 @@ export interface TransferProgress {
   duplicates: number;
   urgentBytes: number;
   bulkBytes: number;
-  faults: { count: number; waiting: number; p50Us: number; p99Us: number; maxUs: number };
+  faults: { count: number; waiting: number; p50Us: number; p90Us: number; p99Us: number; maxUs: number };
   /** Times the page lanes were lost and dialled again. */
   reconnects: number;
 }

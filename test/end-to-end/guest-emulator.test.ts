@@ -228,7 +228,7 @@ describe("a device state that cannot be loaded", () => {
     const parent = await lab.start({ name: "parent" });
     await parent.emulator.resume();
     await parent.emulator.stop();
-    const state = await parent.emulator.saveDeviceState({ handOver: false });
+    const state = (await parent.emulator.saveDeviceState({ handOver: false })).compose();
     const child = await lab.start({ name: "child", incoming: true });
     const load = child.emulator.loadDeviceState(state.subarray(0, state.length - 1000));
     await assert.rejects(load, hasCode("load-failed", /did not load/));

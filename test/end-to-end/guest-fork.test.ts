@@ -117,7 +117,7 @@ describe("a child", () => {
     const child = await lab.start({ name: "child", incoming: true });
     await parent.emulator.prepareDeviceState({ handOver: true });
     await parent.emulator.stop();
-    const state = await parent.emulator.saveDeviceState({ handOver: true });
+    const state = (await parent.emulator.saveDeviceState({ handOver: true })).compose();
     await parent.emulator.quit();
     assert.equal((await parent.exited).cause, "asked");
     const { execFileSync } = await import("node:child_process");

@@ -84,7 +84,7 @@ export class EmulatorLab {
   async fork(parent: Started, child: Started): Promise<Uint8Array> {
     await parent.emulator.prepareDeviceState();
     await parent.emulator.stop();
-    const state = await parent.emulator.saveDeviceState({ handOver: false });
+    const state = (await parent.emulator.saveDeviceState({ handOver: false })).compose();
     const [from, to] = [parent.emulator.ramPath, child.emulator.ramPath];
     // Into the same file, which the child's emulator has mapped already.
     execFileSync("dd", [`if=${from}`, `of=${to}`, "bs=64K", "conv=notrunc,sparse", "status=none"]);

@@ -182,7 +182,7 @@ export class World {
         this.#oracle = Array.from({ length: this.plan.pages }, (_, page) =>
           this.#parent.content(page).slice(),
         );
-        return new Uint8Array(8);
+        return { compose: () => new Uint8Array(8) };
       },
       resume: async () => {
         await this.#lag(undefined);
