@@ -42,7 +42,7 @@ export interface TransferEntryOptions {
   clock: Clock;
 }
 
-const NO_FAULTS = { count: 0, waiting: 0, p50Us: 0, p99Us: 0, maxUs: 0 };
+const NO_FAULTS = { count: 0, waiting: 0, p50Us: 0, p90Us: 0, p99Us: 0, maxUs: 0 };
 
 /** One side of one transfer, as clients see it: its phase, what is known of it, and the commands it takes. */
 export class TransferEntry {

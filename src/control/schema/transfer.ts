@@ -80,7 +80,14 @@ export const transferView = z.object({
   copies: optional(z.object({ pages: count, budgetPages: count })),
   /** Faults served, children waiting now, and how long a child waited. */
   faults: optional(
-    z.object({ count, waiting: count, p50Us: durationUs, p99Us: durationUs, maxUs: durationUs }),
+    z.object({
+      count,
+      waiting: count,
+      p50Us: durationUs,
+      p90Us: durationUs,
+      p99Us: durationUs,
+      maxUs: durationUs,
+    }),
   ),
   /** Times the page lanes were lost and dialled again. */
   reconnects: optional(count),

@@ -19,7 +19,7 @@ const COMPLETE: TransferView = {
   ...TRANSFER,
   phase: "complete",
   pages: { ...TRANSFER.pages, received: 65536, sweep: 55386 },
-  faults: { count: 100, waiting: 0, p50Us: 310, p99Us: 1400, maxUs: 2000 },
+  faults: { count: 100, waiting: 0, p50Us: 310, p90Us: 640, p99Us: 1400, maxUs: 2000 },
   verify: { checked: 65536, mismatches: 0 },
   elapsedMs: 2500,
 };
