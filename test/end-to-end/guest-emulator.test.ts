@@ -1,7 +1,7 @@
 import { strict as assert } from "node:assert";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { afterEach, describe, it } from "node:test";
+import { afterEach, beforeEach, describe, it } from "node:test";
 import { realClock, sleep } from "../../src/base/index.js";
 import {
   adoptEmulator,
@@ -12,11 +12,11 @@ import {
 } from "../../src/guest/index.js";
 import { ask, EmulatorLab, freePort, whenBooted } from "../support/emulators.js";
 
-let lab = new EmulatorLab();
-afterEach(async () => {
-  await lab.end();
+let lab: EmulatorLab;
+beforeEach(() => {
   lab = new EmulatorLab();
 });
+afterEach(() => lab.end());
 
 const hasCode = (code: string, words: RegExp) => (error: unknown) => {
   assert.ok(error instanceof GuestError, String(error));

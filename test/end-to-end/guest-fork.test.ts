@@ -1,5 +1,5 @@
 import { strict as assert } from "node:assert";
-import { afterEach, describe, it } from "node:test";
+import { afterEach, beforeEach, describe, it } from "node:test";
 import { ask, EmulatorLab, whenBooted, type Started } from "../support/emulators.js";
 import { decodeDeviceState } from "../support/device-state-decoder.js";
 
@@ -20,11 +20,11 @@ interface Identity {
   reseeds: number;
 }
 
-let lab = new EmulatorLab();
-afterEach(async () => {
-  await lab.end();
+let lab: EmulatorLab;
+beforeEach(() => {
   lab = new EmulatorLab();
 });
+afterEach(() => lab.end());
 
 async function boot(options: Parameters<EmulatorLab["start"]>[0]): Promise<Started> {
   const guest = await lab.start(options);
