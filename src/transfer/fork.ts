@@ -62,23 +62,39 @@ export interface ForkOutcome {
  * @throws TransferError `prepare-failed`, `cancelled` or `parent-failed`; all children are cancelled and the instant is released then.
  */
 export async function forkGuest(options: ForkOptions): Promise<ForkOutcome> {
-  const beganUs = options.clock.nowUs();
+  const nowUs = () => options.clock.nowUs();
+  const beganUs = nowUs();
   try {
     options.onStep("preparing");
-    await prepareChildren(options);
+    await prepareTargets(options);
+    const preparedUs = nowUs();
     options.onStep("arming");
-    await options.emulator.prepareDeviceState({ handOver: false });
-    await options.instant.arm();
+    // The lanes arrive meanwhile. Not earlier, because a prepared child is at most milliseconds away, and a guest that is armed pays for its writes.
+    await Promise.all([
+      waitForLanes(options),
+      options.emulator.prepareDeviceState({ handOver: false }),
+      options.instant.arm(),
+    ]);
+    await options.instant.converge();
+    const armedUs = nowUs();
     throwIfCancelled(options.signal);
     throwIfChildLost(options);
     options.onStep("pausing");
     const { pause, deviceState, digests } = await pauseAndSave(options);
     for (const { session } of options.children) session.begin(digests === undefined ? {} : { digests });
     options.onStep("starting");
+    const pausedUs = nowUs();
     const children = await Promise.all(
       options.children.map((child) => startChild(options, child, deviceState, beganUs)),
     );
     options.onStep("paging");
+    const steps = {
+      prepareUs: preparedUs - beganUs,
+      armUs: armedUs - preparedUs,
+      pauseUs: pausedUs - armedUs,
+      startUs: nowUs() - pausedUs,
+    };
+    options.log.debug({ steps, pause }, "forked");
     // Children that were lost during the pause left an instant that was not there yet.
     if (options.children.every(({ session }) => session.phase.phase === "failed")) options.instant.release();
     return { pause, children };
@@ -93,24 +109,32 @@ export async function forkGuest(options: ForkOptions): Promise<ForkOutcome> {
   }
 }
 
-/** Prepares all children side by side; each has its page lanes afterwards. */
-export async function prepareChildren(
-  options: Pick<ForkOptions, "children" | "clock" | "signal">,
-): Promise<void> {
+/** Prepares all children side by side. */
+export async function prepareTargets(options: Pick<ForkOptions, "children" | "signal">): Promise<void> {
   throwIfCancelled(options.signal);
-  const prepared = await Promise.allSettled(
-    options.children.map(async ({ target, session }) => {
-      await target.prepare();
-      await withDeadline(
-        options.clock,
-        LINK_DEADLINE_MS,
-        `the arrival of the page lanes from ${target.host}`,
-        session.linked,
-      );
-    }),
+  await forEachChild(options, ({ target }) => target.prepare());
+}
+
+/** Waits until each child has its page lanes. */
+export function waitForLanes(options: Pick<ForkOptions, "children" | "signal" | "clock">): Promise<void> {
+  return forEachChild(options, ({ target, session }) =>
+    withDeadline(
+      options.clock,
+      LINK_DEADLINE_MS,
+      `the arrival of the page lanes from ${target.host}`,
+      session.linked,
+    ),
   );
+}
+
+/** Does something for all children side by side and waits for all of them, so that nothing goes on when it fails. */
+async function forEachChild(
+  options: Pick<ForkOptions, "children" | "signal">,
+  act: (child: ForkChild) => Promise<void>,
+): Promise<void> {
+  const results = await Promise.allSettled(options.children.map(act));
   throwIfCancelled(options.signal);
-  for (const [index, result] of prepared.entries()) {
+  for (const [index, result] of results.entries()) {
     if (result.status === "fulfilled") continue;
     const host = options.children[index]?.target.host ?? "";
     const message = `host ${host} cannot take the child: ${messageOf(result.reason)}`;

@@ -70,8 +70,7 @@ export class Instant {
   }
 
   /**
-   * Protects all memory while the guest runs. Pages the guest writes meanwhile are let through and protected again, in a few rounds, so that
-   * hardly any are left for the pause.
+   * Protects all memory while the guest runs. Pages the guest writes meanwhile are let through and remembered.
    */
   async arm(): Promise<void> {
     assert(this.#phase === "idle", `an instant is armed once, not while ${this.#phase}`);
@@ -83,13 +82,17 @@ export class Instant {
         await this.#turn();
         if (this.#releasedMeanwhile()) return;
       }
-      for (let round = 0; round < MAX_ARM_ROUNDS && this.#written.length > FEW_PAGES; round += 1) {
-        this.rearm();
-        await this.#turn();
-        if (this.#releasedMeanwhile()) return;
-      }
     }
     this.#phase = "armed";
+  }
+
+  /** Protects again, while the guest runs, what it has written since; a few rounds, so that hardly any pages are left for the pause. */
+  async converge(): Promise<void> {
+    for (let round = 0; round < MAX_ARM_ROUNDS && this.#written.length > FEW_PAGES; round += 1) {
+      if (this.#phase !== "armed") return;
+      this.rearm();
+      await this.#turn();
+    }
   }
 
   /** Protects again what was written since the last round; returns how many pages that were. */

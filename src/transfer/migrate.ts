@@ -1,7 +1,7 @@
 import { CodedError, messageOf, type Clock, type Log } from "../base/index.js";
 import { digestMemory } from "./digests.js";
 import { TransferError } from "./errors.js";
-import { prepareChildren, throwIfCancelled, type ForkChild, type ParentStep } from "./fork.js";
+import { prepareTargets, throwIfCancelled, waitForLanes, type ForkChild, type ParentStep } from "./fork.js";
 import type { Instant } from "./instant.js";
 import type { ChildStarted, ParentEmulator, TrackedMemory } from "./ports.js";
 
@@ -48,10 +48,14 @@ export async function migrateGuest(options: MigrateOptions): Promise<MigrateOutc
   let told = false;
   try {
     options.onStep("preparing");
-    await prepareChildren({ children: [options.child], clock, signal: options.signal });
+    const children = { children: [options.child], clock, signal: options.signal };
+    await prepareTargets(children);
+    await Promise.all([
+      waitForLanes(children),
+      emulator.prepareDeviceState({ handOver: true }),
+      instant.arm(),
+    ]);
     options.onStep("pausing");
-    await emulator.prepareDeviceState({ handOver: true });
-    await instant.arm();
     stopped = true;
     await emulator.stop();
     const stoppedUs = clock.nowUs();
