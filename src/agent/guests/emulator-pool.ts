@@ -5,12 +5,16 @@ import type { LiveEmulator } from "./live-emulator.js";
 /** How often idle emulators are looked for. */
 const IDLE_CHECK_MS = 5000;
 
+/** A taken emulator is replaced so much later: starting one takes a whole processor for about 100 ms, which the child that starts just now needs. */
+const REFILL_DELAY_MS = 1000;
+
 interface Shelf {
   spec: ChildSpec;
   /** How many to keep ready. */
   wanted: number;
   ready: LiveEmulator[];
   filling: Promise<void> | undefined;
+  refill: Timer | undefined;
   usedAtUs: number;
 }
 
@@ -64,12 +68,20 @@ export class EmulatorPool {
    */
   async warm(spec: ChildSpec, count: number): Promise<number> {
     const key = specKey(spec);
-    const shelf = this.#shelves.get(key) ?? { spec, wanted: 0, ready: [], filling: undefined, usedAtUs: 0 };
+    const shelf: Shelf = this.#shelves.get(key) ?? {
+      spec,
+      wanted: 0,
+      ready: [],
+      filling: undefined,
+      refill: undefined,
+      usedAtUs: 0,
+    };
     shelf.wanted = count;
     shelf.usedAtUs = this.#clock.nowUs();
     if (count > 0) this.#shelves.set(key, shelf);
     const surplus = shelf.ready.splice(count);
     await Promise.all(surplus.map((live) => this.#discard(live)));
+    shelf.refill?.cancel();
     if (count === 0) this.#shelves.delete(key);
     else await this.#fill(shelf);
     this.#watchIdle();
@@ -104,7 +116,10 @@ export class EmulatorPool {
     this.#idleTimer?.cancel();
     const shelves = [...this.#shelves.values()];
     this.#shelves.clear();
-    for (const shelf of shelves) shelf.wanted = 0;
+    for (const shelf of shelves) {
+      shelf.wanted = 0;
+      shelf.refill?.cancel();
+    }
     await Promise.all(shelves.map(async (shelf) => shelf.filling?.catch(() => {})));
     await Promise.all(shelves.flatMap((shelf) => shelf.ready.splice(0).map((live) => this.#discard(live))));
   }
@@ -138,7 +153,8 @@ export class EmulatorPool {
   }
 
   #fillLater(shelf: Shelf): void {
-    this.#clock.soon(() => {
+    shelf.refill?.cancel();
+    shelf.refill = this.#clock.after(REFILL_DELAY_MS, () => {
       this.#fill(shelf).catch((error: unknown) => {
         this.#log.warn({ problem: messageOf(error) }, "a warm emulator could not be started");
       });
@@ -154,6 +170,7 @@ export class EmulatorPool {
           continue;
         this.#shelves.delete(key);
         shelf.wanted = 0;
+        shelf.refill?.cancel();
         for (const live of shelf.ready.splice(0)) {
           this.#discard(live).catch((error: unknown) =>
             this.#log.warn({ problem: messageOf(error) }, "an idle emulator could not be ended"),
