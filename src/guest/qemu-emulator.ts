@@ -5,14 +5,7 @@ import type { Forward, GuestConfig } from "./config.js";
 import { machineOf } from "./device-state.js";
 import { openConsole } from "./console.js";
 import { DeviceStateSaver } from "./device-state-saver.js";
-import type {
-  Console,
-  Emulator,
-  EmulatorExit,
-  EmulatorStatus,
-  GuestEvent,
-  SavedDeviceState,
-} from "./emulator.js";
+import type { Console, Emulator, EmulatorExit, EmulatorStatus, GuestEvent } from "./emulator.js";
 import { GuestError } from "./errors.js";
 import type { Layout } from "./layout.js";
 import {
@@ -152,7 +145,7 @@ export class QemuEmulator implements Emulator {
     await this.#saver.prepare(this.#connection(), options);
   }
 
-  saveDeviceState(options: { handOver: boolean }): Promise<SavedDeviceState> {
+  saveDeviceState(options: { handOver: boolean }): ReturnType<Emulator["saveDeviceState"]> {
     return this.#saver.save(this.#connection(), options);
   }
 
