@@ -34,7 +34,8 @@ export function formatGuests(guests: readonly GuestView[]): string[] {
       guest.architecture,
       formatBytes(guest.memoryBytes),
       String(guest.cpus),
-      guest.parent?.guest ?? "-",
+      // With its host: a migrated guest has its parent's name.
+      guest.parent === undefined ? "-" : `${guest.parent.guest} on ${guest.parent.host}`,
       formatNetwork(guest.network),
     ]),
   );
