@@ -1,7 +1,13 @@
 import { assert, codeOf, messageOf, type Log, type Timer } from "../../base/index.js";
 import type { Params, Result, RpcServerSession } from "../../control/index.js";
 import { dial } from "../../lane/index.js";
-import { ChildMachine, TransferError, type ChildPhase, type DialLane } from "../../transfer/index.js";
+import {
+  ChildMachine,
+  TransferError,
+  type ChildPhase,
+  type DialLane,
+  type FillableMemory,
+} from "../../transfer/index.js";
 import { AgentError } from "../errors.js";
 import type { Guest } from "../guests/guest.js";
 import type { LiveEmulator } from "../guests/live-emulator.js";
@@ -75,7 +81,7 @@ export class IncomingChild {
     });
     this.#machine = new ChildMachine({
       transfer: params.transfer,
-      memory: live.memory.fillable(),
+      memory: namingTheEnd(live.memory.fillable(), services.configuration.name),
       dial: this.#dial,
       clock,
       log: this.#log,
@@ -317,4 +323,24 @@ export class IncomingChild {
       );
     });
   }
+}
+
+/** The memory of a child, whose sudden end the parent's user is told in words of theirs. */
+function namingTheEnd(memory: FillableMemory, host: string): FillableMemory {
+  const naming = (install: () => void): void => {
+    try {
+      install();
+    } catch (error) {
+      if (codeOf(error) !== "gone") throw error;
+      throw new TransferError("child-failed", `the child's emulator on ${host} has ended`, { cause: error });
+    }
+  };
+  return {
+    pageCount: memory.pageCount,
+    fill: (onMissingFaults) => memory.fill(onMissingFaults),
+    install: (firstPage, bytes) => naming(() => memory.install(firstPage, bytes)),
+    installZero: (range) => naming(() => memory.installZero(range)),
+    wake: (range) => memory.wake(range),
+    release: () => memory.release(),
+  };
 }
