@@ -23,9 +23,9 @@ test("list prints an aligned table, names with -q, and the answer itself with --
   assert.equal(await setting.run("list"), 0);
   assert.equal(
     setting.stdout.text,
-    "NAME  STATE    ARCHITECTURE   MEMORY  CPUS  PARENT  NETWORK\n" +
-      "web   running  x86_64        256 MiB     1  -       none\n" +
-      "shop  running  x86_64          2 GiB     2  web     user, 127.0.0.1:8080→80\n",
+    "NAME  STATE    ARCHITECTURE   MEMORY  CPUS  PARENT        NETWORK\n" +
+      "web   running  x86_64        256 MiB     1  -             none\n" +
+      "shop  running  x86_64          2 GiB     2  web on hosta  user, 127.0.0.1:8080→80\n",
   );
   setting.stdout.text = "";
   assert.equal(await setting.run("list", "-q"), 0);
