@@ -1,5 +1,5 @@
 import { randomBytes } from "node:crypto";
-import { withDeadline } from "../../base/index.js";
+import { deferred, withDeadline } from "../../base/index.js";
 import type { AnyEvent, ParamsInput, TransferKind } from "../../control/index.js";
 import {
   ParentSession,
@@ -21,8 +21,9 @@ const TOKEN_BYTES = 24;
 /** A fork's parent whose child is out of reach runs on, but may come to wait when its copies are used up; hence not for ever. */
 const FORK_LINK_DEADLINE_MS = 30_000;
 
-/** How long the result of a comparison may be behind the last page. */
-const REPORT_DEADLINE_MS = 5000;
+/** How long the child's last word may be behind the last page: with the result of a comparison, and with its counts only. */
+const VERIFY_DEADLINE_MS = 5000;
+const REPORT_DEADLINE_MS = 500;
 
 export interface OutgoingChildOptions {
   services: Services;
@@ -51,7 +52,7 @@ export class OutgoingChild implements ForkChild {
   readonly #closeRoute: () => void;
   #step: ParentStep = "preparing";
   #cancelled: string | undefined;
-  #reported: () => void = () => {};
+  readonly #reported = deferred<void>();
 
   constructor(options: OutgoingChildOptions) {
     const { services, guest, instant } = options;
@@ -126,16 +127,14 @@ export class OutgoingChild implements ForkChild {
    * @param atEnd what is to be done before anybody is told of a good end.
    */
   async finish(atEnd: () => Promise<void> = async () => {}): Promise<TransferError | undefined> {
-    const reported = new Promise<void>((resolve) => (this.#reported = resolve));
     const end = await this.session.ended;
     if (end.phase !== "failed") {
-      // The child's word on the comparison comes over another connection than its last page.
-      if (this.#options.verify && this.entry.facts.verify === undefined) {
-        const { clock } = this.#options.services;
-        await withDeadline(clock, REPORT_DEADLINE_MS, "the result of the comparison", reported).catch(
-          () => {},
-        );
-      }
+      // The child's last word comes over another connection than its last page.
+      const { clock } = this.#options.services;
+      const deadlineMs = this.#options.verify ? VERIFY_DEADLINE_MS : REPORT_DEADLINE_MS;
+      await withDeadline(clock, deadlineMs, "the child's last report", this.#reported.promise).catch(
+        () => {},
+      );
       const error = this.#verifyError();
       await atEnd();
       if (!this.entry.over)
@@ -209,7 +208,7 @@ export class OutgoingChild implements ForkChild {
     if (verify !== undefined) this.entry.facts.verify = verify;
     if (faults !== undefined) this.entry.facts.faults = faults;
     if (duplicates !== undefined) this.entry.facts.duplicates = duplicates;
-    if (verify !== undefined) this.#reported();
+    if (event.data.phase === "complete") this.#reported.resolve();
   }
 }
 
