@@ -27,6 +27,7 @@ import { StateLock } from "./store/state-lock.js";
 import { IncomingTransfers } from "./transfers/incoming-transfers.js";
 import { LaneRoutes } from "./transfers/lane-routes.js";
 import { Peers } from "./transfers/peers.js";
+import { restoreMigrations } from "./transfers/roll-back.js";
 import { TransferBook } from "./transfers/transfer-book.js";
 import { AGENT_VERSION } from "./version.js";
 
@@ -97,6 +98,7 @@ export class Agent {
     checkKernel();
     const services = await this.#makeServices();
     this.#services = services;
+    await restoreMigrations(services);
     const sessions = this.#makeSessions(services);
     this.#undo.push(() => sessions.close());
     await this.#listen(services, sessions);
@@ -176,6 +178,7 @@ export class Agent {
       routes: new LaneRoutes(),
       peers,
       ownUrl: () => this.url,
+      isAccepting: () => this.#accepting,
       requireAccepting: () => this.#requireAccepting(),
     };
   }

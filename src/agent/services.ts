@@ -28,6 +28,8 @@ export interface Services {
   readonly peers: Peers;
   /** Where peers reach this agent's page lanes, as `ws://host:port`. */
   ownUrl(): string;
+  /** False once the agent has been told to stop. */
+  isAccepting(): boolean;
   /** @throws AgentError `draining` once the agent has been told to stop. */
   requireAccepting(): void;
 }

@@ -20,6 +20,8 @@ export const guestRecordSchema = z.strictObject({
   message: z.string().optional(),
   createdAtMs: z.number(),
   parent: z.strictObject({ guest: z.string(), host: z.string(), transfer: z.int() }).optional(),
+  /** The migration that takes, or took, it away; kept until that is complete, or has not happened after all. */
+  outgoing: z.strictObject({ transfer: z.int(), host: z.string() }).optional(),
   /** False: its network device leads nowhere. */
   attached: z.boolean(),
   boot: z.strictObject({ kernel: bootFile, initrd: bootFile.optional() }),

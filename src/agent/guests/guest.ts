@@ -18,6 +18,14 @@ export interface Occupation {
 /** Called when a guest's emulator ends; a transfer that still reads its memory delays the removal of that. */
 export type ExitHandler = (why: string) => Promise<void> | void;
 
+/** What changes in what is known of a guest; what is absent stays. */
+export interface GuestChange {
+  state?: GuestState;
+  message?: string;
+  /** Null: it is not being migrated away (any more). */
+  outgoing?: NonNullable<GuestRecord["outgoing"]> | null;
+}
+
 /** States in which an emulator holds the guest. */
 const LIVE_STATES: readonly GuestState[] = ["starting", "running", "paused", "receiving", "migrated"];
 
@@ -135,6 +143,7 @@ export class Guest {
   detachEmulator(): LiveEmulator | undefined {
     const live = this.#live;
     this.#live = undefined;
+    this.#off.resolve();
     return live;
   }
 
@@ -150,22 +159,23 @@ export class Guest {
   }
 
   /** Changes what is known of the guest: at once in memory and for listeners, on disk when the promise resolves. */
-  update(
-    change: { state?: GuestState; message?: string | undefined } & Partial<
-      Pick<GuestRecord, "attached" | "config">
-    >,
-  ): Promise<void> {
-    const { message: _old, ...rest } = this.#record;
-    const next: GuestRecord = { ...rest, ...definedOf(change) };
+  update(change: GuestChange): Promise<void> {
+    const { message: oldMessage, outgoing: oldOutgoing, ...rest } = this.#record;
     // A message explains a state: without a new one, a new state has none.
-    const message = "message" in change || change.state !== undefined ? change.message : this.#record.message;
-    this.#record = message === undefined ? next : { ...next, message };
+    const message = change.state === undefined ? (change.message ?? oldMessage) : change.message;
+    const outgoing = change.outgoing === undefined ? oldOutgoing : (change.outgoing ?? undefined);
+    this.#record = {
+      ...rest,
+      ...(change.state === undefined ? {} : { state: change.state }),
+      ...(message === undefined ? {} : { message }),
+      ...(outgoing === undefined ? {} : { outgoing }),
+    };
     this.#changed();
     return this.save();
   }
 
   /** As `update`, for moments in which nobody can wait for a disk. */
-  note(change: Parameters<Guest["update"]>[0]): void {
+  note(change: GuestChange): void {
     this.update(change).catch((error: unknown) => {
       this.log.error({ problem: messageOf(error) }, "a guest's record could not be written");
     });
@@ -251,12 +261,4 @@ export class Guest {
 function describeExit(exit: EmulatorExit): string {
   if (exit.signal !== undefined) return `by ${exit.signal}`;
   return exit.code === undefined ? "unexpectedly" : `with code ${exit.code}`;
-}
-
-function definedOf<T extends object>(change: T): Omit<T, "message"> {
-  const { message: _message, ...rest } = change as T & { message?: unknown };
-  return Object.fromEntries(Object.entries(rest).filter(([, value]) => value !== undefined)) as Omit<
-    T,
-    "message"
-  >;
 }

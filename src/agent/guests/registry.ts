@@ -201,9 +201,8 @@ export class GuestRegistry {
       live.memory.tracked().release();
     }
     const state = await liveState(guest, live);
-    const message = INTERRUPTED[guest.state];
     guest.log.info({ state }, "a running guest was taken over");
-    await guest.update(message === undefined ? { state } : { state, message });
+    await guest.update(state === "receiving" ? { state, message: INTERRUPTED } : { state });
   }
 
   async #removeDirectories(id: string): Promise<void> {
@@ -221,13 +220,9 @@ export class GuestRegistry {
   }
 }
 
-/** What a transfer that the old agent took with it means for its guest. */
-const INTERRUPTED: Partial<Record<GuestState, string>> = {
-  receiving:
-    "the agent was restarted before its memory was complete: it waits for pages that will not come; remove it",
-  migrated:
-    "the agent was restarted while the guest was migrated; it is stopped here as it was at the switch",
-};
+/** What the end of the old agent means for a child whose pages it had yet to receive. */
+const INTERRUPTED =
+  "the agent was restarted before its memory was complete: it waits for pages that will not come; remove it";
 
 function isOver(state: GuestRecord["state"]): boolean {
   return state === "stopped" || state === "crashed";

@@ -1,4 +1,4 @@
-import { assert, codeOf, messageOf, type Log, type Timer } from "../../base/index.js";
+import { assert, codeOf, messageOf, withDeadline, type Log, type Timer } from "../../base/index.js";
 import type { Params, Result, RpcServerSession } from "../../control/index.js";
 import { dial } from "../../lane/index.js";
 import {
@@ -19,6 +19,9 @@ const LANE_DEADLINE_MS = 5000;
 
 /** A child that nobody started in this time after its parent's agent was last heard of is removed. */
 const ABANDONED_MS = 20_000;
+
+/** How long after a failure the emulator's end may still become known. */
+const END_NOTICE_MS = 1000;
 
 /** How often the parent's agent is told what only the child's knows. */
 const REPORT_INTERVAL_MS = 1000;
@@ -255,19 +258,9 @@ export class IncomingChild {
   async #endNow(phase: "failed" | "cancelled", error: TransferError): Promise<void> {
     if (!this.entry.over) this.entry.enter(phase, { error, message: error.message });
     this.#leave();
-    const keep =
-      this.#params.kind === "migrate" &&
-      this.#step === "running" &&
-      phase === "failed" &&
-      this.guest.hasEmulator;
     this.#close(error);
-    if (keep) {
-      // It ran on here; what it did since is nowhere else. Whoever touches a missing page waits.
-      await this.#live.emulator.stop();
-      await this.guest.update({
-        state: "paused",
-        message: `its memory cannot be completed: ${error.message}`.slice(0, 400),
-      });
+    if (phase === "failed" && this.#params.kind === "migrate" && (await this.#ranAndLives())) {
+      await this.#keep(error);
       return;
     }
     if (phase === "failed" && this.#step === "running") {
@@ -278,6 +271,32 @@ export class IncomingChild {
       return;
     }
     await this.#services.registry.remove(this.guest);
+  }
+
+  /** Whether the emulator has run the guest and still has it. That it has ended may be known a moment later than that its memory is gone. */
+  async #ranAndLives(): Promise<boolean> {
+    if (this.#step !== "running") return false;
+    try {
+      const { clock } = this.#services;
+      await withDeadline(clock, END_NOTICE_MS, "the end of the emulator", this.#live.exited);
+      return false;
+    } catch {
+      return this.guest.hasEmulator;
+    }
+  }
+
+  /** A migrated guest that ran on here: what it did since is nowhere else, so nothing of it is thrown away. Whoever touches a missing page waits. */
+  async #keep(error: TransferError): Promise<void> {
+    await this.guest.update({
+      state: "paused",
+      message: `its memory cannot be completed: ${error.message}`.slice(0, 400),
+    });
+    try {
+      await this.#live.emulator.stop();
+    } catch (cause) {
+      // A processor that waits for a page cannot be stopped, but does not run either.
+      this.#log.warn({ problem: messageOf(cause) }, "a guest that cannot be completed could not be stopped");
+    }
   }
 
   #close(error?: TransferError): void {

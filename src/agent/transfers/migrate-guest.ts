@@ -9,6 +9,8 @@ import type { Services } from "../services.js";
 import { chosenName } from "./child-names.js";
 import { compressFor } from "./compression.js";
 import { OutgoingChild } from "./outgoing-child.js";
+import { whatBecameOf } from "./undecided.js";
+import { offerRollBack, rollBackAdvice, runOn } from "./roll-back.js";
 
 const MIB = 1024 * 1024;
 
@@ -80,20 +82,20 @@ class OutgoingMigration {
       what: `a migration to ${this.#params.to} (transfer ${entry.transfer})`,
       transfers: [entry.transfer],
     });
+    // On disk long before the guest is stopped: a new agent must not take it for one that was paused.
+    this.#guest.note({ outgoing: { transfer: entry.transfer, host: this.#params.to } });
     try {
       const outcome = await this.#migrate();
-      await this.#guest.update({
-        state: "migrated",
-        message: `runs on ${this.#params.to}; its memory is still being sent there`,
-      });
+      await this.#toMigrated();
       void this.#finish(leave);
       return [this.#describe(outcome)];
     } catch (error) {
       if (error instanceof TransferError && error.code === "undecided") {
-        await this.#stay(error, leave);
+        await this.#guest.update({ state: "paused", message: error.message.slice(0, 400) });
+        void this.#decide(error, leave);
       } else {
         this.#child.fail(error);
-        this.#guest.note({ state: this.#guest.hasEmulator ? "running" : this.#guest.state });
+        this.#guest.note({ state: this.#guest.hasEmulator ? "running" : this.#guest.state, outgoing: null });
         leave();
       }
       throw error;
@@ -120,15 +122,46 @@ class OutgoingMigration {
     });
   }
 
+  #toMigrated(): Promise<void> {
+    const message = `runs on ${this.#params.to}; its memory is still being sent there`;
+    return this.#guest.update({ state: "migrated", message });
+  }
+
+  async #decide(undecided: TransferError, leave: () => void): Promise<void> {
+    const { entry, session, target } = this.#child;
+    const { clock } = this.#services;
+    const { log } = this.#guest;
+    const isOver = (): boolean =>
+      this.#child.cancelled || !this.#guest.hasEmulator || !this.#services.isAccepting();
+    try {
+      switch (await whatBecameOf({ ask: () => target.settle(), isOver, clock, log })) {
+        case "runs":
+          entry.enter("paging", { message: "the child runs after all" });
+          await this.#toMigrated();
+          return await this.#finish(leave);
+        case "gone":
+          session.fail(new TransferError("cancelled", undecided.message));
+          this.#child.fail(undecided);
+          await runOn(this.#guest);
+          return leave();
+        case "unknown":
+          return await this.#stay(undecided, leave);
+      }
+    } catch (error) {
+      log.error(
+        { problem: messageOf(error) },
+        "a migration that was undecided could not be brought to its end",
+      );
+    }
+  }
+
   async #finish(leave: () => void): Promise<void> {
     // Its memory stays readable for the child even should the emulator that holds it end.
     const stopWaiting = this.#guest.onExit(async () => void (await this.#child.session.ended));
     try {
       const failure = await this.#child.finish(async () => {
-        this.#guest.log.info(
-          { transfer: this.#child.entry.transfer, to: this.#params.to },
-          "migrated; the guest is removed here",
-        );
+        const { transfer } = this.#child.entry;
+        this.#guest.log.info({ transfer, to: this.#params.to }, "migrated; the guest is removed here");
         leave();
         await this.#services.registry.remove(this.#guest);
       });
@@ -140,31 +173,20 @@ class OutgoingMigration {
     }
   }
 
-  /** The child may run, or have run, and is lost: what the guest was at the switch is kept for its operator to decide. */
+  /** The child may have run, and is lost: what the guest was at the switch is kept for its operator to decide. */
   async #stay(error: TransferError, leave: () => void): Promise<void> {
-    const { entry } = this.#child;
+    const { entry, session } = this.#child;
+    session.fail(error);
     this.#child.fail(error);
-    entry.commands = {
-      cancel: () => Promise.reject(new AgentError("bad-state", `transfer ${entry.transfer} is over`)),
-      setSweep: () => {},
-      run: () => this.#rollBack(),
-    };
     leave();
+    if (!this.#guest.hasEmulator) return;
+    offerRollBack(this.#guest, entry);
+    const stopped =
+      `stopped as it was when ${this.#params.to} took over; that failed: ${error.message}`.slice(0, 700);
     await this.#guest.update({
       state: "paused",
-      message:
-        `stopped as it was when ${this.#params.to} took over; that failed: ${error.message}. ` +
-        `To let it run on from there, run transfer ${entry.transfer}; to give it up, remove it`.slice(0, 400),
+      message: `${stopped}. ${rollBackAdvice(this.#guest, entry.transfer)}`,
     });
-  }
-
-  async #rollBack(): Promise<void> {
-    this.#guest.requireState("let run on", "paused");
-    this.#guest.requireIdle();
-    const { emulator } = this.#guest.live;
-    await connectGuest(emulator, this.#guest.config.network);
-    await emulator.resume();
-    await this.#guest.update({ state: "running" });
   }
 
   #describe(outcome: MigrateOutcome): ChildOutcome {

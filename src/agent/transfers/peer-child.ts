@@ -78,6 +78,32 @@ export class PeerChild implements ChildTarget {
     return started;
   }
 
+  /**
+   * Finds out what became of a child that may have been told to run: it runs, from now on at the latest, or it is gone. Over a new connection where the old
+   * one was lost; rejects when the host cannot be asked.
+   */
+  async settle(): Promise<"runs" | "gone"> {
+    const client = await this.#options.peers.connect(this.#options.url);
+    const params = { transfer: this.transfer };
+    try {
+      await client.call("peer.run", params, { deadlineMs: RUN_DEADLINE_MS });
+      this.#options.onStarted();
+      return "runs";
+    } catch (error) {
+      if (!(error instanceof RemoteError)) throw error;
+      if (error.code === "bad-state") {
+        await client.call(
+          "peer.cancel",
+          { ...params, reason: "it was never loaded" },
+          { deadlineMs: CANCEL_DEADLINE_MS },
+        );
+        return "gone";
+      }
+      if (error.code === "no-such-transfer") return "gone";
+      throw error;
+    }
+  }
+
   async cancel(reason: string): Promise<void> {
     // Never prepared there: nothing to end, and a host that cannot be reached need not be asked.
     if (this.#client === undefined) return;

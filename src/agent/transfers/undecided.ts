@@ -1,0 +1,26 @@
+import { messageOf, sleep, type Clock, type Log } from "../../base/index.js";
+
+/** How often a host is asked that left open whether its child runs. */
+const ASK_INTERVAL_MS = 2000;
+
+/**
+ * Finds out what became of a migration's child that may or may not have been told to run. Its host is asked until it answers: if the child is there, it runs
+ * from then on at the latest; if it is gone (a host removes a child by itself that nobody told to run), the parent may run on.
+ * @param options.isOver says that nobody wants to know any more; then the answer is `unknown`.
+ */
+export async function whatBecameOf(options: {
+  ask(): Promise<"runs" | "gone">;
+  isOver(): boolean;
+  clock: Clock;
+  log: Log;
+}): Promise<"runs" | "gone" | "unknown"> {
+  for (;;) {
+    await sleep(options.clock, ASK_INTERVAL_MS);
+    if (options.isOver()) return "unknown";
+    try {
+      return await options.ask();
+    } catch (error) {
+      options.log.warn({ problem: messageOf(error) }, "it is still not known whether the child runs");
+    }
+  }
+}
