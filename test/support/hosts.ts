@@ -27,8 +27,20 @@ const START_DEADLINE_MS = 30_000;
 const STOP_DEADLINE_MS = 30_000;
 const CALL_DEADLINE_MS = 120_000;
 
+/** What sets one agent of a test apart from the others. */
+export interface HostDetails {
+  /** Where it listens, other than on the loopback address it would get. */
+  address?: string;
+  /** What its process is started with, such as `ip netns exec NAME`. */
+  prefix?: readonly string[];
+  environment?: Record<string, string>;
+  /** Fields of its configuration file, over those of all. */
+  configuration?: Record<string, unknown>;
+}
+
 /** What a test may want of its agents besides the defaults. */
 export interface HostOptions {
+  each?: (name: string) => HostDetails;
   /** Fields of each agent's configuration file, over those that set it apart from the others. */
   configuration?: Record<string, unknown>;
   /** Port all of them listen on, each at its own address. */
@@ -44,6 +56,7 @@ export class Host {
   readonly stateDirectory: string;
   readonly memoryDirectory: string;
   readonly #configurationFile: string;
+  readonly #details: HostDetails;
   readonly #logFile: string;
   #process: ChildProcess | undefined;
   #client: RpcClient | undefined;
@@ -55,7 +68,9 @@ export class Host {
     scratch: string;
     memory: string;
     configuration: Record<string, unknown>;
+    details: HostDetails;
   }) {
+    this.#details = options.details;
     this.name = options.name;
     this.address = options.address;
     this.url = `ws://${options.address}:${options.port}`;
@@ -92,11 +107,11 @@ export class Host {
   /** Starts the agent and waits until it is ready. */
   async start(): Promise<void> {
     assert.equal(this.#process, undefined, `agent ${this.name} is started once at a time`);
-    const child = spawn(
-      process.execPath,
-      ["--import", "tsx", join(ROOT, "src/agent/main.ts"), "--config", this.#configurationFile],
-      { stdio: ["ignore", "pipe", "pipe"], cwd: ROOT },
-    );
+    const { prefix = [], environment = {} } = this.#details;
+    const agent = [process.execPath, "--import", "tsx", join(ROOT, "src/agent/main.ts")];
+    const [program = "", ...args] = [...prefix, ...agent, "--config", this.#configurationFile];
+    const env = { ...process.env, ...environment };
+    const child = spawn(program, args, { stdio: ["ignore", "pipe", "pipe"], cwd: ROOT, env });
     this.#process = child;
     child.stderr.on("data", (chunk: Buffer) => writeFileSync(this.#logFile, chunk, { flag: "a" }));
     const ready = new Promise<void>((resolve, reject) => {
@@ -180,7 +195,8 @@ export class Hosts {
     this.#memory = mkdtempSync("/dev/shm/rh-");
     const port = options.port ?? 7170;
     const names = Array.from({ length: count }, (_, index) => String.fromCharCode(97 + index));
-    const addressOf = (index: number): string => `127.0.0.${11 + index}`;
+    const details = names.map((name) => options.each?.(name) ?? {});
+    const addressOf = (index: number): string => details[index]?.address ?? `127.0.0.${11 + index}`;
     const peers = Object.fromEntries(names.map((name, index) => [name, `ws://${addressOf(index)}:${port}`]));
     this.all = names.map((name, index) => {
       mkdirSync(join(this.#memory, name));
@@ -191,7 +207,8 @@ export class Hosts {
         port,
         scratch: this.#scratch,
         memory: this.#memory,
-        configuration: { peers: others, ...options.configuration },
+        configuration: { peers: others, ...options.configuration, ...details[index]?.configuration },
+        details: details[index] ?? {},
       });
     });
   }

@@ -1,0 +1,106 @@
+import { execFileSync, spawn, type ChildProcess } from "node:child_process";
+import { once } from "node:events";
+import { join } from "node:path";
+
+const ROOT = new URL("../..", import.meta.url).pathname;
+const BRIDGE = "br0";
+
+function ip(...args: string[]): void {
+  execFileSync("ip", args, { stdio: ["ignore", "pipe", "pipe"] });
+}
+
+/**
+ * Two hosts of one network: a namespace each, with a bridge of the same name, and a cable between the bridges.
+ *
+ *     ramet-test-a: br0 10.98.0.1 ── ra ═══ rb ── br0 10.98.0.2 :ramet-test-b
+ */
+export class TwoNetworks {
+  readonly names = ["ramet-test-a", "ramet-test-b"] as const;
+  readonly addresses = ["10.98.0.1", "10.98.0.2"] as const;
+  readonly bridge = BRIDGE;
+
+  constructor() {
+    try {
+      for (const name of this.names) ip("netns", "add", name);
+      ip(
+        "link",
+        "add",
+        "ra",
+        "netns",
+        this.names[0],
+        "type",
+        "veth",
+        "peer",
+        "name",
+        "rb",
+        "netns",
+        this.names[1],
+      );
+      for (const [index, port] of ["ra", "rb"].entries()) {
+        const inside = ["-n", this.names[index] as string];
+        ip(...inside, "link", "set", "lo", "up");
+        ip(...inside, "link", "add", BRIDGE, "type", "bridge");
+        ip(...inside, "addr", "add", `${this.addresses[index]}/24`, "dev", BRIDGE);
+        ip(...inside, "link", "set", port, "master", BRIDGE, "up");
+        ip(...inside, "link", "set", BRIDGE, "up");
+      }
+    } catch (error) {
+      this.close();
+      throw error;
+    }
+  }
+
+  /** What runs a program on the host at a place, 0 or 1. */
+  inside(index: 0 | 1): string[] {
+    return ["ip", "netns", "exec", this.names[index]];
+  }
+
+  /** Takes both down, with everything in them. */
+  close(): void {
+    for (const name of this.names) {
+      try {
+        ip("netns", "del", name);
+      } catch {
+        // It was never made.
+      }
+    }
+  }
+}
+
+/** What a client saw that asked a guest again and again over connections it keeps. */
+export interface TalkReport {
+  answers: number;
+  connections: number;
+  errors: number;
+}
+
+/** The quickstart's client, run somewhere else. */
+export class Talk {
+  readonly #process: ChildProcess;
+  #output = "";
+
+  constructor(options: { prefix: string[]; url: string }) {
+    const client = join(ROOT, "scripts/quickstart-parts/guest-client.ts");
+    const [program = "", ...args] = [
+      ...options.prefix,
+      process.execPath,
+      "--import",
+      "tsx",
+      client,
+      "talk",
+      options.url,
+    ];
+    this.#process = spawn(program, args, { cwd: ROOT, stdio: ["ignore", "pipe", "inherit"] });
+    this.#process.stdout?.on("data", (chunk: Buffer) => (this.#output += chunk.toString()));
+  }
+
+  /** Ends it and tells what it saw. */
+  async end(): Promise<TalkReport> {
+    const exited = once(this.#process, "exit");
+    this.#process.kill("SIGTERM");
+    await exited;
+    const [answers, connections, errors] =
+      /(\d+) answers over (\d+) TCP connections?, (\d+) errors/.exec(this.#output)?.slice(1) ?? [];
+    return { answers: Number(answers), connections: Number(connections), errors: Number(errors) };
+  }
+}
