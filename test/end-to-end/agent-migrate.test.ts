@@ -150,6 +150,32 @@ describe("migrating by agents", () => {
     await removeGuest(a, "split");
   });
 
+  test("a child that is out of reach can be given up", async () => {
+    await runSample(a, { name: "given", hostPort: 8080 });
+    const { transfers } = await a.call("guest.migrate", {
+      name: "given",
+      to: "b",
+      rateLimitBytesPerSecond: SLOW,
+    });
+    const transfer = transfers[0]?.transfer ?? 0;
+    await b.end("SIGKILL");
+    await eventually("it is given up", () =>
+      a.call("transfer.cancel", { transfer }).then(
+        () => true,
+        (error: { code?: string }) => (assert.equal(error.code, "already-switched"), false),
+      ),
+    );
+    await whenTransfersEnd(a);
+    assert.equal((await transferOf(a, transfer)).phase, "cancelled");
+    await eventually("it is kept", async () => (await a.guests()).get("given")?.state === "paused");
+    await a.call("transfer.run", { transfer });
+    assert.equal((await ask(a, 8080)).counter, 1);
+    await b.start();
+    assert.match((await b.guests()).get("given")?.message ?? "", /will not come; remove it/);
+    await b.call("guest.remove", { name: "given" });
+    await removeGuest(a, "given");
+  });
+
   test("a guest on a bridge keeps its connections, and its isolated child has none", async () => {
     const ip = (...args: string[]): string => execFileSync("ip", args, { encoding: "utf8" });
     ip("link", "add", BRIDGE, "type", "bridge");

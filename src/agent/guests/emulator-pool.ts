@@ -30,6 +30,7 @@ export class EmulatorPool {
   readonly #clock: Clock;
   readonly #log: Log;
   readonly #shelves = new Map<string, Shelf>();
+  #starting = 0;
   #idleTimer: Timer | undefined;
   #closed = false;
 
@@ -136,8 +137,8 @@ export class EmulatorPool {
   }
 
   async #startMissing(shelf: Shelf): Promise<void> {
-    while (!this.#closed && shelf.ready.length < shelf.wanted && this.size < this.#bound) {
-      const live = await this.#start(shelf.spec);
+    while (!this.#closed && shelf.ready.length < shelf.wanted && this.size + this.#starting < this.#bound) {
+      const live = await this.#startOne(shelf.spec);
       shelf.ready.push(live);
       void live.exited.then(async () => {
         const index = shelf.ready.indexOf(live);
@@ -150,6 +151,16 @@ export class EmulatorPool {
     if (this.#closed || shelf.wanted === 0)
       await Promise.all(shelf.ready.splice(0).map((live) => this.#discard(live)));
     assert(shelf.ready.length <= Math.max(shelf.wanted, this.#bound), "a shelf holds what was wanted");
+  }
+
+  /** One that is being started counts towards the bound, whichever shelf it is for. */
+  async #startOne(spec: ChildSpec): Promise<LiveEmulator> {
+    this.#starting += 1;
+    try {
+      return await this.#start(spec);
+    } finally {
+      this.#starting -= 1;
+    }
   }
 
   #fillLater(shelf: Shelf): void {

@@ -170,20 +170,31 @@ export class OutgoingChild implements ForkChild {
   }
 
   async #cancel(reason: string): Promise<void> {
-    const early = this.#step !== "paging";
-    if (!early && this.#options.kind === "migrate") {
-      throw new TransferError(
-        "already-switched",
-        `guest ${this.entry.guest} runs on ${this.entry.host} already; a migration can only be cancelled before that`,
-      );
-    }
-    this.#cancelled = reason;
-    if (early) {
+    if (this.#step !== "paging") {
+      this.#cancelled = reason;
       this.#options.abort(reason);
       return;
     }
+    if (this.#options.kind === "migrate") {
+      this.#giveUp(reason);
+      return;
+    }
+    this.#cancelled = reason;
     this.session.fail(new TransferError("cancelled", reason));
     await this.target.cancel(reason);
+  }
+
+  /** A migrated guest that is out of reach may be given up, for its parent to be let run on; one that is there may not. */
+  #giveUp(reason: string): void {
+    const { guest, host } = this.entry;
+    if (this.session.phase.phase !== "waiting-for-child") {
+      throw new TransferError(
+        "already-switched",
+        `guest ${guest} runs on ${host} already; a migration can only be cancelled before that`,
+      );
+    }
+    this.#cancelled = reason;
+    this.session.fail(new TransferError("link-lost", `${host} is out of reach and was given up: ${reason}`));
   }
 
   #setSweep(mode: "on" | "held"): void {

@@ -1,0 +1,247 @@
+import assert from "node:assert/strict";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, describe, test } from "node:test";
+import { silentLog } from "../../../src/base/index.js";
+import { EventHub } from "../../../src/agent/events.js";
+import { Admission } from "../../../src/agent/guests/admission.js";
+import { GuestRegistry } from "../../../src/agent/guests/registry.js";
+import { writeRecord, type GuestRecord } from "../../../src/agent/guests/guest-record.js";
+import { BootStore } from "../../../src/agent/store/boot-store.js";
+import { Paths } from "../../../src/agent/store/paths.js";
+import { FakeEmulator, FakeMemory, fakeRecord, FakeSource, partsFor } from "./fakes.js";
+
+const MIB = 1024 * 1024;
+
+let scratch: string;
+let paths: Paths;
+let source: FakeSource;
+let boot: BootStore;
+let admission: Admission;
+let events: EventHub;
+let told: string[];
+
+beforeEach(async () => {
+  scratch = mkdtempSync(join(tmpdir(), "ramet-registry-"));
+  paths = new Paths({ stateDirectory: join(scratch, "state"), memoryDirectory: join(scratch, "memory") });
+  mkdirSync(paths.memory);
+  mkdirSync(paths.guests, { recursive: true });
+  source = new FakeSource(paths);
+  boot = await BootStore.open(paths.boot);
+  const room = () => ({ totalBytes: 1024 * MIB, freeBytes: 1024 * MIB, ownBytes: 0 });
+  admission = new Admission({ limitBytes: undefined, reserveBytes: 0, room });
+  events = new EventHub();
+  told = [];
+  events.on("guest", ({ change, guest }) => told.push(`${change} ${guest.name} ${guest.state}`));
+});
+afterEach(() => rmSync(scratch, { recursive: true }));
+
+const open = (maxGuests = 3) =>
+  GuestRegistry.open({ paths, source, boot, admission, events, maxGuests, log: silentLog });
+
+/** Leaves a guest on disk as an earlier agent would, with its emulator running or not. */
+async function leave(
+  record: GuestRecord,
+  running?: { emulator?: FakeEmulator; memory?: FakeMemory },
+): Promise<GuestRecord> {
+  mkdirSync(paths.guest(record.config.id));
+  mkdirSync(paths.guestMemory(record.config.id));
+  await writeRecord(paths.record(record.config.id), record);
+  const { emulator = new FakeEmulator(), memory = new FakeMemory() } = running ?? {};
+  if (running !== undefined) source.running.set(record.config.id, { emulator, memory });
+  return record;
+}
+
+describe("the registry of guests", () => {
+  test("keeps names apart, counts guests, and removes all of one", async () => {
+    const registry = await open(2);
+    const record = fakeRecord();
+    const guest = await registry.add(record);
+    await assert.rejects(registry.add(fakeRecord()), { code: "name-taken" });
+    await registry.add(fakeRecord({ config: { name: "second" } }));
+    await assert.rejects(registry.add(fakeRecord({ config: { name: "third" } })), {
+      code: "too-many-guests",
+      message: /2 guests/,
+    });
+    assert.throws(() => registry.find("nobody"), { code: "no-such-guest" });
+    guest.attach(await source.launch({ ...partsFor(admission, record), incoming: false }));
+    await registry.remove(guest);
+    assert.deepEqual(source.launched[0]?.calls, ["kill"]);
+    assert.equal(admission.reservedBytes, 0);
+    assert.ok(!existsSync(paths.guest(record.config.id)));
+    assert.equal(registry.byName("web"), undefined);
+    assert.equal(told.at(0), "added web running");
+    assert.ok(told.includes("removed web running"));
+  });
+
+  test("finds running guests again, with their memory counted and their writers let go", async () => {
+    const emulator = new FakeEmulator();
+    emulator.state = "running";
+    const memory = new FakeMemory();
+    memory.registered = "write-protect";
+    await leave(fakeRecord(), { emulator, memory });
+    const registry = await open();
+    const guest = registry.find("web");
+    assert.equal(guest.state, "running");
+    assert.deepEqual(memory.calls, ["track", "release"]);
+    assert.equal(admission.reservedBytes, 256 * MIB);
+    await registry.leaveAll();
+    assert.ok(emulator.detached);
+    assert.deepEqual(emulator.calls, [], "it runs on");
+  });
+
+  test("takes a guest whose emulator has ended for crashed, and a stopped one for stopped", async () => {
+    const crashed = await leave(fakeRecord());
+    await leave(fakeRecord({ state: "stopped", config: { name: "off" } }));
+    const registry = await open();
+    assert.equal(registry.find("web").state, "crashed");
+    assert.match(registry.find("web").view().message ?? "", /while no agent was running/);
+    assert.ok(!existsSync(paths.guestMemory(crashed.config.id)));
+    assert.equal(registry.find("off").state, "stopped");
+    assert.equal(admission.reservedBytes, 0);
+  });
+
+  test("ends warm emulators and guests that never came to run", async () => {
+    const warm = await leave(fakeRecord({ state: "warm", config: { name: "warm" } }), {});
+    const starting = await leave(fakeRecord({ state: "starting" }), {});
+    const registry = await open();
+    assert.deepEqual(registry.list(), []);
+    assert.deepEqual(new Set(source.ended), new Set([warm.config.id, starting.config.id]));
+    assert.deepEqual(readdirSync(paths.guests), []);
+    assert.deepEqual(readdirSync(paths.memory), []);
+  });
+
+  test("says of a child that was receiving that its pages will not come", async () => {
+    await leave(fakeRecord({ state: "receiving" }), {});
+    const guest = (await open()).find("web");
+    assert.equal(guest.state, "receiving");
+    assert.match(guest.view().message ?? "", /will not come; remove it/);
+  });
+
+  test("leaves what it does not understand alone, and removes what has no record", async () => {
+    const damaged = await leave(fakeRecord({ config: { name: "damaged" } }));
+    writeFileSync(paths.record(damaged.config.id), "{}");
+    const bare = fakeRecord();
+    mkdirSync(paths.guest(bare.config.id));
+    mkdirSync(paths.guestMemory("01234567-89ab-4cde-8f01-23456789abcd"));
+    mkdirSync(join(paths.guests, "lost+found"));
+    const registry = await open();
+    assert.deepEqual(registry.list(), []);
+    assert.deepEqual(readdirSync(paths.guests).toSorted(), ["lost+found", damaged.config.id].toSorted());
+    assert.deepEqual(readdirSync(paths.memory), [damaged.config.id]);
+  });
+
+  test("keeps boot files of guests and of others who use them", async () => {
+    const file = join(scratch, "vmlinuz");
+    const holds = await Promise.all(
+      ["one", "two", "three"].map(
+        async (text) => (writeFileSync(file + text, text), boot.import(file + text)),
+      ),
+    );
+    for (const hold of holds) hold.letGo();
+    const registry = await open();
+    assert.deepEqual(readdirSync(paths.boot), [], "at start nobody refers to them");
+    const [one, two, three] = await Promise.all(
+      ["one", "two", "three"].map((text) => boot.import(file + text)),
+    );
+    assert.ok(one && two && three);
+    const guest = await registry.add(fakeRecord({ kernel: one.digest }));
+    registry.digestsElsewhere.push(() => [two.digest]);
+    for (const hold of [one, two, three]) hold.letGo();
+    await registry.collectBootFiles();
+    assert.deepEqual(readdirSync(paths.boot).toSorted(), [one.digest, two.digest].toSorted());
+    await registry.remove(guest);
+    assert.deepEqual(readdirSync(paths.boot), [two.digest]);
+  });
+});
+
+describe("a guest", () => {
+  async function running() {
+    const registry = await open();
+    const record = fakeRecord();
+    const guest = await registry.add(record);
+    guest.attach(await source.launch({ ...partsFor(admission, record), incoming: false }));
+    const emulator = source.launched[0];
+    assert.ok(emulator !== undefined);
+    return { registry, guest, emulator };
+  }
+
+  test("is busy with one thing at a time, and says with what", async () => {
+    const { guest } = await running();
+    const leaveIt = guest.occupy({ what: "a fork to b (transfers 7)", transfers: [7] });
+    assert.deepEqual(guest.view().transfers, [7]);
+    assert.throws(() => guest.occupy({ what: "x", transfers: [] }), {
+      code: "busy",
+      message: /guest web is busy with a fork to b \(transfers 7\): see it with `ramet transfers`/,
+    });
+    leaveIt();
+    leaveIt();
+    guest.occupy({ what: "x", transfers: [] });
+    assert.throws(() => guest.requireState("forked", "paused"), {
+      code: "bad-state",
+      message: /is running; it must be paused to be forked/,
+    });
+  });
+
+  test("writes what is known of it, in order, and drops the message of a state it has left", async () => {
+    const { guest } = await running();
+    const onDisk = () => JSON.parse(readFileSync(paths.record(guest.id), "utf8")) as GuestRecord;
+    guest.note({ state: "paused", message: "why", outgoing: { transfer: 1, host: "b" } });
+    await guest.saved();
+    assert.deepEqual(
+      [onDisk().state, onDisk().message, onDisk().outgoing],
+      ["paused", "why", { transfer: 1, host: "b" }],
+    );
+    await guest.update({ state: "running", outgoing: null });
+    assert.deepEqual(
+      [onDisk().state, onDisk().message, onDisk().outgoing],
+      ["running", undefined, undefined],
+    );
+  });
+
+  for (const [cause, state, message] of [
+    ["asked", "stopped", /was killed/],
+    ["guest", "stopped", /switched itself off/],
+    ["crashed", "crashed", /emulator ended by SIGSEGV: last words/],
+  ] as const) {
+    test(`is ${state} when its emulator ends (${cause}), and all it had is free`, async () => {
+      const { guest, emulator } = await running();
+      emulator.finish({
+        cause,
+        expected: cause !== "crashed",
+        signal: "SIGSEGV",
+        lastLog: "first\nlast words\n",
+      });
+      await guest.whenOff();
+      assert.equal(guest.state, state);
+      assert.match(guest.view().message ?? "", message);
+      assert.equal(guest.hasEmulator, false);
+      assert.throws(() => guest.live, { code: "bad-state" });
+      assert.equal(admission.reservedBytes, 0);
+    });
+  }
+
+  test("keeps its memory for as long as a transfer reads it", async () => {
+    const { guest, emulator } = await running();
+    let finish = (): void => {};
+    const reading = new Promise<void>((resolve) => (finish = resolve));
+    guest.onExit(() => reading);
+    emulator.finish({ cause: "crashed", expected: false, lastLog: "" });
+    await guest.whenOff();
+    assert.equal(guest.state, "crashed");
+    assert.equal(admission.reservedBytes, 256 * MIB);
+    finish();
+    await new Promise((resolve) => setImmediate(resolve));
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    assert.equal(admission.reservedBytes, 0);
+  });
+});
