@@ -1,16 +1,16 @@
 import { BULK_WINDOW_BYTES, PAGE_BYTES, SWEEP_RUN_PAGES } from "../base/index.js";
 
-/** A queue on the shared link that drains in this time hardly delays an urgent page behind it. */
-const TARGET_QUEUE_US = 4000;
-/** At 1 Gbit/s this drains in the target time; a smaller window would starve the sweep of a host whose processors are busy. */
-const MIN_WINDOW_BYTES = 512 * 1024;
+/** What bulk may add to the round trip of an empty link: a queue that drains in this time hardly delays an urgent page behind it. */
+const TARGET_QUEUE_US = 1000;
+/** At 2 Gbit/s this drains in the target time; a smaller window would starve the sweep of a host whose processors are busy. */
+const MIN_WINDOW_BYTES = 256 * 1024;
 const GROWTH_BYTES = 32 * 1024;
 /** One frame may overshoot the limit, and must not overshoot the protocol's window. */
 const MAX_LIMIT_BYTES = BULK_WINDOW_BYTES - 2 * SWEEP_RUN_PAGES * PAGE_BYTES;
 
 /**
  * How many bytes the bulk lane may have in flight. It follows the time from sending to credit: it grows by steps while credits return quickly and shrinks
- * by a quarter when they are late, so that the queue on a slow link stays a few milliseconds long, whatever the link's rate.
+ * by a quarter when they are late, so that what queues before link and child stays a millisecond long, whatever the rate and length of the link.
  */
 export class AdaptiveWindow {
   readonly #maxBytes: number;
@@ -19,6 +19,8 @@ export class AdaptiveWindow {
   #head = 0;
   #inFlightBytes = 0;
   #shrunkAtUs = 0;
+  /** The shortest time from sending to credit so far: that of a link without a queue. */
+  #emptyRoundTripUs = Number.MAX_SAFE_INTEGER;
 
   /** @param maxBytes the limit never grows beyond this. */
   constructor(maxBytes: number = MAX_LIMIT_BYTES) {
@@ -76,7 +78,8 @@ export class AdaptiveWindow {
 
   #adapt(sentAtUs: number, nowUs: number): void {
     const roundTripUs = nowUs - sentAtUs;
-    if (roundTripUs <= TARGET_QUEUE_US) {
+    this.#emptyRoundTripUs = Math.min(this.#emptyRoundTripUs, roundTripUs);
+    if (roundTripUs - this.#emptyRoundTripUs <= TARGET_QUEUE_US) {
       this.#limitBytes = Math.min(this.#limitBytes + GROWTH_BYTES, this.#maxBytes);
     } else if (sentAtUs >= this.#shrunkAtUs) {
       this.#limitBytes = Math.max(

@@ -77,14 +77,26 @@ test("the sweep passes over what was sent, what the child has, and copies", () =
 
 test("a window shrinks when credit comes late and grows when it comes soon", () => {
   const window = new AdaptiveWindow();
-  const before = window.limitBytes;
   window.sent(1000, 0);
+  assert.ok(window.credited(1000, 100));
+  const before = window.limitBytes;
+  window.sent(1000, 1000);
   assert.ok(window.credited(1000, 50_000));
   assert.ok(window.limitBytes < before);
   const shrunk = window.limitBytes;
   window.sent(1000, 60_000);
   assert.ok(window.credited(1000, 60_100));
   assert.ok(window.limitBytes > shrunk);
+});
+
+test("a long link is not mistaken for a queue", () => {
+  const window = new AdaptiveWindow();
+  const before = window.limitBytes;
+  for (let turn = 1; turn < 100; turn += 1) {
+    window.sent(1000, turn * 1e6);
+    assert.ok(window.credited(1000, turn * 1e6 + 80_000 + turn));
+  }
+  assert.ok(window.limitBytes > before);
 });
 
 test("a window refuses credit for more than is in flight, and takes credit in parts", () => {
@@ -102,7 +114,7 @@ test("a window that is late for long never closes for good", () => {
   const window = new AdaptiveWindow();
   for (let turn = 1; turn < 200; turn += 1) {
     window.sent(1000, turn * 1e6);
-    window.credited(1000, turn * 1e6 + 500_000);
+    window.credited(1000, turn * 1e6 + turn * 10_000);
   }
   assert.ok(window.open && window.limitBytes > 2 * 16 * PAGE_BYTES);
 });
