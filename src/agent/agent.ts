@@ -201,6 +201,7 @@ export class Agent {
       "peer.putFile": (params, { session }) => uploads.put(params, session),
       "peer.start": (params, context) => incoming.start(params, context),
       "peer.run": (params) => incoming.run(params),
+      "peer.show": (params) => incoming.show(params),
       "peer.cancel": (params) => incoming.cancel(params),
       "peer.warm": (params, context) => incoming.warm(params, context),
     };

@@ -34,7 +34,7 @@ export {
   type GuestState,
   type GuestView,
 } from "./schema/guest.js";
-export type { BootFile, PeerGuest, PeerInfo, PeerView } from "./schema/peer.js";
+export type { BootFile, ChildReport, PeerGuest, PeerInfo, PeerView } from "./schema/peer.js";
 export {
   childrenOf,
   isFinal,

@@ -258,6 +258,24 @@ describe("forking by agents", () => {
     assert.equal((await b.call("agent.info", {})).memory.availableBytes, 1536 * MIB);
   });
 
+  test("an agent that stops finishes its transfers, and ends those that take too long", async () => {
+    await a.call("guest.fork", {
+      name: "web",
+      to: ["b"],
+      names: ["quick"],
+      rateLimitBytesPerSecond: 32 * MIB,
+    });
+    assert.equal(await a.end(), 0);
+    assert.equal((await b.guests()).get("quick")?.state, "running", "what could be finished was");
+    await a.start();
+    await a.call("guest.fork", { name: "web", to: ["b"], names: ["endless"], sweep: "held" });
+    assert.equal(await a.end(), 0);
+    await eventually("its child is gone", async () => !(await b.guests()).has("endless"));
+    await a.start();
+    await assertRunsOn(a, "web", 8080);
+    for (const name of (await b.guests()).keys()) await removeGuests(b, name);
+  });
+
   test("a child that runs waits for its parent's agent, and ends when that has forgotten it", async () => {
     const { transfers } = await a.call("guest.fork", {
       name: "web",

@@ -187,7 +187,10 @@ describe("an agent", () => {
     const guest = await runSample(host, { name: "crashing" });
     process.kill(guest.pid ?? 0, "SIGSEGV");
     await eventually("it is noticed", async () => (await host.guests()).get("crashing")?.state === "crashed");
-    assert.match((await host.guests()).get("crashing")?.message ?? "", /its emulator ended (by SIGSEGV|unexpectedly)/);
+    assert.match(
+      (await host.guests()).get("crashing")?.message ?? "",
+      /its emulator ended (by SIGSEGV|unexpectedly)/,
+    );
     await host.call("guest.remove", { name: "crashing" });
     assert.deepEqual(emulatorsBelow(host.stateDirectory), []);
   });

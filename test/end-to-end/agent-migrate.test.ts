@@ -56,6 +56,7 @@ describe("migrating by agents", () => {
         message: `guest web was migrated to ${to.name}; ask there`,
       });
       await assert.rejects(ask(from, 8080), "nobody serves its port at the source");
+      assert.equal((await to.guests()).get("web")?.id, id, "it is the same guest");
       counter += 1;
       assert.equal((await ask(to, 8080)).counter, counter);
       assert.deepEqual(await ask<object>(to, 8080, "/vmgenid"), identity);

@@ -5,7 +5,7 @@ import type { EventHub } from "../events.js";
 
 /** Methods that only look, or come in streams: not worth a line in the log each time. */
 const QUIET =
-  /^(agent\.info|guest\.(list|show|logs|console\.input)|transfer\.(list|show)|peer\.(list|info|putFile))$/;
+  /^(agent\.info|guest\.(list|show|logs|console\.input)|transfer\.(list|show)|peer\.(list|info|show|putFile))$/;
 
 type AnyHandler = (params: object, context: CallContext) => Promise<object>;
 

@@ -1,7 +1,7 @@
 import { randomBytes, randomUUID } from "node:crypto";
 import { unreachable } from "../../base/index.js";
 import type { GuestConfig } from "../../guest/index.js";
-import { tapName } from "../network/tap.js";
+import { newTapName } from "../network/tap.js";
 
 /**
  * All that decides whether a warm emulator can become a certain child: what is on its command line, less what is its own anyway (uuid, paths, tap
@@ -20,13 +20,15 @@ export interface ChildSpec {
     | { mode: "isolated"; mac: string }
     | { mode: "user"; mac: string }
     | { mode: "tap"; mac: string };
+  /** The id a migrated guest keeps; no warm emulator has it. */
+  id?: string;
   /** The identity a migrated guest keeps. Without it the emulator has a new one, as a fork's child must. */
   vmgenid?: string;
 }
 
 /** Two specs with the same key fit the same warm emulators. */
 export function specKey(spec: ChildSpec): string {
-  const { architecture, machine, memoryBytes, cpus, append, kernel, initrd, network, vmgenid } = spec;
+  const { architecture, machine, memoryBytes, cpus, append, kernel, initrd, network, vmgenid, id } = spec;
   return JSON.stringify([
     architecture,
     machine,
@@ -38,15 +40,15 @@ export function specKey(spec: ChildSpec): string {
     network.mode,
     network.mode === "none" ? undefined : network.mac,
     vmgenid,
+    id,
   ]);
 }
 
 /** The configuration of a new emulator for such a child, with identities of its own. */
 export function configOf(spec: ChildSpec, name: string): GuestConfig {
-  const id = randomUUID();
   const { network } = spec;
   return {
-    id,
+    id: spec.id ?? randomUUID(),
     name,
     architecture: spec.architecture,
     machine: spec.machine,
@@ -56,12 +58,12 @@ export function configOf(spec: ChildSpec, name: string): GuestConfig {
     kernel: spec.kernel.path,
     ...(spec.initrd === undefined ? {} : { initrd: spec.initrd.path }),
     append: spec.append,
-    network: networkOf(network, id),
+    network: networkOf(network),
     ...(spec.architecture === "x86_64" ? { vmgenid: spec.vmgenid ?? randomUUID() } : {}),
   };
 }
 
-function networkOf(network: ChildSpec["network"], id: string): GuestConfig["network"] {
+function networkOf(network: ChildSpec["network"]): GuestConfig["network"] {
   switch (network.mode) {
     case "none":
     case "isolated":
@@ -70,7 +72,7 @@ function networkOf(network: ChildSpec["network"], id: string): GuestConfig["netw
       return { mode: "user", mac: network.mac, forwards: [] };
     case "tap":
       // On no bridge yet: the guest is not to be met there before it runs.
-      return { mode: "tap", mac: network.mac, tap: tapName(id) };
+      return { mode: "tap", mac: network.mac, tap: newTapName() };
     default:
       return unreachable(network);
   }

@@ -83,8 +83,11 @@ export class EmulatorPool {
     const surplus = shelf.ready.splice(count);
     await Promise.all(surplus.map((live) => this.#discard(live)));
     shelf.refill?.cancel();
-    if (count === 0) this.#shelves.delete(key);
-    else await this.#fill(shelf);
+    if (count === 0) {
+      this.#shelves.delete(key);
+      // One that is being started is ended as soon as it is there.
+      await shelf.filling?.catch(() => {});
+    } else await this.#fill(shelf);
     this.#watchIdle();
     return shelf.ready.length;
   }

@@ -36,6 +36,8 @@ export class Guest {
   readonly #events: EventHub;
   readonly #exitHandlers = new Set<ExitHandler>();
   #off = deferred<void>();
+  /** Settles when the end of the latest emulator has been seen to; never for one that was taken away. */
+  #ended: Promise<void> = Promise.resolve();
   #record: GuestRecord;
   #live: LiveEmulator | undefined;
   #occupation: Occupation | undefined;
@@ -132,11 +134,16 @@ export class Guest {
   attach(live: LiveEmulator): void {
     this.#live = live;
     this.#off = deferred();
-    void live.exited
+    this.#ended = live.exited
       .then(() => this.#onExit(live))
       .catch((error: unknown) => {
         this.log.error({ problem: messageOf(error) }, "the end of an emulator could not be handled in full");
       });
+  }
+
+  /** Resolves when all that an emulator which has ended had is free. Does not wait for one that runs. */
+  async whenFree(): Promise<void> {
+    if (this.#live === undefined) await this.#ended;
   }
 
   /** Takes the emulator away, without ending it: its end is no longer this guest's. */
@@ -144,6 +151,8 @@ export class Guest {
     const live = this.#live;
     this.#live = undefined;
     this.#off.resolve();
+    // Its end is somebody else's now.
+    if (live !== undefined) this.#ended = Promise.resolve();
     return live;
   }
 

@@ -70,7 +70,14 @@ export class GuestRegistry {
   }
 
   /** @throws AgentError `name-taken` or `too-many-guests`. */
-  requireRoomFor(name: string): void {
+  requireRoomFor(name: string, id?: string): void {
+    const same = id === undefined ? undefined : this.#guests.get(id);
+    if (same !== undefined) {
+      throw new AgentError(
+        "name-taken",
+        `this host has guest ${id} already, as ${same.name} (${same.state}); remove that one first`,
+      );
+    }
     if (this.byName(name) !== undefined) {
       throw new AgentError(
         "name-taken",
@@ -90,7 +97,7 @@ export class GuestRegistry {
    * @throws AgentError `name-taken` or `too-many-guests`.
    */
   async add(record: GuestRecord): Promise<Guest> {
-    this.requireRoomFor(record.config.name);
+    this.requireRoomFor(record.config.name, record.config.id);
     const guest = this.#enter(record);
     try {
       await mkdir(this.#options.paths.guest(guest.id), { recursive: true, mode: 0o700 });
@@ -109,7 +116,7 @@ export class GuestRegistry {
    * @throws AgentError `name-taken` or `too-many-guests`.
    */
   addWarm(record: GuestRecord, live: LiveEmulator): Guest {
-    this.requireRoomFor(record.config.name);
+    this.requireRoomFor(record.config.name, record.config.id);
     const guest = this.#enter(record);
     guest.attach(live);
     guest.note({});
@@ -122,6 +129,7 @@ export class GuestRegistry {
     const view = guest.view();
     const live = guest.detachEmulator();
     await live?.end();
+    await guest.whenFree();
     await guest.retire();
     await rm(this.#options.paths.guestMemory(guest.id), { recursive: true, force: true });
     await rm(this.#options.paths.guest(guest.id), { recursive: true, force: true });

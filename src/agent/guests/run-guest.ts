@@ -2,7 +2,7 @@ import { randomUUID } from "node:crypto";
 import type { Params } from "../../control/index.js";
 import { defaultMachine, parseGuestConfig, type GuestConfig } from "../../guest/index.js";
 import { requireFreePort } from "../network/ports.js";
-import { requireBridge, tapName } from "../network/tap.js";
+import { newTapName, requireBridge } from "../network/tap.js";
 import { forwardHere } from "../network/translate.js";
 import type { Services } from "../services.js";
 import type { BootFileHold } from "../store/boot-store.js";
@@ -73,9 +73,8 @@ async function startGuest(
 async function configFor(services: Services, params: RunParams): Promise<unknown> {
   const { architecture } = params;
   const machine = params.machine ?? defaultMachine(architecture, await services.catalogue.find(architecture));
-  const id = randomUUID();
   return {
-    id,
+    id: randomUUID(),
     name: params.name,
     architecture,
     machine,
@@ -84,12 +83,12 @@ async function configFor(services: Services, params: RunParams): Promise<unknown
     kernel: params.kernel,
     ...(params.initrd === undefined ? {} : { initrd: params.initrd }),
     append: params.append,
-    network: networkFor(params, id, services.configuration.forwardAddress),
+    network: networkFor(params, services.configuration.forwardAddress),
     ...(architecture === "x86_64" ? { vmgenid: randomUUID() } : {}),
   };
 }
 
-function networkFor({ network }: RunParams, id: string, forwardAddress: string): GuestConfig["network"] {
+function networkFor({ network }: RunParams, forwardAddress: string): GuestConfig["network"] {
   if (network.mode === "none") return network;
   const mac = network.mac ?? randomMac();
   if (network.mode === "user") {
@@ -102,7 +101,7 @@ function networkFor({ network }: RunParams, id: string, forwardAddress: string):
   return {
     mode: "tap",
     mac,
-    tap: tapName(id),
+    tap: newTapName(),
     ...(network.bridge === undefined ? {} : { bridge: network.bridge }),
   };
 }

@@ -1,3 +1,4 @@
+import { randomBytes } from "node:crypto";
 import { existsSync } from "node:fs";
 import { AgentError } from "../errors.js";
 import { runCommand } from "./run-command.js";
@@ -6,9 +7,9 @@ import { runCommand } from "./run-command.js";
 const PREFIX = "ramet";
 const NAME_DIGITS = 10;
 
-/** Name of the tap device of an emulator, from its directory's uuid. */
-export function tapName(uuid: string): string {
-  return PREFIX + uuid.replaceAll("-", "").slice(0, NAME_DIGITS);
+/** A name for the tap device of a new emulator. Not from the guest's id: agents on one machine share its devices, and a migrated guest keeps its id. */
+export function newTapName(): string {
+  return PREFIX + randomBytes(NAME_DIGITS / 2).toString("hex");
 }
 
 /** The emulator makes its tap device and takes it along when it ends; it may be gone. */

@@ -12,7 +12,7 @@ import { join } from "node:path";
  *         emulator.log, sockets     the emulator's
  *
  * The uuid is that of an emulator with its memory: a warm one has its directories before it has a guest, so a guest that takes it over
- * moves nothing. A migrated guest gets a new one on each host.
+ * moves nothing. A migrated guest keeps its uuid on each host it comes to.
  */
 export class Paths {
   readonly #stateDirectory: string;

@@ -1,5 +1,5 @@
 import { assert, codeOf, messageOf, withDeadline, type Log, type Timer } from "../../base/index.js";
-import type { Params, Result, RpcServerSession } from "../../control/index.js";
+import type { ChildReport, Params, Result, RpcServerSession } from "../../control/index.js";
 import { dial } from "../../lane/index.js";
 import {
   ChildMachine,
@@ -58,6 +58,7 @@ export class IncomingChild {
   #session: RpcServerSession;
   #step: "prepared" | "loading" | "loaded" | "running" = "prepared";
   #loadUs = 0;
+  #stopWatching: () => void = () => {};
   #abandoned: Timer | undefined;
   #reporting: Timer | undefined;
   #ending: Promise<void> | undefined;
@@ -108,7 +109,7 @@ export class IncomingChild {
   /** Serves the memory's faults and dials the parent. */
   begin(): void {
     this.#watch(this.#session);
-    this.guest.onExit((why) => this.#onEmulatorEnd(why));
+    this.#stopWatching = this.guest.onExit((why) => this.#onEmulatorEnd(why));
     this.#machine.start();
     this.#machine.ended.then(
       (phase) => this.#onMachineEnd(phase),
@@ -258,7 +259,7 @@ export class IncomingChild {
   async #endNow(phase: "failed" | "cancelled", error: TransferError): Promise<void> {
     if (!this.entry.over) this.entry.enter(phase, { error, message: error.message });
     this.#leave();
-    this.#close(error);
+    this.#close();
     if (phase === "failed" && this.#params.kind === "migrate" && (await this.#ranAndLives())) {
       await this.#keep(error);
       return;
@@ -299,31 +300,37 @@ export class IncomingChild {
     }
   }
 
-  #close(error?: TransferError): void {
+  #close(): void {
+    this.#stopWatching();
     this.#abandoned?.cancel();
     this.#reporting?.cancel();
-    this.#report(error);
+    this.#tell();
     this.#onOver();
   }
 
   #reportLater(): void {
     this.#reporting = this.#services.clock.after(REPORT_INTERVAL_MS, () => {
       if (this.entry.over) return;
-      this.#report();
+      this.#tell();
       this.#reportLater();
     });
   }
 
-  #report(error?: TransferError): void {
+  /** What only this side knows of the transfer. */
+  report(): ChildReport {
     const view = this.entry.view();
-    this.#session.sendEvent("peerTransfer", {
+    return {
       transfer: view.id,
       phase: view.phase,
       duplicates: view.pages.duplicates,
       ...(view.faults === undefined ? {} : { faults: view.faults }),
       ...(view.verify === undefined ? {} : { verify: view.verify }),
-      ...(error === undefined ? {} : { message: error.message.slice(0, 1000) }),
-    });
+      ...(view.error === undefined ? {} : { message: view.error.message }),
+    };
+  }
+
+  #tell(): void {
+    this.#session.sendEvent("peerTransfer", this.report());
   }
 
   #badStep(doing: string): AgentError {

@@ -40,7 +40,7 @@ export class IncomingTransfers {
     this.#preparing.add(transfer);
     try {
       await this.#services.catalogue.requireMachine(guest.architecture, guest.machine);
-      this.#services.registry.requireRoomFor(guest.name);
+      this.#services.registry.requireRoomFor(guest.name, guest.id);
       const missingFiles = await this.#missing(guest, session);
       if (missingFiles.length > 0) return { ready: false, missingFiles };
       await this.#requireNetwork(params);
@@ -57,6 +57,10 @@ export class IncomingTransfers {
 
   run(params: Params<"peer.run">): Promise<Result<"peer.run">> {
     return this.#find(params.transfer).run();
+  }
+
+  async show(params: Params<"peer.show">): Promise<Result<"peer.show">> {
+    return this.#find(params.transfer).report();
   }
 
   /** Answers when the child is gone, or was never there. */
@@ -186,6 +190,7 @@ export class IncomingTransfers {
       network: networkFromPeer(guest, configuration.forwardAddress).network,
       // A fork's child is somebody else, and must find that out; a migrated guest is who it was.
       ...(kind === "migrate" && guest.vmgenid !== undefined ? { vmgenid: guest.vmgenid } : {}),
+      ...(kind === "migrate" && guest.id !== undefined ? { id: guest.id } : {}),
     };
   }
 

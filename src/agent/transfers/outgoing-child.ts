@@ -1,6 +1,6 @@
 import { randomBytes } from "node:crypto";
-import { deferred, withDeadline } from "../../base/index.js";
-import type { AnyEvent, ParamsInput, TransferKind } from "../../control/index.js";
+import { deferred, messageOf, withDeadline } from "../../base/index.js";
+import type { AnyEvent, ChildReport, ParamsInput, TransferKind } from "../../control/index.js";
 import {
   ParentSession,
   TransferError,
@@ -21,8 +21,7 @@ const TOKEN_BYTES = 24;
 /** A fork's parent whose child is out of reach runs on, but may come to wait when its copies are used up; hence not for ever. */
 const FORK_LINK_DEADLINE_MS = 30_000;
 
-/** How long the child's last word may be behind the last page: with the result of a comparison, and with its counts only. */
-const VERIFY_DEADLINE_MS = 5000;
+/** How long the child's last word may be behind its last page, before it is asked for. */
 const REPORT_DEADLINE_MS = 500;
 
 export interface OutgoingChildOptions {
@@ -129,12 +128,7 @@ export class OutgoingChild implements ForkChild {
   async finish(atEnd: () => Promise<void> = async () => {}): Promise<TransferError | undefined> {
     const end = await this.session.ended;
     if (end.phase !== "failed") {
-      // The child's last word comes over another connection than its last page.
-      const { clock } = this.#options.services;
-      const deadlineMs = this.#options.verify ? VERIFY_DEADLINE_MS : REPORT_DEADLINE_MS;
-      await withDeadline(clock, deadlineMs, "the child's last report", this.#reported.promise).catch(
-        () => {},
-      );
+      await this.#lastReport();
       const error = this.#verifyError();
       await atEnd();
       if (!this.entry.over)
@@ -150,6 +144,24 @@ export class OutgoingChild implements ForkChild {
     }
     this.#close();
     return end.error;
+  }
+
+  /** The child's last word comes over another connection than its last page, or has to be asked for where that was lost. */
+  async #lastReport(): Promise<void> {
+    const { clock } = this.#options.services;
+    const awaited = "the child's last report";
+    try {
+      await withDeadline(clock, REPORT_DEADLINE_MS, awaited, this.#reported.promise);
+    } catch {
+      try {
+        this.#note(await this.target.report());
+      } catch (error) {
+        this.#options.guest.log.warn(
+          { problem: messageOf(error) },
+          "the child's host does not tell how its child fared",
+        );
+      }
+    }
   }
 
   #close(): void {
@@ -214,12 +226,15 @@ export class OutgoingChild implements ForkChild {
   }
 
   #onEvent(event: AnyEvent): void {
-    if (event.event !== "peerTransfer" || event.data.transfer !== this.entry.transfer) return;
-    const { verify, faults, duplicates } = event.data;
+    if (event.event === "peerTransfer" && event.data.transfer === this.entry.transfer) this.#note(event.data);
+  }
+
+  #note(report: ChildReport): void {
+    const { verify, faults, duplicates } = report;
     if (verify !== undefined) this.entry.facts.verify = verify;
     if (faults !== undefined) this.entry.facts.faults = faults;
     if (duplicates !== undefined) this.entry.facts.duplicates = duplicates;
-    if (event.data.phase === "complete") this.#reported.resolve();
+    if (report.phase === "complete") this.#reported.resolve();
   }
 }
 
@@ -230,10 +245,9 @@ function prepareParams(options: OutgoingChildOptions): Omit<
   guest: Omit<ParamsInput<"peer.prepare">["guest"], "name">;
 } {
   const { services, guest } = options;
-  const { config } = guest;
   return {
     kind: options.kind,
-    guest: peerGuestOf(guest, options.network, options.kind === "migrate" ? config.vmgenid : undefined),
+    guest: peerGuestOf(guest, options.network, options.kind),
     parent: { guest: guest.name, host: services.configuration.name },
     emulatorVersion: guest.live.emulator.version,
     parentUrl: services.ownUrl(),
@@ -247,7 +261,7 @@ function prepareParams(options: OutgoingChildOptions): Omit<
 export function peerGuestOf(
   guest: Guest,
   network: NetworkForPeer,
-  vmgenid: string | undefined,
+  kind: TransferKind,
 ): Omit<ParamsInput<"peer.prepare">["guest"], "name"> {
   const { config, record } = guest;
   const bootFile = ({ sha256, sizeBytes }: { sha256: string; sizeBytes: number }) => ({ sha256, sizeBytes });
@@ -260,7 +274,9 @@ export function peerGuestOf(
     kernel: bootFile(record.boot.kernel),
     ...(record.boot.initrd === undefined ? {} : { initrd: bootFile(record.boot.initrd) }),
     ...network,
-    ...(vmgenid === undefined ? {} : { vmgenid }),
+    // A migrated guest is who it was; a fork's child is somebody else, and must find that out.
+    ...(kind === "migrate" ? { id: guest.id } : {}),
+    ...(kind === "migrate" && config.vmgenid !== undefined ? { vmgenid: config.vmgenid } : {}),
   };
 }
 

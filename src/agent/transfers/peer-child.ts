@@ -1,5 +1,11 @@
 import { codeOf, messageOf, type Log } from "../../base/index.js";
-import { RemoteError, type AnyEvent, type ParamsInput, type RpcClient } from "../../control/index.js";
+import {
+  RemoteError,
+  type AnyEvent,
+  type ChildReport,
+  type ParamsInput,
+  type RpcClient,
+} from "../../control/index.js";
 import { TransferError, type ChildStarted, type ChildTarget } from "../../transfer/index.js";
 import type { ChildNames } from "./child-names.js";
 import type { Peers } from "./peers.js";
@@ -76,6 +82,12 @@ export class PeerChild implements ChildTarget {
     const started = await this.#connected().call("peer.run", params, { deadlineMs: RUN_DEADLINE_MS });
     this.#options.onStarted();
     return started;
+  }
+
+  /** What the child's side knows of the transfer; over a new connection where the old one was lost. */
+  async report(): Promise<ChildReport> {
+    const client = await this.#options.peers.connect(this.#options.url);
+    return client.call("peer.show", { transfer: this.transfer }, { deadlineMs: RUN_DEADLINE_MS });
   }
 
   /**

@@ -24,7 +24,7 @@ async function warmAtOne(services: Services, guest: Guest, host: string, count: 
   const client = await services.peers.connect(url);
   const network = networkOfForked(guest.config.network, { attached: false, forwards: [] });
   const params = {
-    guest: { ...peerGuestOf(guest, network, undefined), name: guest.name },
+    guest: { ...peerGuestOf(guest, network, "fork"), name: guest.name },
     emulatorVersion: guest.hasEmulator ? guest.live.emulator.version : "unknown",
     count,
   };

@@ -2,7 +2,8 @@ import { z } from "zod";
 import { MAX_LOG_LINES, MAX_LOG_LINE_CHARACTERS } from "../limits.js";
 import { count, guestName, message, optional, u32 } from "./common.js";
 import { consoleBytes, guestView } from "./guest.js";
-import { transferPhase, transferView } from "./transfer.js";
+import { childReport } from "./peer.js";
+import { transferView } from "./transfer.js";
 
 /** Everything an agent says without being asked. Clients ignore events they do not know. */
 export const EVENTS = {
@@ -18,15 +19,7 @@ export const EVENTS = {
     lines: z.array(z.string().max(MAX_LOG_LINE_CHARACTERS)).max(MAX_LOG_LINES),
   }),
   /** To a peer: a transfer it commands changed on the child's side. */
-  peerTransfer: z.object({
-    transfer: u32,
-    phase: transferPhase,
-    message: optional(message),
-    /** What only the child's side knows; as in a transfer's view. */
-    duplicates: optional(count),
-    faults: transferView.shape.faults,
-    verify: transferView.shape.verify,
-  }),
+  peerTransfer: childReport,
   /** So many events were dropped because this connection did not read; ask for what matters again. */
   lagged: z.object({ dropped: count }),
 } as const;

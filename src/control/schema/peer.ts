@@ -20,7 +20,7 @@ import {
   u32,
   uuid,
 } from "./common.js";
-import { transferKind } from "./transfer.js";
+import { transferKind, transferPhase, transferView } from "./transfer.js";
 
 /** A boot file by its content, so that a peer that has it is not sent it. */
 export const bootFile = z.strictObject({
@@ -34,6 +34,8 @@ export type BootFile = z.infer<typeof bootFile>;
 
 /** What a peer must know of a guest to make an emulator that can load its device state. */
 export const peerGuest = z.strictObject({
+  /** That of a migrated guest, which keeps it; a fork's child gets a new one. */
+  id: optional(uuid),
   name: guestName,
   architecture,
   machine: machineName,
@@ -92,6 +94,17 @@ const putFileParams = z.strictObject({
 const started = z.object({ loadUs: durationUs, runUs: durationUs });
 const byTransfer = z.strictObject({ transfer: u32 });
 
+/** A transfer as its child's side sees it: what the parent's side cannot count itself. */
+export const childReport = z.object({
+  transfer: u32,
+  phase: transferPhase,
+  message: optional(message),
+  duplicates: optional(count),
+  faults: transferView.shape.faults,
+  verify: transferView.shape.verify,
+});
+export type ChildReport = z.infer<typeof childReport>;
+
 /** What an agent says of itself to its peers. */
 export const peerInfo = z.object({
   name: z.string().max(255),
@@ -145,6 +158,8 @@ export const PEER_METHODS = {
     result: started,
   },
   "peer.run": { role: "peer", params: byTransfer, result: started },
+  /** What the child's side knows of a transfer, as its last `peerTransfer` event said, or would have said. */
+  "peer.show": { role: "peer", params: byTransfer, result: childReport },
   "peer.cancel": {
     role: "peer",
     params: z.strictObject({ transfer: u32, reason: message }),

@@ -130,6 +130,7 @@ describe("what a warm emulator fits", () => {
       { network: { mode: "user" as const, mac: "52:54:00:00:00:01" } },
       { network: { mode: "isolated" as const, mac: "52:54:00:00:00:02" } },
       { vmgenid: "01234567-89ab-4cde-8f01-23456789abcd" },
+      { id: "01234567-89ab-4cde-8f01-23456789abcd" },
     ];
     assert.equal(
       new Set([key, ...others.map((change) => specKey(fakeSpec(change)))]).size,
@@ -144,6 +145,7 @@ describe("what a warm emulator fits", () => {
     assert.notEqual(first.vmgenid, second.vmgenid);
     const vmgenid = "01234567-89ab-4cde-8f01-23456789abcd";
     assert.equal(configOf(fakeSpec({ vmgenid }), "warm").vmgenid, vmgenid);
+    assert.equal(configOf(fakeSpec({ id: vmgenid }), "warm").id, vmgenid);
     assert.equal(configOf(fakeSpec({ architecture: "aarch64" }), "warm").vmgenid, undefined);
     const tap = configOf(fakeSpec({ network: { mode: "tap", mac: "52:54:00:00:00:01" } }), "warm");
     assert.ok(tap.network.mode === "tap" && tap.network.bridge === undefined, "on no bridge before it runs");

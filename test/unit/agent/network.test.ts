@@ -4,7 +4,7 @@ import { once } from "node:events";
 import { createServer, type AddressInfo } from "node:net";
 import { describe, test } from "node:test";
 import { requireFreePort } from "../../../src/agent/network/ports.js";
-import { requireBridge, tapName } from "../../../src/agent/network/tap.js";
+import { newTapName, requireBridge } from "../../../src/agent/network/tap.js";
 
 describe("ports to forward", () => {
   test("a taken TCP or UDP port is refused by name, a free one is left free", async () => {
@@ -33,8 +33,9 @@ describe("ports to forward", () => {
 });
 
 describe("tap devices", () => {
-  test("have a name that fits, from the emulator's uuid", () => {
-    assert.equal(tapName("01234567-89ab-4cde-8f01-23456789abcd"), "ramet0123456789");
+  test("have names that fit and are told apart", () => {
+    assert.match(newTapName(), /^ramet[0-9a-f]{10}$/);
+    assert.notEqual(newTapName(), newTapName());
   });
 
   test("a missing bridge is refused with how to make it", () => {

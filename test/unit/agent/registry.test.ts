@@ -67,6 +67,10 @@ describe("the registry of guests", () => {
     const record = fakeRecord();
     const guest = await registry.add(record);
     await assert.rejects(registry.add(fakeRecord()), { code: "name-taken" });
+    await assert.rejects(registry.add(fakeRecord({ config: { name: "other", id: record.config.id } })), {
+      code: "name-taken",
+      message: /has guest .* already, as web \(running\)/,
+    });
     await registry.add(fakeRecord({ config: { name: "second" } }));
     await assert.rejects(registry.add(fakeRecord({ config: { name: "third" } })), {
       code: "too-many-guests",

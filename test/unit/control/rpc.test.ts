@@ -145,6 +145,7 @@ test("a peer's connection may call only the methods of peers", async () => {
     "peer.putFile": no,
     "peer.start": no,
     "peer.run": no,
+    "peer.show": no,
     "peer.cancel": no,
     "peer.warm": no,
   };
