@@ -220,7 +220,10 @@ export class Agent {
       onConnection: (connection: Connection) => {
         const { purpose, transfer, token, epoch } = connection.hello;
         if (purpose === "control") sessions.take(connection);
-        else routes.find(transfer, token).acceptLane(purpose, epoch ?? 0, connection);
+        else {
+          const lz4 = connection.hello.features.includes("lz4");
+          routes.find(transfer, token).acceptLane(purpose, epoch ?? 0, connection, { lz4 });
+        }
       },
     };
     this.#tcp = await Listener.open({ ...common, address: listen, key });

@@ -19,7 +19,6 @@ export class PageSupply implements SweepSource {
   readonly counts = new OriginCounts();
   readonly #instant: Instant;
   readonly #order: SweepOrder;
-  readonly #compress: boolean;
   readonly #pushes: BoundedQueue<number>;
   /** Pages are read into it and encoded from it before the next frame is asked for, so sending allocates for the frame alone. */
   readonly #scratch = new Uint8Array(SWEEP_RUN_PAGES * PAGE_BYTES);
@@ -27,10 +26,12 @@ export class PageSupply implements SweepSource {
   #digestCursor = 0;
   zeroPages = 0;
   sweep: boolean;
+  /** Pages are sent as lz4 where that saves something. */
+  compress: boolean;
 
   constructor(options: { instant: Instant; compress: boolean; sweep: boolean; order?: SweepOrder }) {
     this.#instant = options.instant;
-    this.#compress = options.compress;
+    this.compress = options.compress;
     this.#order = options.order ?? new AfterFaultOrder();
     this.sweep = options.sweep;
     this.owed = new Bitmap(options.instant.pageCount);
@@ -127,7 +128,7 @@ export class PageSupply implements SweepSource {
     return splitZeroPages(bytes).map((piece) => {
       const content = bytes.subarray(piece.first * PAGE_BYTES, (piece.first + piece.count) * PAGE_BYTES);
       const firstPage = range.first + piece.first;
-      const run = packRun({ firstPage, origin, bytes: content, compress: this.#compress });
+      const run = packRun({ firstPage, origin, bytes: content, compress: this.compress });
       this.#count(run);
       return run;
     });

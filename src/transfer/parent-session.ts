@@ -105,9 +105,10 @@ export class ParentSession implements InstantReader {
 
   /**
    * Takes a lane the child has dialled. A higher epoch replaces all lanes before it; a lower one is refused.
+   * @param options.lz4 whether the child's side reads lz4; pages are sent raw otherwise.
    * @throws TransferError when the session has failed (its own error) or the lane is out of date (`peer-protocol`).
    */
-  acceptLane(name: PageLane, epoch: number, lane: FrameLane): void {
+  acceptLane(name: PageLane, epoch: number, lane: FrameLane, options = { lz4: true }): void {
     if (this.#phase.phase === "failed") throw this.#phase.error;
     const latest = this.#link.epoch;
     if (epoch < latest || (epoch === latest && this.#link.pair.has(name))) {
@@ -120,6 +121,7 @@ export class ParentSession implements InstantReader {
       this.#lanesLost();
       this.#link.replace(epoch, { code: "replaced", message: "the child dialled again", fatal: false });
     }
+    if (!options.lz4) this.#supply.compress = false;
     const pair = this.#link.pair;
     pair.add(name, lane, {
       onFrame: (frame) => this.#onFrame(pair, name, frame),

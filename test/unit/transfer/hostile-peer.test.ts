@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { SeededRandom, silentLog } from "../../../src/base/index.js";
-import { Instant, ParentSession, type LaneEnd } from "../../../src/transfer/index.js";
+import { Instant, ParentSession, type FrameLane, type LaneEnd } from "../../../src/transfer/index.js";
 import { decodeFrame, encodeFrame, type Frame } from "../../../src/wire/index.js";
 import { contentOf, SimulatedMemory } from "../../support/simulation/memory.js";
 import { Scheduler } from "../../support/simulation/scheduler.js";
@@ -99,6 +99,41 @@ test("a request for a page already reported received is passed over, and others 
     [[5]],
   );
   assert.equal(session.phase.phase, "linked");
+});
+
+test("a child that does not read lz4 gets raw pages", async () => {
+  const clock = new Scheduler(new SeededRandom(1));
+  const memory = new SimulatedMemory(clock, pages);
+  for (let page = 0; page < pages; page += 1) memory.place(page, contentOf(page, page + 1));
+  const log = silentLog;
+  const instant = new Instant({ memory, copyBudgetBytes: 1 << 20, tracking: false, clock, log });
+  const session = new ParentSession({ transfer: 7, instant, clock, log, compress: true, sweep: true });
+  await instant.arm();
+  instant.freeze();
+  session.begin({});
+  const encodings = new Set<string>();
+  let tellHave = (): void => {};
+  for (const name of ["urgent", "bulk"] as const) {
+    let received = 0;
+    session.acceptLane(name, 1, laneOf(name), { lz4: false });
+    function laneOf(lane: string): FrameLane {
+      return {
+        queuedBytes: 0,
+        send(bytes) {
+          const frame = decodeFrame(bytes, { transfer: 7, sequence: (received += 1), pageCount: pages });
+          if (frame.kind === "pages") for (const run of frame.runs) encodings.add(run.encoding);
+        },
+        attach({ onFrame }) {
+          const have = encodeFrame({ kind: "have", last: true, runs: [] }, { transfer: 7, sequence: 1 });
+          if (lane === "bulk") tellHave = () => onFrame(have);
+        },
+        close: () => {},
+      };
+    }
+  }
+  tellHave();
+  await clock.runUntil(() => session.progress().sweep === pages, 1000);
+  assert.deepEqual([...encodings], ["raw"]);
 });
 
 test("a lane of an old epoch is refused, one of a new epoch replaces the old ones", async () => {
