@@ -14,6 +14,7 @@ export class RamFile {
   readonly ino: number;
   readonly pageCount: number;
   readonly #fd: number;
+  #closed = false;
 
   private constructor(path: string, fd: number, stat: { dev: number; ino: number; size: number }) {
     this.path = path;
@@ -43,8 +44,9 @@ export class RamFile {
     );
   }
 
-  /** Copies pages into the start of `into`. A hole gives zeros and stays a hole. @throws MemoryError `bad-file`. */
+  /** Copies pages into the start of `into`. A hole gives zeros and stays a hole. @throws MemoryError `bad-file` or `gone`. */
   read(range: PageRange, into: Uint8Array): void {
+    this.#requireOpen();
     assertRange(range, this.pageCount);
     const length = range.count * PAGE_BYTES;
     assert(into.length >= length, `${range.count} pages do not fit into ${into.length} bytes`);
@@ -58,6 +60,7 @@ export class RamFile {
 
   /** The first range of pages at or after `page` that is not a hole (lseek(2), SEEK_DATA and SEEK_HOLE). */
   nextData(page: number): PageRange | undefined {
+    this.#requireOpen();
     if (page >= this.pageCount) return undefined;
     const native = loadNative();
     const data = native.seek(this.#fd, page * PAGE_BYTES, 0);
@@ -69,7 +72,15 @@ export class RamFile {
     return { first, count: Math.ceil(hole / PAGE_BYTES) - first };
   }
 
+  /** May be called twice. */
   close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
     closeSync(this.#fd);
+  }
+
+  /** The number of a closed descriptor soon belongs to another file, whose content must not pass for memory. */
+  #requireOpen(): void {
+    if (this.#closed) throw new MemoryError("gone", `memory file ${this.path} has been closed`);
   }
 }

@@ -93,12 +93,14 @@ export class Userfault {
 
   /** Lets writes through and wakes their writers; nothing to do where no page is registered or no process is left. */
   unprotect(range: PageRange): void {
+    if (this.#closed) return; // the descriptor's number may be another emulator's by now
     const result = this.#changeProtection(range, UNPROTECT);
     if (result < 0 && !this.#hasEnded(result)) throw this.#error("unprotecting its pages", result);
   }
 
   /** Wakes whoever waits, to try again. */
   wake(range: PageRange): void {
+    if (this.#closed) return;
     assertRange(range, this.pageCount);
     const result = this.#native.wake(this.#fd, this.#addressOf(range.first), range.count * PAGE_BYTES);
     if (result < 0) throw this.#error("waking it", result);

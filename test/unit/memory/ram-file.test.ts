@@ -50,6 +50,15 @@ describe("a memory file", () => {
     file.close();
   });
 
+  it("is not read once it is closed: another file may have its descriptor's number by then", () => {
+    const file = RamFile.open(path);
+    file.close();
+    file.close();
+    const gone = (thrown: unknown): boolean => thrown instanceof MemoryError && thrown.code === "gone";
+    assert.throws(() => file.read({ first: 0, count: 1 }, page(0)), gone);
+    assert.throws(() => file.nextData(0), gone);
+  });
+
   it("is never asked for what lies outside it", () => {
     const file = RamFile.open(path);
     for (const [first, count] of [
