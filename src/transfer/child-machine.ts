@@ -142,7 +142,7 @@ export class ChildMachine {
             onFrame: (frame, frameBytes) => this.#onFrame(pair, name, frame, frameBytes),
             onEnd: (laneEnd) => this.#onLaneEnd(pair, laneEnd),
           });
-          if (pair.linked) this.#onLinked();
+          if (pair === this.#link.pair && pair.linked) this.#onLinked();
         },
         (thrown: unknown) => {
           const fatal = thrown instanceof Error && "fatal" in thrown && thrown.fatal === true;

@@ -158,6 +158,8 @@ async function pauseAndSave(options: ForkOptions): Promise<Paused> {
     const stoppedUs = nowUs();
     // The emulator saves on one processor while this one protects again what was written since; the freeze afterwards covers what saving wrote.
     const saving = emulator.saveDeviceState({ handOver: false });
+    // Should protecting fail first, because the emulator has ended, nobody waits for the saving any more.
+    saving.catch(() => {});
     instant.rearm();
     const rearmedUs = nowUs();
     const saved = await saving;
@@ -192,7 +194,9 @@ async function startChild(
 ): Promise<ChildOutcome> {
   const { target, session } = child;
   try {
+    throwIfLost(session);
     const started = await target.start(deviceState, { run: !options.paused });
+    throwIfLost(session);
     return { target, started, firstInstructionUs: options.clock.nowUs() - beganUs };
   } catch (thrown) {
     const error = new TransferError(
@@ -229,6 +233,11 @@ async function cancelQuietly(log: Log, target: ChildTarget, reason: string): Pro
       "child could not be cancelled",
     );
   }
+}
+
+/** A child that was cancelled or lost in the pause is not to run, and one that was lost while it started is not to be left there. */
+function throwIfLost(session: ParentSession): void {
+  if (session.phase.phase === "failed") throw session.phase.error;
 }
 
 function throwIfChildLost(options: ForkOptions): void {

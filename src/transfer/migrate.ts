@@ -45,6 +45,7 @@ export async function migrateGuest(options: MigrateOptions): Promise<MigrateOutc
   const { target, session } = options.child;
   const beganUs = clock.nowUs();
   let stopped = false;
+  let detached = false;
   let told = false;
   try {
     options.onStep("preparing");
@@ -59,6 +60,7 @@ export async function migrateGuest(options: MigrateOptions): Promise<MigrateOutc
     stopped = true;
     await emulator.stop();
     const stoppedUs = clock.nowUs();
+    detached = true;
     await options.network.detach();
     const saved = await emulator.saveDeviceState({ handOver: true });
     instant.freeze();
@@ -80,11 +82,21 @@ export async function migrateGuest(options: MigrateOptions): Promise<MigrateOutc
     await cancelOrStayStopped(options, told, error);
     session.fail(new TransferError("cancelled", error.message, { cause: error }));
     instant.release();
-    if (stopped) {
-      await options.network.attach();
-      await emulator.resume();
-    }
+    if (detached) await attachOrGoWithout(options);
+    if (stopped) await emulator.resume();
     throw error;
+  }
+}
+
+/** A guest that runs without its network can be helped; one that stays stopped because of it serves nobody. */
+async function attachOrGoWithout(options: MigrateOptions): Promise<void> {
+  try {
+    await options.network.attach();
+  } catch (thrown) {
+    options.log.error(
+      { problem: messageOf(thrown) },
+      "the parent runs on, but not at its place in the network",
+    );
   }
 }
 

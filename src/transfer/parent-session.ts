@@ -1,4 +1,4 @@
-import { deferred, type Clock, type Log, type Timer } from "../base/index.js";
+import { codeOf, deferred, messageOf, type Clock, type Log, type Timer } from "../base/index.js";
 import type { Frame } from "../wire/index.js";
 import type { PageDigests } from "./digests.js";
 import { TransferError } from "./errors.js";
@@ -127,7 +127,7 @@ export class ParentSession implements InstantReader {
       onFrame: (frame) => this.#onFrame(pair, name, frame),
       onEnd: (end) => this.#onLaneEnd(pair, end),
     });
-    if (pair.linked) this.#onLinked();
+    if (pair === this.#link.pair && pair.linked) this.#onLinked();
   }
 
   /** The instant is there: pages may be sent from here on. `digests` are told to the child, for it to compare. */
@@ -272,6 +272,17 @@ export class ParentSession implements InstantReader {
 
   #sendBulk(): void {
     this.#pump = undefined;
+    try {
+      this.#sendFrames();
+    } catch (thrown) {
+      if (codeOf(thrown) === "internal") throw thrown;
+      // Nobody calls this who could be told: one child's pages must not take the agent down.
+      const message = `the parent's memory cannot be read: ${messageOf(thrown)}`;
+      this.fail(new TransferError("parent-failed", message, { cause: thrown }));
+    }
+  }
+
+  #sendFrames(): void {
     for (let frames = 0; frames < FRAMES_PER_TURN; frames += 1) {
       const bulk = this.#link.pair.bulk;
       if (!this.#canSend() || bulk === undefined) return;

@@ -15,6 +15,9 @@ export interface SweepSource {
 /** What the sweep sends next: pages with content, or a stretch of holes to be told of in one run. */
 export type SweepStep = { kind: "data" | "hole"; range: PageRange };
 
+/** Holes told of in one step: more would keep both sides from their faults while they note each page. */
+const MAX_HOLE_PAGES = 16384;
+
 /** Decides which pages the sweep sends next; replaceable without touching the session. */
 export interface SweepOrder {
   /** The next step, or undefined when there is nothing left to sweep at the moment. */
@@ -41,7 +44,7 @@ export class AfterFaultOrder implements SweepOrder {
     const isHole = dataFirst === undefined || dataFirst > first;
     const kind = isHole ? "hole" : "data";
     const bound = isHole ? (dataFirst ?? source.pageCount) : this.#endOf(first, source.pageCount);
-    const longest = isHole ? bound : Math.min(bound, first + SWEEP_RUN_PAGES);
+    const longest = Math.min(bound, first + (isHole ? MAX_HOLE_PAGES : SWEEP_RUN_PAGES));
     let past = first + 1;
     while (past < longest && this.#wants(source, past)) past += 1;
     this.#cursor = past;
