@@ -2,6 +2,7 @@ import { withDeadline, DeadlineError } from "../../base/index.js";
 import type { Handlers } from "../../control/index.js";
 import { AgentError } from "../errors.js";
 import type { Guest } from "../guests/guest.js";
+import type { GuestRegistry } from "../guests/registry.js";
 import { runGuest } from "../guests/run-guest.js";
 import type { Services } from "../services.js";
 import { warmAt } from "../transfers/warm-emulators.js";
@@ -27,7 +28,7 @@ export function guestHandlers(
     "guest.stop": async ({ name, deadlineMs }) => ({
       guest: await stopGuest(services, find(name), deadlineMs),
     }),
-    "guest.kill": async ({ name }) => ({ guest: await killGuest(find(name)) }),
+    "guest.kill": async ({ name }) => ({ guest: await killGuest(find(name), services.registry) }),
     "guest.remove": async ({ name }) => {
       const guest = find(name);
       guest.requireIdle();
@@ -86,7 +87,9 @@ async function stopGuest(services: Services, guest: Guest, deadlineMs: number) {
   return guest.view();
 }
 
-async function killGuest(guest: Guest) {
+async function killGuest(guest: Guest, registry: GuestRegistry) {
+  // Found by this agent, and out of its hands: it did not answer.
+  if (guest.isLive && !guest.hasEmulator && guest.state !== "starting") await registry.endUnanswering(guest);
   if (!guest.isLive) return guest.view();
   await guest.live.emulator.kill();
   await guest.whenOff();

@@ -128,7 +128,8 @@ export class GuestRegistry {
   async remove(guest: Guest): Promise<void> {
     const view = guest.view();
     const live = guest.detachEmulator();
-    await live?.end();
+    if (live === undefined) await this.#options.source.endLeftover(guest.id);
+    else await live.end();
     await guest.whenFree();
     await guest.retire();
     await rm(this.#options.paths.guestMemory(guest.id), { recursive: true, force: true });
@@ -173,10 +174,33 @@ export class GuestRegistry {
       await this.#removeDirectories(id);
       return;
     }
-    const live = isOver(record.state) ? undefined : await this.#adopt(record);
+    let live: LiveEmulator | undefined;
+    try {
+      live = isOver(record.state) ? undefined : await this.#adopt(record);
+    } catch (error) {
+      await this.#settleUnanswering(this.#enter(record), error);
+      return;
+    }
     const guest = this.#enter(record);
     if (live === undefined) await this.#settleDead(guest);
     else await this.#settleAlive(guest, live);
+  }
+
+  /**
+   * An emulator that lives and cannot be commanded, such as one whose device waits for a page that will not come, is left as it is: what its guest
+   * did is nowhere else. It stays listed, so that it can be ended.
+   */
+  async #settleUnanswering(guest: Guest, error: unknown): Promise<void> {
+    guest.log.warn({ problem: messageOf(error) }, "a running guest does not answer");
+    const silent = `its emulator does not answer (${messageOf(error)}); kill ends it`;
+    await guest.update({ message: guest.state === "receiving" ? INTERRUPTED : silent });
+  }
+
+  /** Ends an emulator that was found running and could not be commanded. */
+  async endUnanswering(guest: Guest): Promise<void> {
+    await this.#options.source.endLeftover(guest.id);
+    await guest.update({ state: "crashed", message: "its emulator did not answer and was ended" });
+    await rm(this.#options.paths.guestMemory(guest.id), { recursive: true, force: true });
   }
 
   async #adopt(record: GuestRecord): Promise<LiveEmulator | undefined> {
