@@ -35,4 +35,12 @@ export async function drainTransfers(
       );
     }
   }
+  await windDown(services);
+}
+
+/** A transfer that was told to end may be in its pause: its guest has to run again before this agent lets go of it. */
+async function windDown({ book, clock }: Services): Promise<void> {
+  const untilUs = clock.nowUs() + CANCEL_DEADLINE_MS * 1000;
+  const ending = () => book.active.filter((entry) => entry.kind !== "migrate" || entry.phase !== "paging");
+  while (ending().length > 0 && clock.nowUs() < untilUs) await sleep(clock, POLL_INTERVAL_MS);
 }

@@ -109,6 +109,21 @@ export class Guest {
     };
   }
 
+  /**
+   * As `occupy`, for a transfer that reads the guest's memory: should the emulator end before, that stays readable until the returned function is called.
+   * @throws AgentError `busy`.
+   */
+  occupyMemory(occupation: Occupation): () => void {
+    const leave = this.occupy(occupation);
+    const over = deferred<void>();
+    const stopWaiting = this.onExit(() => over.promise);
+    return () => {
+      stopWaiting();
+      over.resolve();
+      leave();
+    };
+  }
+
   /** @throws AgentError `busy`, saying with what and how to end it. */
   requireIdle(): void {
     const occupation = this.#occupation;

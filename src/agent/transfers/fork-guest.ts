@@ -1,3 +1,4 @@
+import { messageOf } from "../../base/index.js";
 import type { ChildOutcome, Params, PauseParts as PausePartsView } from "../../control/index.js";
 import { childrenOf } from "../../control/index.js";
 import {
@@ -98,7 +99,7 @@ class OutgoingFork {
   async run(): Promise<ChildOutcome[]> {
     const transfers = this.#children.map(({ entry }) => entry.transfer);
     const hosts = [...new Set(this.#children.map(({ target }) => target.host))].join(", ");
-    const leave = this.#guest.occupy({
+    const leave = this.#guest.occupyMemory({
       what: `a fork to ${hosts} (transfers ${transfers.join(", ")})`,
       transfers,
     });
@@ -133,12 +134,11 @@ class OutgoingFork {
 
   /** The guest is free again when the last child needs it no more; so is its memory, should its emulator end before. */
   async #finish(leave: () => void): Promise<void> {
-    const ended = Promise.all(this.#children.map((child) => child.finish()));
-    const stopWaiting = this.#guest.onExit(async () => void (await ended));
     try {
-      await ended;
+      await Promise.all(this.#children.map((child) => child.finish()));
+    } catch (error) {
+      this.#guest.log.error({ problem: messageOf(error) }, "a fork could not be brought to its end in order");
     } finally {
-      stopWaiting();
       leave();
     }
   }

@@ -119,7 +119,7 @@ export class IncomingChild {
 
   /** Loads the device state; with `run`, also lets the child run. */
   async start(params: Params<"peer.start">, session: RpcServerSession): Promise<Result<"peer.start">> {
-    if (this.#step !== "prepared") throw this.#badStep("started");
+    if (this.#step !== "prepared" || this.#ending !== undefined) throw this.#badStep("started");
     this.#step = "loading";
     this.#watch(session);
     const beganUs = this.#services.clock.nowUs();
@@ -137,6 +137,7 @@ export class IncomingChild {
 
   /** Lets a loaded child execute its first instruction. Asking again is answered as the first time. */
   async run(): Promise<Result<"peer.run">> {
+    if (this.#ending !== undefined) throw this.#badStep("run");
     if (this.#step === "running") return { loadUs: this.#loadUs, runUs: 0 };
     if (this.#step !== "loaded") throw this.#badStep("run");
     const beganUs = this.#services.clock.nowUs();
@@ -177,6 +178,8 @@ export class IncomingChild {
     // A migrated guest takes its parent's place in the network only when the parent has left it.
     if (migrated) await connectGuest(emulator, network);
     await emulator.resume();
+    // Its end may have begun meanwhile; whoever asked must not believe that it runs.
+    if (this.#ending !== undefined) throw this.#badStep("run");
     this.#step = "running";
     this.#abandoned?.cancel();
     if (migrated && network.mode !== "none" && network.mode !== "isolated") {
@@ -316,6 +319,11 @@ export class IncomingChild {
     });
   }
 
+  /** A complete child that nobody has let run yet. */
+  get isHeld(): boolean {
+    return this.#step === "loaded" && this.#ending === undefined && this.guest.hasEmulator;
+  }
+
   /** What only this side knows of the transfer. */
   report(): ChildReport {
     const view = this.entry.view();
@@ -336,7 +344,7 @@ export class IncomingChild {
   #badStep(doing: string): AgentError {
     return new AgentError(
       "bad-state",
-      `the child of transfer ${this.#params.transfer} is ${this.#step} and cannot be ${doing}`,
+      `the child of transfer ${this.#params.transfer} is ${this.#ending === undefined ? this.#step : "over"} and cannot be ${doing}`,
     );
   }
 

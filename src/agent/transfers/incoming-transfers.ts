@@ -1,7 +1,8 @@
-import type { Timer } from "../../base/index.js";
+import { messageOf, type Timer } from "../../base/index.js";
 import type { CallContext, Params, Result, RpcServerSession } from "../../control/index.js";
 import { AgentError } from "../errors.js";
 import type { ChildSpec } from "../guests/child-spec.js";
+import type { Guest } from "../guests/guest.js";
 import type { GuestRecord } from "../guests/guest-record.js";
 import type { LiveEmulator } from "../guests/live-emulator.js";
 import { connectGuest } from "../network/guest-link.js";
@@ -55,8 +56,15 @@ export class IncomingTransfers {
     return this.#find(params.transfer).start(params, session);
   }
 
-  run(params: Params<"peer.run">): Promise<Result<"peer.run">> {
-    return this.#find(params.transfer).run();
+  async run(params: Params<"peer.run">): Promise<Result<"peer.run">> {
+    const { transfer } = params;
+    const guest = this.#children.has(transfer) ? undefined : this.#formerChild(transfer);
+    if (guest === undefined) return this.#find(transfer).run();
+    if (guest.state === "running") return { loadUs: 0, runUs: 0 };
+    throw new AgentError(
+      "bad-state",
+      `guest ${guest.name}, the child of transfer ${transfer}, is ${guest.state} and cannot be run`,
+    );
   }
 
   async show(params: Params<"peer.show">): Promise<Result<"peer.show">> {
@@ -65,7 +73,10 @@ export class IncomingTransfers {
 
   /** Answers when the child is gone, or was never there. */
   async cancel(params: Params<"peer.cancel">): Promise<Result<"peer.cancel">> {
-    await this.#find(params.transfer).cancel(params.reason);
+    const { transfer, reason } = params;
+    const guest = this.#children.has(transfer) ? undefined : this.#formerChild(transfer);
+    if (guest === undefined) await this.#find(transfer).cancel(reason);
+    else await this.#cancelFormer(guest);
     return {};
   }
 
@@ -117,10 +128,11 @@ export class IncomingTransfers {
       await starter.discard(live);
       throw error;
     }
+    let child: IncomingChild | undefined;
     try {
       // While it is not running yet a refusal costs nothing. A migrated guest has to wait until its parent has left the network.
       if (kind === "fork") await connectGuest(live.emulator, guest.config.network);
-      const child = new IncomingChild({
+      child = new IncomingChild({
         services: this.#services,
         params,
         guest,
@@ -131,8 +143,8 @@ export class IncomingTransfers {
       this.#children.set(transfer, child);
       child.begin();
     } catch (error) {
-      this.#children.delete(transfer);
-      await registry.remove(guest);
+      if (child === undefined) await registry.remove(guest);
+      else await child.cancel(messageOf(error));
       throw error;
     }
   }
@@ -194,6 +206,26 @@ export class IncomingTransfers {
     };
   }
 
+  /**
+   * The guest that is the child of a transfer this agent does not know any more, because it is long over or was an earlier agent's. A migration's
+   * parent must not hear that there is none: it would run on beside it.
+   */
+  #formerChild(transfer: number): Guest | undefined {
+    if (this.#preparing.has(transfer)) return undefined;
+    return this.#services.registry
+      .list()
+      .find(({ record, isLive }) => isLive && record.parent?.transfer === transfer);
+  }
+
+  /** An earlier agent's child can never be completed, and is removed; a guest that is complete is nobody's to cancel. */
+  async #cancelFormer(guest: Guest): Promise<void> {
+    if (guest.state === "receiving") return this.#services.registry.remove(guest);
+    throw new AgentError(
+      "bad-state",
+      `guest ${guest.name} is complete and ${guest.state}; remove it as any other guest`,
+    );
+  }
+
   #find(transfer: number): IncomingChild {
     const child = this.#children.get(transfer);
     if (child !== undefined) return child;
@@ -204,7 +236,9 @@ export class IncomingTransfers {
   #forgetLater(transfer: number): void {
     const timer = this.#services.clock.after(REMEMBER_MS, () => {
       this.#forgetting.delete(timer);
-      this.#children.delete(transfer);
+      // One that is held can still be let run.
+      if (this.#children.get(transfer)?.isHeld === true) this.#forgetLater(transfer);
+      else this.#children.delete(transfer);
     });
     this.#forgetting.add(timer);
   }

@@ -78,7 +78,7 @@ class OutgoingMigration {
 
   async run(): Promise<ChildOutcome[]> {
     const { entry } = this.#child;
-    const leave = this.#guest.occupy({
+    const leave = this.#guest.occupyMemory({
       what: `a migration to ${this.#params.to} (transfer ${entry.transfer})`,
       transfers: [entry.transfer],
     });
@@ -86,12 +86,12 @@ class OutgoingMigration {
     this.#guest.note({ outgoing: { transfer: entry.transfer, host: this.#params.to } });
     try {
       const outcome = await this.#migrate();
-      await this.#toMigrated();
+      this.#toMigrated();
       void this.#finish(leave);
       return [this.#describe(outcome)];
     } catch (error) {
       if (error instanceof TransferError && error.code === "undecided") {
-        await this.#guest.update({ state: "paused", message: error.message.slice(0, 400) });
+        this.#guest.note({ state: "paused", message: error.message.slice(0, 400) });
         void this.#decide(error, leave);
       } else {
         this.#child.fail(error);
@@ -122,9 +122,10 @@ class OutgoingMigration {
     });
   }
 
-  #toMigrated(): Promise<void> {
+  /** The record already says where the guest goes; a disk that is full must not keep it from going on there. */
+  #toMigrated(): void {
     const message = `runs on ${this.#params.to}; its memory is still being sent there`;
-    return this.#guest.update({ state: "migrated", message });
+    this.#guest.note({ state: "migrated", message });
   }
 
   async #decide(undecided: TransferError, leave: () => void): Promise<void> {
@@ -137,7 +138,8 @@ class OutgoingMigration {
       switch (await whatBecameOf({ ask: () => target.settle(), isOver, clock, log })) {
         case "runs":
           entry.enter("paging", { message: "the child runs after all" });
-          await this.#toMigrated();
+          this.#child.onStep("paging");
+          this.#toMigrated();
           return await this.#finish(leave);
         case "gone":
           session.fail(new TransferError("cancelled", undecided.message));
@@ -152,12 +154,11 @@ class OutgoingMigration {
         { problem: messageOf(error) },
         "a migration that was undecided could not be brought to its end",
       );
+      await this.#stay(new TransferError("undecided", messageOf(error)), leave);
     }
   }
 
   async #finish(leave: () => void): Promise<void> {
-    // Its memory stays readable for the child even should the emulator that holds it end.
-    const stopWaiting = this.#guest.onExit(async () => void (await this.#child.session.ended));
     try {
       const failure = await this.#child.finish(async () => {
         const { transfer } = this.#child.entry;
@@ -168,8 +169,6 @@ class OutgoingMigration {
       if (failure !== undefined) await this.#stay(failure, leave);
     } catch (error) {
       this.#guest.log.error({ problem: messageOf(error) }, "a migrated guest could not be removed in full");
-    } finally {
-      stopWaiting();
     }
   }
 

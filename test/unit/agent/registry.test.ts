@@ -234,6 +234,20 @@ describe("a guest", () => {
     });
   }
 
+  test("keeps its memory for a transfer from its beginning, and is free when that is over", async () => {
+    const { guest, emulator } = await running();
+    const leave = guest.occupyMemory({ what: "a fork to b (transfer 7)", transfers: [7] });
+    assert.throws(() => guest.requireIdle(), { code: "busy" });
+    emulator.finish({ cause: "guest", expected: true, lastLog: "" });
+    await guest.whenOff();
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    assert.equal(admission.reservedBytes, 256 * MIB, "the children still read it");
+    leave();
+    guest.requireIdle();
+    await guest.whenFree();
+    assert.equal(admission.reservedBytes, 0);
+  });
+
   test("keeps its memory for as long as a transfer reads it", async () => {
     const { guest, emulator } = await running();
     let finish = (): void => {};

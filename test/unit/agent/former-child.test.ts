@@ -1,0 +1,129 @@
+import assert from "node:assert/strict";
+import { setImmediate as turn } from "node:timers/promises";
+import { describe, test } from "node:test";
+import { deferred, silentLog } from "../../../src/base/index.js";
+import { drainTransfers } from "../../../src/agent/drain.js";
+import type { Services } from "../../../src/agent/services.js";
+import type { BootUploads } from "../../../src/agent/store/boot-uploads.js";
+import { IncomingChild } from "../../../src/agent/transfers/incoming-child.js";
+import { IncomingTransfers } from "../../../src/agent/transfers/incoming-transfers.js";
+import { ManualClock } from "../../support/lane-clock.js";
+
+const TRANSFER = 9;
+
+/** A host whose agent was restarted: it has the child as a guest, and knows nothing of its transfer. */
+function restarted(state: string) {
+  const guest = {
+    name: "web",
+    state,
+    isLive: state !== "crashed",
+    record: { parent: { transfer: TRANSFER } },
+  };
+  const removed: unknown[] = [];
+  const registry = { list: () => [guest], remove: async (one: unknown) => void removed.push(one) };
+  const services = { registry, clock: new ManualClock(), log: silentLog } as unknown as Services;
+  const incoming = new IncomingTransfers(services, {} as BootUploads);
+  return { incoming, guest, removed };
+}
+
+describe("a child whose transfer this agent does not know any more", () => {
+  test("is removed before its parent hears that it is gone", async () => {
+    const { incoming, guest, removed } = restarted("receiving");
+    await assert.rejects(incoming.run({ transfer: TRANSFER }), { code: "bad-state" });
+    assert.deepEqual(removed, []);
+    assert.deepEqual(await incoming.cancel({ transfer: TRANSFER, reason: "by a test" }), {});
+    assert.deepEqual(removed, [guest]);
+  });
+
+  test("is never said to be gone when it is a guest that runs", async () => {
+    const { incoming, removed } = restarted("running");
+    assert.deepEqual(await incoming.run({ transfer: TRANSFER }), { loadUs: 0, runUs: 0 });
+    const cancelled = incoming.cancel({ transfer: TRANSFER, reason: "by a test" });
+    await assert.rejects(cancelled, { code: "bad-state" });
+    assert.deepEqual(removed, []);
+  });
+
+  test("is gone when its emulator is, or when it never was", async () => {
+    const { incoming } = restarted("crashed");
+    await assert.rejects(incoming.run({ transfer: TRANSFER }), { code: "no-such-transfer" });
+    await assert.rejects(incoming.cancel({ transfer: 1, reason: "" }), { code: "no-such-transfer" });
+  });
+});
+
+/** The child's side of a migration on an emulator in the hands of the test. */
+function migrated() {
+  const resuming = deferred<void>();
+  const resumed = deferred<{ resumedAtUs: number }>();
+  const removing = deferred<void>();
+  const emulator = {
+    loadDeviceState: async () => {},
+    resume: () => {
+      resuming.resolve();
+      return resumed.promise;
+    },
+  };
+  const guest = {
+    name: "web",
+    log: silentLog,
+    config: { network: { mode: "none" } },
+    hasEmulator: true,
+    occupy: () => () => {},
+    saved: async () => {},
+    note: () => {},
+  };
+  const services = {
+    clock: new ManualClock(),
+    configuration: { name: "b" },
+    book: { add: () => {} },
+    registry: { remove: () => removing.promise },
+  };
+  const session = { onEnd: () => () => {}, sendEvent: () => true };
+  const live = { emulator, memory: { fillable: () => ({ pageCount: 16 }) } };
+  const params = { transfer: TRANSFER, kind: "migrate", parent: { guest: "web", host: "a" }, pageCount: 16 };
+  const options = { services, params, guest, live, session, onOver: () => {} };
+  const child = new IncomingChild(options as unknown as ConstructorParameters<typeof IncomingChild>[0]);
+  const start = () =>
+    child.start({ transfer: TRANSFER, deviceState: new Uint8Array(8), run: false }, session as never);
+  return { child, start, resuming, resumed, removing };
+}
+
+describe("a child that is being ended", () => {
+  test("is not let run, and is not said to run when its end overtakes that", async () => {
+    const { child, start, resuming, resumed, removing } = migrated();
+    await start();
+    assert.equal(child.isHeld, true);
+    const run = child.run();
+    await resuming.promise;
+    const cancelled = child.cancel("by a test");
+    resumed.resolve({ resumedAtUs: 0 });
+    await assert.rejects(run, { code: "bad-state" });
+    await assert.rejects(child.run(), { code: "bad-state" });
+    assert.equal(child.isHeld, false);
+    removing.resolve();
+    await cancelled;
+  });
+});
+
+test("an agent that stops waits for a transfer to wind down after it was told to end", async () => {
+  const clock = new ManualClock();
+  const entry = { transfer: 1, kind: "fork", phase: "pausing", commands: { cancel: async () => {} } };
+  const active: object[] = [entry];
+  const services = { clock, log: silentLog, configuration: { name: "a" }, book: { active } };
+  let drained = false;
+  const drain = drainTransfers(services as unknown as Services, {
+    drainMs: 0,
+    hurried: new Promise(() => {}),
+  });
+  void drain.then(() => (drained = true));
+  for (let step = 0; step < 10; step += 1) {
+    await turn();
+    clock.advance(50);
+  }
+  assert.equal(drained, false, "its guest may still be stopped");
+  active.pop();
+  for (let step = 0; step < 3; step += 1) {
+    await turn();
+    clock.advance(50);
+  }
+  await drain;
+});
