@@ -50,9 +50,10 @@ export class LogFollowers {
     const look = (): void => {
       if (over) return;
       const size = sizeOf(path);
-      if (size === undefined && !guest.isLive) return;
+      // It comes when the guest starts; a guest that is removed keeps its last state, and has no emulator.
+      if (size === undefined && !guest.hasEmulator && guest.state !== "starting") return;
       // A log that has become shorter was cut, and starts anew.
-      if (size !== undefined && size < offset) offset = 0;
+      if ((size ?? 0) < offset) offset = 0;
       const text = readFrom(path, offset, size ?? 0);
       offset = size ?? 0;
       const parts = (rest + text).split("\n");
@@ -77,7 +78,13 @@ function sizeOf(path: string): number | undefined {
 function readFrom(path: string, offset: number, size: number): string {
   const bytes = Buffer.alloc(Math.min(size - offset, MAX_READ_BYTES));
   if (bytes.length === 0) return "";
-  const file = openSync(path, "r");
+  let file: number;
+  try {
+    file = openSync(path, "r");
+  } catch {
+    // Removed since it was looked at.
+    return "";
+  }
   try {
     return bytes.toString("utf8", 0, readSync(file, bytes, 0, bytes.length, size - bytes.length));
   } finally {
