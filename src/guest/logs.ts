@@ -21,11 +21,20 @@ export function tailOf(path: string, maxBytes: number): string {
 
 /**
  * Cuts a log that has grown too long: its last part goes to PATH.1, and it starts anew. The emulator goes on appending meanwhile; what
- * it writes between the two steps may be lost, which a log can bear and a full disk cannot.
+ * it writes between the two steps may be lost, which a log can bear and a full disk cannot. Nothing is thrown: whatever is wrong with
+ * a log, its guest is not.
  */
 export function trimLog(path: string): void {
   const sizeBytes = statSync(path, { throwIfNoEntry: false })?.size ?? 0;
   if (sizeBytes <= MAX_LOG_BYTES) return;
-  writeFileSync(`${path}.1`, tailOf(path, KEPT_LOG_BYTES), { mode: 0o600 });
-  truncateSync(path, 0);
+  try {
+    writeFileSync(`${path}.1`, tailOf(path, KEPT_LOG_BYTES), { mode: 0o600 });
+  } catch {
+    // A disk that is full already: room is made all the more.
+  }
+  try {
+    truncateSync(path, 0);
+  } catch {
+    // Removed since it was looked at.
+  }
 }

@@ -1,5 +1,14 @@
 import { strict as assert } from "node:assert";
-import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import {
+  closeSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
@@ -105,5 +114,13 @@ describe("a log", () => {
     trimLog(path);
     assert.equal(statSync(path).size, 0);
     assert.match(tailOf(`${path}.1`, 100), /xthe end$/);
+  });
+
+  it("is cut back also where there is no room to keep a part of it", () => {
+    const path = join(directory, "full.log");
+    writeFileSync(path, Buffer.alloc(MAX_LOG_BYTES + 1, "x"));
+    mkdirSync(`${path}.1`); // cannot be written, as on a full disk
+    trimLog(path);
+    assert.equal(statSync(path).size, 0);
   });
 });
