@@ -63,7 +63,7 @@ export const prepareParams = z
     parent: z.strictObject({ guest: guestName, host: z.string().max(255) }),
     emulatorVersion,
     /** Where the child dials its page lanes, and what it shows there. */
-    parentUrl: hostAddress,
+    parentUrl: hostAddress.regex(/^ws:\/\//, "must be ws://HOST:PORT"),
     token,
     pageCount: z.int().min(1).max(MAX_MEMORY_PAGES),
     verify: z.boolean(),

@@ -120,6 +120,10 @@ test("what a peer prepares for is checked to the last field", () => {
     "pageCount must be guest.memoryBytes in pages of 4096 bytes",
   );
   assert.equal(
+    problem("peer.prepare", { ...PREPARE, parentUrl: "unix:/run/other.sock" }),
+    "parentUrl must be ws://HOST:PORT",
+  );
+  assert.equal(
     problem("peer.prepare", { ...PREPARE, guest: { ...guest, memoryBytes: 5000 } }),
     "guest.memoryBytes must be whole pages of 4096 bytes (and 1 more problem)",
   );
