@@ -227,10 +227,12 @@ export class GuestRegistry {
 
   async #settleAlive(guest: Guest, live: LiveEmulator): Promise<void> {
     guest.attach(live);
-    // A fork that the old agent could not finish has left pages protected: its writers must not wait for ever.
+    // A fork that the old agent could not finish has left pages protected: its writers must not wait for ever. When it ended in the pause
+    // itself, its guest stands still as well; only a fork leaves a guest stopped whose pages are protected.
     if (live.memory.registration() === "write-protect") {
       live.memory.tracked().track(() => {});
       live.memory.tracked().release();
+      if (guest.state === "running" && (await live.emulator.status()) === "paused") await live.emulator.resume();
     }
     const state = await liveState(guest, live);
     guest.log.info({ state }, "a running guest was taken over");
