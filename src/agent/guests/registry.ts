@@ -232,7 +232,8 @@ export class GuestRegistry {
     if (live.memory.registration() === "write-protect") {
       live.memory.tracked().track(() => {});
       live.memory.tracked().release();
-      if (guest.state === "running" && (await live.emulator.status()) === "paused") await live.emulator.resume();
+      if (guest.state === "running" && (await live.emulator.status()) === "paused")
+        await live.emulator.resume();
     }
     const state = await liveState(guest, live);
     guest.log.info({ state }, "a running guest was taken over");
