@@ -1,3 +1,4 @@
+import type { RamFile } from "./ram-file.js";
 import type { PageRange } from "./range.js";
 import type { Userfault } from "./userfault.js";
 
@@ -5,10 +6,12 @@ import type { Userfault } from "./userfault.js";
 export class FillableRegion {
   readonly pageCount: number;
   readonly #userfault: Userfault;
+  readonly #file: RamFile;
   #duplicates = 0;
 
-  constructor(options: { userfault: Userfault }) {
+  constructor(options: { userfault: Userfault; file: RamFile }) {
     this.#userfault = options.userfault;
+    this.#file = options.file;
     this.pageCount = options.userfault.pageCount;
   }
 
@@ -24,6 +27,16 @@ export class FillableRegion {
    */
   fill(onMissingFaults: (pages: readonly number[]) => void): void {
     this.#userfault.start("missing", onMissingFaults);
+  }
+
+  /** The pages that exist, ascending: all that was installed, by whatever agent. @throws MemoryError `bad-file` or `gone`. */
+  *installed(): Generator<PageRange> {
+    for (let page = 0; page < this.pageCount;) {
+      const data = this.#file.nextData(page);
+      if (data === undefined) return;
+      yield data;
+      page = data.first + data.count;
+    }
   }
 
   /**

@@ -1,3 +1,4 @@
+export { CopiesFile } from "./copies-file.js";
 export { checkKernel, openUserfaultDevice, preloadEnvironment } from "./device.js";
 export { MemoryError, type MemoryErrorCode } from "./errors.js";
 export type { FillableRegion } from "./fillable.js";

@@ -27,6 +27,8 @@ export interface Native {
   openProcess(pid: number): number;
   takeDescriptor(pidfd: number, fd: number): number;
   seek(fd: number, offset: number, hole: number): number;
+  /** Makes a hole; the file keeps its length. See fallocate(2). */
+  punch(fd: number, offset: number, length: number): number;
   /** Calls back with the number of fault addresses written to `addresses`, or a negative errno and then never again. */
   watch(fd: number, addresses: Float64Array, callback: (result: number) => void): Watcher | number;
   /** No callback from here on. The descriptor may be closed afterwards, not before. */

@@ -1,8 +1,8 @@
 import { closeSync, constants, fstatSync, openSync, readSync } from "node:fs";
 import { assert, codeOf, MAX_MEMORY_PAGES, PAGE_BYTES } from "../base/index.js";
 import { MemoryError } from "./errors.js";
-import { ERRNO, errnoName, loadNative } from "./native.js";
 import { assertRange, type PageRange } from "./range.js";
+import { nextDataOf } from "./sparse.js";
 
 /**
  * The tmpfs file that is a guest's memory. It is read with pread(2) and never mapped: reading a hole through a mapping
@@ -62,14 +62,11 @@ export class RamFile {
   nextData(page: number): PageRange | undefined {
     this.#requireOpen();
     if (page >= this.pageCount) return undefined;
-    const native = loadNative();
-    const data = native.seek(this.#fd, page * PAGE_BYTES, 0);
-    if (data === -ERRNO.ENXIO) return undefined; // only a hole follows
-    const hole = data < 0 ? data : native.seek(this.#fd, data, 1);
-    if (hole < 0)
-      throw new MemoryError("bad-file", `cannot search memory file ${this.path} (${errnoName(hole)})`);
-    const first = Math.floor(data / PAGE_BYTES);
-    return { first, count: Math.ceil(hole / PAGE_BYTES) - first };
+    return nextDataOf(
+      this.#fd,
+      page,
+      (problem) => new MemoryError("bad-file", `cannot search memory file ${this.path} (${problem})`),
+    );
   }
 
   /** May be called twice. */

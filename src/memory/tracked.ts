@@ -1,3 +1,4 @@
+import type { Bitmap } from "../base/index.js";
 import type { RamFile } from "./ram-file.js";
 import type { PageRange } from "./range.js";
 import type { Userfault } from "./userfault.js";
@@ -21,6 +22,14 @@ export class TrackedRegion {
    */
   track(onWriteFaults: (pages: readonly number[]) => void): void {
     this.#userfault.start("write-protect", onWriteFaults);
+  }
+
+  /**
+   * The pages that are held up, by this agent or by one that has ended: what a new agent finds protected still has the content it had when it was
+   * protected. Slow with large memories. @throws MemoryError `gone` or `not-permitted`.
+   */
+  protectedPages(): Bitmap {
+    return this.#userfault.protectedPages();
   }
 
   /**

@@ -1,5 +1,5 @@
 import { closeSync } from "node:fs";
-import { assert, PAGE_BYTES } from "../base/index.js";
+import { assert, type Bitmap, PAGE_BYTES } from "../base/index.js";
 import { MemoryError } from "./errors.js";
 import { type Mapping, readMaps } from "./mapping.js";
 import {
@@ -14,6 +14,7 @@ import {
   UNPROTECT,
   type Watcher,
 } from "./native.js";
+import { protectedPagesOf } from "./pagemap.js";
 import { assertRange, type PageRange } from "./range.js";
 
 /** What the userfaultfd reports: touches of pages that do not exist, or writes to pages that are protected. */
@@ -66,7 +67,10 @@ export class Userfault {
     const result = this.#native.register(this.#fd, this.#address, this.pageCount * PAGE_BYTES, kernelMode);
     if (result < 0) throw this.#error("registering its memory", result);
     const watcher = this.#native.watch(this.#fd, this.#addresses, (count) => onFaults(this.#pagesOf(count)));
-    if (typeof watcher === "number") throw this.#error("watching its userfaultfd", watcher);
+    if (typeof watcher === "number") {
+      this.#native.unregister(this.#fd, this.#address, this.pageCount * PAGE_BYTES);
+      throw this.#error("watching its userfaultfd", watcher);
+    }
     this.#watcher = watcher;
     this.#mode = mode;
     this.wake({ first: 0, count: this.pageCount });
@@ -82,6 +86,11 @@ export class Userfault {
     const result = this.#native.unregister(this.#fd, this.#address, this.pageCount * PAGE_BYTES);
     if (result < 0 && !this.#hasEnded(result)) throw this.#error("releasing its memory", result);
     this.wake({ first: 0, count: this.pageCount }); // unregistering itself wakes only those who wait for missing pages
+  }
+
+  /** The pages that are write-protected, by whatever agent. @throws MemoryError `gone` or `not-permitted`. */
+  protectedPages(): Bitmap {
+    return protectedPagesOf(this.#pid, { address: this.#address, pageCount: this.pageCount });
   }
 
   /** Holds up writes. Write-protect mode only. @throws MemoryError `gone`, `no-memory` or `failed`. */

@@ -12,7 +12,8 @@ import { WireError, type Frame } from "../wire/index.js";
 import { ChildPages } from "./child-pages.js";
 import { TransferError } from "./errors.js";
 import { Link, type LanePair } from "./lane-pair.js";
-import type { DialLane, FillableMemory, LaneEnd, PageLane, PageRange } from "./ports.js";
+import { RESTARTS } from "./parent-session.js";
+import type { ChildNotes, DialLane, FillableMemory, LaneEnd, PageLane, PageRange } from "./ports.js";
 import type { TransferProgress, VerifyResult } from "./progress.js";
 import { mergeRanges } from "./ranges.js";
 
@@ -38,6 +39,12 @@ export interface ChildMachineOptions {
   log: Log;
   /** Compare the digest of each page given with the parent's. */
   verify: boolean;
+  /** What the next agent needs besides the memory itself. */
+  notes: ChildNotes;
+  /** Goes on with the child of an agent that has ended. All its epochs were at most `epoch`. */
+  recovered?: { epoch: number };
+  /** Called once, as soon as every page is here and before memory is released: from here on the child needs nobody. */
+  onEverything?: () => void;
 }
 
 /**
@@ -63,7 +70,11 @@ export class ChildMachine {
   constructor(options: ChildMachineOptions) {
     this.#options = options;
     this.#pages = new ChildPages(options);
-    this.#link = new Link({ transfer: options.transfer, pageCount: options.memory.pageCount });
+    this.#link = new Link({
+      transfer: options.transfer,
+      pageCount: options.memory.pageCount,
+      epoch: options.recovered?.epoch ?? 0,
+    });
     // A failure is reported through `ended`; nobody need be waiting for the lanes.
     this.#linked.promise.catch(() => {});
   }
@@ -108,13 +119,24 @@ export class ChildMachine {
         maxUs: latency.maxUs,
       },
       reconnects: this.#link.reconnects,
+      linked: this.#phase.phase === "complete" || this.#link.pair.linked,
     };
   }
 
   /** Starts serving touches of missing pages and dials the parent. */
   start(): void {
     this.#options.memory.fill((pages) => this.#installing(() => this.#request(this.#pages.touched(pages))));
+    if (this.#pages.complete) this.#becomeComplete();
     this.#dialLanes();
+  }
+
+  /**
+   * Lets go of the child without an end: its memory stays registered, so whoever touches a missing page waits for the next agent's machine. Nothing is told
+   * through `ended`. May be called twice.
+   */
+  detach(): void {
+    this.#closed = true;
+    this.#dropLanes(RESTARTS);
   }
 
   /** Ends the machine before the child is complete. Memory is not released: a child without its pages must never run on zeros. */
@@ -160,7 +182,8 @@ export class ChildMachine {
     this.#sendHave();
     this.#request(this.#pages.requested);
     this.#linked.resolve();
-    if (this.#phase.phase === "complete") this.#sendDone();
+    if (this.#phase.phase === "paging" && this.#pages.complete) this.#complete();
+    else if (this.#phase.phase === "complete") this.#sendDone();
   }
 
   #sendHave(): void {
@@ -231,11 +254,16 @@ export class ChildMachine {
   }
 
   #complete(): void {
-    this.#verify = this.#pages.compare();
-    this.#options.memory.release();
-    this.#phase = { phase: "complete" };
+    this.#becomeComplete();
     this.#report();
     this.#sendDone();
+  }
+
+  #becomeComplete(): void {
+    this.#verify = this.#pages.compare();
+    this.#options.onEverything?.();
+    this.#options.memory.release();
+    this.#phase = { phase: "complete" };
     this.#ended.resolve(this.#phase);
   }
 

@@ -2,7 +2,7 @@ import { Bitmap, PAGE_BYTES, type Clock } from "../base/index.js";
 import { unpackRun, type PageRun } from "../wire/index.js";
 import { PageDigests } from "./digests.js";
 import { LatencyHistogram } from "./latency.js";
-import type { FillableMemory, PageRange } from "./ports.js";
+import type { ChildNotes, FillableMemory, PageRange } from "./ports.js";
 import { OriginCounts, type VerifyResult } from "./progress.js";
 
 /**
@@ -16,6 +16,7 @@ export class ChildPages {
   readonly latency = new LatencyHistogram();
   readonly #memory: FillableMemory;
   readonly #clock: Clock;
+  readonly #notes: ChildNotes;
   /** Pages that are really in memory; the others that are received are zero and still holes. */
   readonly #installed: Bitmap;
   /** When each page that is waited for was first touched. */
@@ -25,14 +26,22 @@ export class ChildPages {
   zeroPages = 0;
   duplicates = 0;
 
-  constructor(options: { memory: FillableMemory; clock: Clock; verify: boolean }) {
+  constructor(options: {
+    memory: FillableMemory;
+    clock: Clock;
+    verify: boolean;
+    notes: ChildNotes;
+    recovered?: object;
+  }) {
     const { pageCount } = options.memory;
     this.#memory = options.memory;
     this.#clock = options.clock;
+    this.#notes = options.notes;
     this.received = new Bitmap(pageCount);
     this.#installed = new Bitmap(pageCount);
     this.#given = options.verify ? new PageDigests(pageCount) : undefined;
     this.#expected = options.verify ? new PageDigests(pageCount) : undefined;
+    if (options.recovered !== undefined) this.#recover();
   }
 
   get pageCount(): number {
@@ -103,6 +112,16 @@ export class ChildPages {
     return { checked: this.pageCount, mismatches: differing.length, firstPages: differing.slice(0, 16) };
   }
 
+  /** What an earlier agent left: pages that exist were installed, and it noted which of the others are zero. */
+  #recover(): void {
+    for (const { first, count } of this.#memory.installed()) {
+      this.#installed.setRun(first, count);
+      this.received.setRun(first, count);
+    }
+    for (const { first, count } of this.#notes.zeros()) this.received.setRun(first, count);
+    this.#given?.setDigests(0, this.#notes.digests());
+  }
+
   #missingOf(run: PageRun): PageRange[] {
     const ranges: PageRange[] = [];
     const past = run.firstPage + run.pageCount;
@@ -119,9 +138,12 @@ export class ChildPages {
   }
 
   #install(range: PageRange, bytes: Uint8Array): void {
+    if (this.#given !== undefined) {
+      this.#given.setContent(range.first, bytes);
+      this.#notes.noteDigests(range.first, this.#given.slice(range.first, range.count));
+    }
     this.#memory.install(range.first, bytes);
     this.#installed.setRun(range.first, range.count);
-    this.#given?.setContent(range.first, bytes);
     if (this.#requested.size === 0) return;
     for (let page = range.first; page < range.first + range.count; page += 1) this.#answered(page);
   }
@@ -131,7 +153,9 @@ export class ChildPages {
     this.zeroPages += range.count;
     if (this.#given !== undefined) {
       for (let page = range.first; page < past; page += 1) this.#given.setZero(page);
+      this.#notes.noteDigests(range.first, this.#given.slice(range.first, range.count));
     }
+    this.#notes.noteZero([range]);
     for (const page of this.requested) {
       if (page < range.first || page >= past) continue;
       this.#installZero(page);

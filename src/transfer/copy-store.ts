@@ -1,26 +1,27 @@
 import { assert, PAGE_BYTES } from "../base/index.js";
+import type { CopyFile, PageRange } from "./ports.js";
 
-const SLAB_PAGES = 256;
-
-/**
- * Temporary copies of pages that the parent was about to write, at most a budget of them. Slots come from slabs of 1 MiB that are
- * kept for the life of the store, so a busy parent causes no allocation per page.
- */
+/** Temporary copies of pages that the parent was about to write, at most a budget of them. */
 export class CopyStore {
   readonly budgetPages: number;
-  readonly #slabs: Uint8Array[] = [];
-  readonly #freeSlots: number[] = [];
-  readonly #slotOf = new Map<number, number>();
+  readonly #file: CopyFile;
+  readonly #pages = new Set<number>();
   #peakPages = 0;
 
-  constructor(budgetBytes: number) {
-    this.budgetPages = Math.floor(budgetBytes / PAGE_BYTES);
-    assert(this.budgetPages >= 1, `a copy budget holds at least one page, not ${budgetBytes} bytes`);
+  /** Takes over the copies that an earlier agent has left in the file, too. */
+  constructor(options: { file: CopyFile; budgetBytes: number }) {
+    this.#file = options.file;
+    this.budgetPages = Math.floor(options.budgetBytes / PAGE_BYTES);
+    assert(this.budgetPages >= 1, `a copy budget holds at least one page, not ${options.budgetBytes} bytes`);
+    for (const { first, count } of this.#file.pages()) {
+      for (let page = first; page < first + count; page += 1) this.#pages.add(page);
+    }
+    this.#peakPages = this.#pages.size;
   }
 
   /** Copies held now, in pages. */
   get pages(): number {
-    return this.#slotOf.size;
+    return this.#pages.size;
   }
 
   /** The most copies ever held at once, in pages. */
@@ -29,53 +30,38 @@ export class CopyStore {
   }
 
   get full(): boolean {
-    return this.#slotOf.size >= this.budgetPages;
+    return this.#pages.size >= this.budgetPages;
   }
 
   has(page: number): boolean {
-    return this.#slotOf.has(page);
+    return this.#pages.has(page);
   }
 
-  /** The copy of a page; undefined when there is none. The bytes are valid until the copy is dropped. */
-  get(page: number): Uint8Array | undefined {
-    const slot = this.#slotOf.get(page);
-    return slot === undefined ? undefined : this.#bytesOf(slot);
+  /** Copies a held page to the start of `into`. */
+  read(page: number, into: Uint8Array): void {
+    assert(this.#pages.has(page), `page ${page} is read from the copies without being there`);
+    this.#file.read(page, into);
   }
 
-  /** Makes room for the copy of a page and returns it, to be filled by the caller at once. The store must not be full. */
-  take(page: number): Uint8Array {
-    assert(!this.full, "a copy is only taken while the budget has room");
-    assert(!this.#slotOf.has(page), `page ${page} has one copy at the most`);
-    if (this.#freeSlots.length === 0) this.#addSlab();
-    const slot = this.#freeSlots.pop() as number;
-    this.#slotOf.set(page, slot);
-    this.#peakPages = Math.max(this.#peakPages, this.#slotOf.size);
-    return this.#bytesOf(slot);
-  }
-
-  /** Drops the copy of a page and says whether there was one. */
-  drop(page: number): boolean {
-    const slot = this.#slotOf.get(page);
-    if (slot === undefined) return false;
-    this.#slotOf.delete(page);
-    this.#freeSlots.push(slot);
+  /** Keeps the copy of a page; false when the budget is spent or the host has no room. */
+  take(page: number, bytes: Uint8Array): boolean {
+    assert(!this.#pages.has(page), `page ${page} has one copy at the most`);
+    if (this.full || !this.#file.write(page, bytes)) return false;
+    this.#pages.add(page);
+    this.#peakPages = Math.max(this.#peakPages, this.#pages.size);
     return true;
+  }
+
+  /** Drops the copies of pages, each of which must have one. */
+  drop(range: PageRange): void {
+    for (let page = range.first; page < range.first + range.count; page += 1) {
+      assert(this.#pages.delete(page), `page ${page} has no copy to drop`);
+    }
+    this.#file.drop(range);
   }
 
   /** The pages that have a copy, in the order they were taken. */
   keys(): IterableIterator<number> {
-    return this.#slotOf.keys();
-  }
-
-  #addSlab(): void {
-    const base = this.#slabs.length * SLAB_PAGES;
-    this.#slabs.push(new Uint8Array(SLAB_PAGES * PAGE_BYTES));
-    for (let slot = SLAB_PAGES - 1; slot >= 0; slot -= 1) this.#freeSlots.push(base + slot);
-  }
-
-  #bytesOf(slot: number): Uint8Array {
-    const slab = this.#slabs[Math.floor(slot / SLAB_PAGES)] as Uint8Array;
-    const offset = (slot % SLAB_PAGES) * PAGE_BYTES;
-    return slab.subarray(offset, offset + PAGE_BYTES);
+    return this.#pages.keys();
   }
 }

@@ -9,7 +9,8 @@ export type TransferErrorCode =
   | "prepare-failed"
   | "already-switched"
   | "undecided"
-  | "parent-failed";
+  | "parent-failed"
+  | "stalled";
 
 /** A fork or migration could not go on, because of a peer, the network, an emulator or an operator. */
 export class TransferError extends CodedError<TransferErrorCode> {}

@@ -24,6 +24,8 @@ export interface ForkOptions {
   children: readonly ForkChild[];
   /** Digest all memory in the pause, for the children to compare. Makes the pause as long as that takes. */
   verify: boolean;
+  /** Given the digests, where those are made, before any child is started. */
+  onDigests?: (digests: PageDigests) => void;
   /** Leave the children loaded but stopped. */
   paused: boolean;
   clock: Clock;
@@ -81,6 +83,7 @@ export async function forkGuest(options: ForkOptions): Promise<ForkOutcome> {
     throwIfChildLost(options);
     options.onStep("pausing");
     const { pause, deviceState, digests } = await pauseAndSave(options);
+    if (digests !== undefined) options.onDigests?.(digests);
     for (const { session } of options.children) session.begin(digests === undefined ? {} : { digests });
     options.onStep("starting");
     const pausedUs = nowUs();

@@ -1,6 +1,6 @@
-import { assert, Bitmap, PAGE_BYTES, type Clock, type Log } from "../base/index.js";
+import { assert, Bitmap, PAGE_BYTES, type Clock, type Log, type Timer } from "../base/index.js";
 import { CopyStore } from "./copy-store.js";
-import type { PageRange, TrackedMemory } from "./ports.js";
+import type { CopyFile, PageRange, TrackedMemory } from "./ports.js";
 import { rangesOf } from "./ranges.js";
 
 /** Pages protected per step while the guest runs, so that a fault never waits behind the arming of a large memory. */
@@ -9,6 +9,8 @@ const ARM_SLICE_PAGES = 8192;
 const MAX_ARM_ROUNDS = 4;
 /** So few pages written since the last round cost less in the pause than another round would outside it. */
 const FEW_PAGES = 48;
+/** Pages let go of per step after a reader has left, so that no fault waits behind all of a large memory. */
+const SETTLE_SLICE_PAGES = 8192;
 
 /** Whoever still needs the content of pages as they were at the instant. */
 export interface InstantReader {
@@ -16,6 +18,24 @@ export interface InstantReader {
   owes(page: number): boolean;
   /** A copy of the page was just taken because the parent is about to write it. */
   onCopied(page: number): void;
+  /** Pages this reader may still need. */
+  readonly owedCount: number;
+  /** The parent's writers have waited too long for this reader, which took nothing meanwhile: it must leave. */
+  giveUp(waitedMs: number): void;
+}
+
+/** What an instant is made of. */
+export interface InstantOptions {
+  memory: TrackedMemory;
+  /** Where temporary copies are kept; its owner removes it after the end. */
+  copies: CopyFile;
+  copyBudgetBytes: number;
+  /** False for a parent that is stopped for good (a migration): nothing can write, nothing is protected. */
+  tracking: boolean;
+  /** How long the parent's writers may wait for readers that take nothing, in ms, before those are given up; undefined for ever. */
+  stallDeadlineMs?: number;
+  clock: Clock;
+  log: Log;
 }
 
 /** What became of the memory at the instant; `released` is the end of every path. */
@@ -35,28 +55,44 @@ export class Instant {
   readonly #tracking: boolean;
   readonly #copies: CopyStore;
   readonly #protected: Bitmap;
+  readonly #stallDeadlineMs: number | undefined;
+  /** For the copy of one page on its way to the file. */
+  readonly #page = new Uint8Array(PAGE_BYTES);
   readonly #readers = new Set<InstantReader>();
   #written: number[] = [];
   #waitingWriters: number[] = [];
   #waitingSinceUs = 0;
   #phase: InstantPhase = "idle";
+  #stall: Timer | undefined;
   readonly counters = { writeFaults: 0, copied: 0, writersWaited: 0, writersWaitedUs: 0, rearmed: 0 };
 
-  /** @param options.tracking false for a parent that is stopped for good (a migration): nothing can write, nothing is protected. */
-  constructor(options: {
-    memory: TrackedMemory;
-    copyBudgetBytes: number;
-    tracking: boolean;
-    clock: Clock;
-    log: Log;
-  }) {
+  constructor(options: InstantOptions) {
     this.pageCount = options.memory.pageCount;
     this.#memory = options.memory;
     this.#clock = options.clock;
     this.#log = options.log;
     this.#tracking = options.tracking;
-    this.#copies = new CopyStore(options.copyBudgetBytes);
+    this.#copies = new CopyStore({ file: options.copies, budgetBytes: options.copyBudgetBytes });
     this.#protected = new Bitmap(this.pageCount);
+    this.#stallDeadlineMs = options.stallDeadlineMs;
+  }
+
+  /**
+   * Takes over, frozen, the instant of an agent that has ended: what is still protected is in guest memory as it was, what is not was copied
+   * or is owed to nobody. Errors as `TrackedMemory.track` and `protectedPages`.
+   */
+  static recover(options: InstantOptions): Instant {
+    const instant = new Instant(options);
+    instant.#phase = "frozen";
+    if (!options.tracking) return instant;
+    options.memory.track((pages) => instant.#onWriteFaults(pages));
+    for (const { first, count } of options.memory.protectedPages().runs()) {
+      instant.#protected.setRun(first, count);
+    }
+    // A copy of a page that is still protected may not have been finished; the page itself is whole.
+    const unfinished = [...instant.#copies.keys()].filter((page) => instant.#protected.has(page));
+    for (const range of rangesOf(unfinished)) instant.#copies.drop(range);
+    return instant;
   }
 
   get phase(): InstantPhase {
@@ -127,7 +163,7 @@ export class Instant {
       this.release();
       return;
     }
-    this.settle([{ first: 0, count: this.pageCount }]);
+    this.#settleFrom(0);
   }
 
   /** Copies pages as they were at the instant into `into`. Some reader must still owe each of them. */
@@ -136,10 +172,9 @@ export class Instant {
     let first = range.first;
     const end = range.first + range.count;
     while (first < end) {
-      const copy = this.#copies.get(first);
       const offset = (first - range.first) * PAGE_BYTES;
-      if (copy !== undefined) {
-        into.set(copy, offset);
+      if (this.#copies.has(first)) {
+        this.#copies.read(first, into.subarray(offset, offset + PAGE_BYTES));
         first += 1;
         continue;
       }
@@ -157,6 +192,11 @@ export class Instant {
       );
       first = past;
     }
+  }
+
+  /** Whether the content the page had at the instant is still here. */
+  holds(page: number): boolean {
+    return !this.#tracking || this.#protected.has(page) || this.#copies.has(page);
   }
 
   /** True when the page is held as a copy, which is sent as a push, ahead of the sweep. */
@@ -187,29 +227,42 @@ export class Instant {
   /** Ends it: everything is unprotected and unregistered and nobody waits any more. May be called at any time, twice too. */
   release(): void {
     if (this.#phase === "released") return;
-    this.#phase = "released";
-    this.#readers.clear();
-    this.#waitingWriters = [];
-    this.#written = [];
-    for (const page of [...this.#copies.keys()]) this.#copies.drop(page);
+    this.#leave();
+    for (const range of rangesOf([...this.#copies.keys()])) this.#copies.drop(range);
     if (this.#tracking) this.#memory.release();
     this.#log.debug({ counters: this.counters }, "instant released");
   }
 
+  /** Lets go of it without an end: whoever waits goes on waiting, copies stay, for the next agent to recover. May be called twice. */
+  detach(): void {
+    if (this.#phase !== "released") this.#leave();
+  }
+
+  #leave(): void {
+    this.#phase = "released";
+    this.#stall?.cancel();
+    this.#readers.clear();
+    this.#waitingWriters = [];
+    this.#written = [];
+  }
+
   #settleRange(range: PageRange): void {
-    let run: PageRange | undefined;
-    const end = range.first + range.count;
-    for (let page = range.first; page < end; page += 1) {
+    const dropped: number[] = [];
+    const free: number[] = [];
+    for (let page = range.first; page < range.first + range.count; page += 1) {
       if (this.#isOwed(page)) continue;
-      if (this.#copies.drop(page) || !this.#tracking || !this.#protected.has(page)) continue;
-      if (run !== undefined && run.first + run.count === page) {
-        run.count += 1;
-        continue;
-      }
-      if (run !== undefined) this.#unprotect(run);
-      run = { first: page, count: 1 };
+      if (this.#copies.has(page)) dropped.push(page);
+      else if (this.#tracking && this.#protected.has(page)) free.push(page);
     }
-    if (run !== undefined) this.#unprotect(run);
+    for (const run of rangesOf(dropped)) this.#copies.drop(run);
+    for (const run of rangesOf(free)) this.#unprotect(run);
+  }
+
+  /** Settles everything from a page on, in slices. A writer that touches a page of a later slice is let through meanwhile, as nobody is owed it. */
+  #settleFrom(first: number): void {
+    if (this.#phase !== "frozen" || first >= this.pageCount) return;
+    this.settle([{ first, count: Math.min(SETTLE_SLICE_PAGES, this.pageCount - first) }]);
+    this.#clock.soon(() => this.#settleFrom(first + SETTLE_SLICE_PAGES));
   }
 
   #onWriteFaults(pages: readonly number[]): void {
@@ -229,13 +282,14 @@ export class Instant {
       this.#unprotect({ first: page, count: 1 });
       return;
     }
-    if (this.#copies.full) {
+    this.#memory.read({ first: page, count: 1 }, this.#page);
+    if (!this.#copies.take(page, this.#page)) {
       if (this.#waitingWriters.length === 0) this.#waitingSinceUs = this.#clock.nowUs();
       this.counters.writersWaited += 1;
       this.#waitingWriters.push(page);
+      if (this.#stallDeadlineMs !== undefined) this.#watchStall(this.#stallDeadlineMs);
       return;
     }
-    this.#memory.read({ first: page, count: 1 }, this.#copies.take(page));
     this.counters.copied += 1;
     this.#unprotect({ first: page, count: 1 });
     for (const reader of this.#readers) if (reader.owes(page)) reader.onCopied(page);
@@ -247,6 +301,22 @@ export class Instant {
     this.#waitingWriters = [];
     this.counters.writersWaitedUs += this.#clock.nowUs() - this.#waitingSinceUs;
     for (const page of waiting) this.#onFrozenWrite(page);
+  }
+
+  /** Copies are given back by readers that take their pages. One that takes none while writers wait holds up the parent, perhaps for ever. */
+  #watchStall(deadlineMs: number): void {
+    if (this.#stall !== undefined) return;
+    const before = [...this.#readers].map((reader) => ({ reader, owed: reader.owedCount }));
+    this.#stall = this.#clock.after(deadlineMs, () => {
+      this.#stall = undefined;
+      if (this.#phase !== "frozen" || this.#waitingWriters.length === 0) return;
+      for (const { reader, owed } of before) {
+        if (this.#readers.has(reader) && reader.owedCount === owed) reader.giveUp(deadlineMs);
+      }
+      // The host itself may have no room: that is asked again, too.
+      this.#admitWriters();
+      if (this.#waitingWriters.length > 0) this.#watchStall(deadlineMs);
+    });
   }
 
   #isOwed(page: number): boolean {

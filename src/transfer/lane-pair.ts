@@ -52,12 +52,15 @@ export class Link {
   readonly #transfer: number;
   readonly #pageCount: number;
   readonly #pastBytes = { urgent: 0, bulk: 0 };
+  readonly #firstEpoch: number;
   #pair: LanePair;
 
-  constructor(options: { transfer: number; pageCount: number }) {
+  /** @param options.epoch the last epoch of an earlier agent; 0 when there was none. */
+  constructor(options: { transfer: number; pageCount: number; epoch?: number }) {
     this.#transfer = options.transfer;
     this.#pageCount = options.pageCount;
-    this.#pair = new LanePair({ ...options, epoch: 0 });
+    this.#firstEpoch = options.epoch ?? 0;
+    this.#pair = new LanePair({ ...options, epoch: this.#firstEpoch });
   }
 
   get pair(): LanePair {
@@ -87,6 +90,6 @@ export class Link {
 
   /** Times the lanes were dialled again. */
   get reconnects(): number {
-    return Math.max(0, this.#pair.epoch - 1);
+    return Math.max(0, this.#pair.epoch - this.#firstEpoch - 1);
   }
 }

@@ -1,5 +1,5 @@
 import { CodedError, messageOf, type Clock, type Log } from "../base/index.js";
-import { digestMemory } from "./digests.js";
+import { digestMemory, type PageDigests } from "./digests.js";
 import { TransferError } from "./errors.js";
 import { prepareTargets, throwIfCancelled, waitForLanes, type ForkChild, type ParentStep } from "./fork.js";
 import type { Instant } from "./instant.js";
@@ -21,6 +21,8 @@ export interface MigrateOptions {
   network: ParentSwitch;
   /** Digest all memory while the guest is stopped, for the child to compare. Makes the downtime as long as that takes. */
   verify: boolean;
+  /** Given the digests, where those are made, before the child is started. */
+  onDigests?: (digests: PageDigests) => void;
   clock: Clock;
   log: Log;
   onStep(step: ParentStep): void;
@@ -65,6 +67,7 @@ export async function migrateGuest(options: MigrateOptions): Promise<MigrateOutc
     const saved = await emulator.saveDeviceState({ handOver: true });
     instant.freeze();
     const digests = options.verify ? await digestMemory(options.memory, clock) : undefined;
+    if (digests !== undefined) options.onDigests?.(digests);
     session.begin(digests === undefined ? {} : { digests });
     options.onStep("starting");
     await target.start(saved.compose(), { run: false });

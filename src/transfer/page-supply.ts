@@ -65,8 +65,8 @@ export class PageSupply implements SweepSource {
 
   /** The answer to a fault: exactly that page; undefined when it is not owed any more. Encode it before the next call. */
   answer(page: number): Frame | undefined {
-    // What the child reported received it does not need, and its content may be gone.
-    if (!this.owed.has(page)) return undefined;
+    // What the child reported received, to this agent or to an earlier one, it does not need, and its content may be gone.
+    if (!this.owed.has(page) || !this.#instant.holds(page)) return undefined;
     const bytes = this.#scratch.subarray(0, PAGE_BYTES);
     this.#instant.read({ first: page, count: 1 }, bytes);
     // Never compressed: the time of a waiting processor is dearer than three kilobytes.
@@ -99,6 +99,14 @@ export class PageSupply implements SweepSource {
     this.#digestCursor = 0;
     this.#pushes.clear();
     for (const page of this.#instant.copiedPages()) if (this.owed.has(page)) this.#pushes.offer(page);
+  }
+
+  /** A page that is owed and can not be given any more; undefined when, as it must be, there is none. */
+  firstLost(): number | undefined {
+    for (let page = this.owed.nextSet(0); page !== -1; page = this.owed.nextSet(page + 1)) {
+      if (!this.#instant.holds(page)) return page;
+    }
+    return undefined;
   }
 
   /** The child has these pages. */

@@ -15,6 +15,13 @@ const FRAMES_PER_TURN = 4;
 /** Bytes the network stack may lag behind before the sweep pauses for a moment. */
 const MAX_QUEUED_BYTES = 1024 * 1024;
 
+/** How lanes end when the agent does while the transfer goes on. */
+export const RESTARTS: LaneEnd = {
+  code: "restarting",
+  message: "the agent is being replaced; dial again",
+  fatal: false,
+};
+
 /** Where a session stands. `linked` says that both page lanes of one epoch are there. */
 export type SessionPhase =
   | { phase: "waiting-for-child" }
@@ -54,6 +61,7 @@ export class ParentSession implements InstantReader {
   #phase: SessionPhase = { phase: "waiting-for-child" };
   /** The instant is there: pages may be sent. */
   #begun = false;
+  #detached = false;
   /** Over the present lanes, the child has told which pages it has. */
   #resumed = false;
   #pump: Timer | undefined;
@@ -100,6 +108,7 @@ export class ParentSession implements InstantReader {
       bulkBytes: this.#link.bytes("bulk"),
       faults: { count: 0, waiting: 0, p50Us: 0, p90Us: 0, p99Us: 0, maxUs: 0 },
       reconnects: this.#link.reconnects,
+      linked: this.#phase.phase !== "waiting-for-child",
     };
   }
 
@@ -110,6 +119,7 @@ export class ParentSession implements InstantReader {
    */
   acceptLane(name: PageLane, epoch: number, lane: FrameLane, options = { lz4: true }): void {
     if (this.#phase.phase === "failed") throw this.#phase.error;
+    if (this.#detached) return lane.close(RESTARTS);
     const latest = this.#link.epoch;
     if (epoch < latest || (epoch === latest && this.#link.pair.has(name))) {
       throw new TransferError(
@@ -143,6 +153,16 @@ export class ParentSession implements InstantReader {
     this.#wake();
   }
 
+  /** Lets go of the session without an end: the child dials again, and the next agent's session goes on. May be called twice. */
+  detach(): void {
+    if (this.#phase.phase === "complete" || this.#phase.phase === "failed") return;
+    this.#detached = true;
+    this.#pump?.cancel();
+    this.#linkTimer?.cancel();
+    this.#lanesLost();
+    this.#link.drop(RESTARTS);
+  }
+
   /** Ends the session before its time: the child is told that there will be no more pages. */
   fail(error: TransferError): void {
     if (this.#phase.phase === "complete" || this.#phase.phase === "failed") return;
@@ -152,6 +172,15 @@ export class ParentSession implements InstantReader {
     this.#link.drop({ code: error.code, message: error.message, fatal: true });
     this.#linked.reject(error);
     this.#end();
+  }
+
+  get owedCount(): number {
+    return this.#supply.owed.count;
+  }
+
+  giveUp(waitedMs: number): void {
+    const message = `the parent's writers waited ${waitedMs} ms for a child that took no page; it was given up`;
+    this.fail(new TransferError("stalled", message));
   }
 
   owes(page: number): boolean {
@@ -172,7 +201,7 @@ export class ParentSession implements InstantReader {
   }
 
   #onLaneEnd(pair: LanePair, end: LaneEnd): void {
-    if (pair !== this.#link.pair || this.#phase.phase === "failed") return;
+    if (pair !== this.#link.pair || this.#phase.phase === "failed" || this.#detached) return;
     if (end.fatal && this.#phase.phase !== "complete") {
       this.fail(new TransferError("child-failed", end.message));
       return;
@@ -224,6 +253,12 @@ export class ParentSession implements InstantReader {
     if (this.#resumed) throw new TransferError("peer-protocol", "the child told twice which pages it has");
     this.#onReceived(runs, 0);
     if (!last) return;
+    const lost = this.#begun ? this.#supply.firstLost() : undefined;
+    if (lost !== undefined) {
+      // It must never come to this; should it, then no page may be made up.
+      const message = `the child lacks page ${lost}, whose content at the instant is not here any more`;
+      return this.fail(new TransferError("parent-failed", message));
+    }
     this.#resumed = true;
     this.#supply.restart();
     this.#wake();
@@ -267,7 +302,9 @@ export class ParentSession implements InstantReader {
   }
 
   #canSend(): boolean {
-    return this.#begun && this.#phase.phase === "linked" && this.#resumed && this.#window.open;
+    return (
+      !this.#detached && this.#begun && this.#phase.phase === "linked" && this.#resumed && this.#window.open
+    );
   }
 
   #sendBulk(): void {

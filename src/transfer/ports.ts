@@ -3,6 +3,8 @@
  * plugs in arrays, a seeded scheduler and lanes that break. Nothing in this room sees the real thing.
  */
 
+import type { Bitmap } from "../base/index.js";
+
 /** A run of pages: the index of the first (in units of 4 KiB from the start of guest memory) and how many. */
 export interface PageRange {
   first: number;
@@ -14,6 +16,8 @@ export interface TrackedMemory {
   readonly pageCount: number;
   /** Starts tracking: nothing is protected yet. `onWriteFaults` is given pages whose writers wait for `unprotect`. */
   track(onWriteFaults: (pages: readonly number[]) => void): void;
+  /** The pages that are held up, by this agent or by one that has ended. */
+  protectedPages(): Bitmap;
   /** Holds up every later write to these pages. */
   protect(range: PageRange): void;
   /** Lets writes to these pages through again and wakes whoever waits. */
@@ -31,6 +35,8 @@ export interface FillableMemory {
   readonly pageCount: number;
   /** Starts filling: from here on a touch of a page that was never installed waits, and is reported. */
   fill(onMissingFaults: (pages: readonly number[]) => void): void;
+  /** The pages that exist, ascending, by whatever agent they were installed. */
+  installed(): Iterable<PageRange>;
   /**
    * Installs consecutive pages from `bytes` (whole pages) and wakes whoever waits for them. Each page must be missing.
    * @throws MemoryError `no-memory` when the host cannot hold the page, `gone` when the emulator's process has ended.
@@ -42,6 +48,33 @@ export interface FillableMemory {
   wake(range: PageRange): void;
   /** Ends filling: a page never installed reads as zeros from now on. May be called twice. */
   release(): void;
+}
+
+/** Temporary copies of a parent's pages, outside of its memory, where an agent's end does not lose them. All calls are synchronous. */
+export interface CopyFile {
+  /** Keeps a page (4096 bytes). False when the host has no room for it; nothing is kept then. */
+  write(page: number, bytes: Uint8Array): boolean;
+  /** Copies a kept page to the start of `into`. */
+  read(page: number, into: Uint8Array): void;
+  /** Forgets pages and gives their room back; nothing to do for pages that are not kept. */
+  drop(range: PageRange): void;
+  /** The pages that are kept, ascending. */
+  pages(): Iterable<PageRange>;
+}
+
+/**
+ * What a child's agent knows besides the child's memory, where a new agent finds it. All calls are synchronous, and what was noted is there for a new agent
+ * as soon as they return.
+ */
+export interface ChildNotes {
+  /** Notes pages that are known to be zero and may stay holes. */
+  noteZero(ranges: readonly PageRange[]): void;
+  /** Everything noted as zero. */
+  zeros(): Iterable<PageRange>;
+  /** Notes the digests (16 bytes a page) of consecutive pages that are about to be installed; only for a child that compares. */
+  noteDigests(firstPage: number, digests: Uint8Array): void;
+  /** The digests of all pages, as noted; those of other pages are anything. */
+  digests(): Uint8Array;
 }
 
 /** Why a lane ended. `fatal` means that dialling again cannot help: the other side has ended the transfer. */

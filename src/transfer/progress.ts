@@ -17,6 +17,8 @@ export interface TransferProgress {
   faults: { count: number; waiting: number; p50Us: number; p90Us: number; p99Us: number; maxUs: number };
   /** Times the page lanes were lost and dialled again. */
   reconnects: number;
+  /** Whether both page lanes are there; while they are not, whoever needs a page waits. */
+  linked: boolean;
 }
 
 /** Counts pages by why they were sent. */

@@ -110,6 +110,34 @@ describe("an agent that is killed", () => {
     assert.equal(memory.registration(), undefined);
   });
 
+  it("leaves pages protected, and the next agent knows which, holes and pages nobody had touched included", async (test) => {
+    const guest = await startGuest(test);
+    await guest.write(3, 1);
+    const agent = new DoomedAgent(test, "track", guest);
+    await agent.printed("ready");
+    const waiting = guest.write(3, 2);
+    await agent.printed("3");
+    await agent.kill();
+
+    const memory = adopt(test, guest).tracked();
+    memory.track(new FaultLog().report);
+    assert.equal(memory.protectedPages().count, PAGE_COUNT);
+    memory.unprotect({ first: 3, count: 2 });
+    await waiting;
+    const left = memory.protectedPages();
+    assert.deepEqual(
+      [...left.runs()],
+      [
+        { first: 0, count: 3 },
+        { first: 5, count: PAGE_COUNT - 5 },
+      ],
+    );
+    memory.protect({ first: 4, count: 1 });
+    assert.deepEqual([...memory.protectedPages().runs()].at(-1), { first: 4, count: PAGE_COUNT - 4 });
+    memory.release();
+    assert.equal(memory.protectedPages().count, 0);
+  });
+
   it("may be replaced while it still runs, without the guest being released", async (test) => {
     const guest = await startGuest(test);
     const first = adopt(test, guest);

@@ -5,7 +5,8 @@ import { join } from "node:path";
  *
  *     stateDirectory/             memoryDirectory/
  *       lock                        <uuid>/ram       a guest's memory, while an emulator has it
- *       boot/<sha256>
+ *       boot/<sha256>               <uuid>/copies    pages a fork's parent wrote and its children lack
+ *                                   <uuid>/zeros, digests   notes of a child that is not complete
  *       guests/<uuid>/
  *         guest.json                what is known of the guest, replaced in one step
  *         console.log(.1)           bounded
@@ -53,6 +54,10 @@ export class Paths {
 
   guestMemory(id: string): string {
     return join(this.#memoryDirectory, id);
+  }
+
+  copies(id: string): string {
+    return join(this.guestMemory(id), "copies");
   }
 
   ram(id: string): string {

@@ -1,6 +1,7 @@
 import { messageOf } from "../../base/index.js";
 import type { ChildOutcome, Params, PauseParts as PausePartsView } from "../../control/index.js";
 import { childrenOf } from "../../control/index.js";
+import { CopiesFile } from "../../memory/index.js";
 import {
   forkGuest,
   Instant,
@@ -51,6 +52,7 @@ class OutgoingFork {
   readonly #services: Services;
   readonly #guest: Guest;
   readonly #params: Params<"guest.fork">;
+  readonly #copies: CopiesFile;
   readonly #instant: Instant;
   readonly #children: OutgoingChild[] = [];
   readonly #abort = new AbortController();
@@ -61,8 +63,10 @@ class OutgoingFork {
     this.#guest = guest;
     this.#params = params;
     this.#arrivedUs = services.clock.nowUs();
+    this.#copies = CopiesFile.create(services.paths.copies(guest.id), guest.live.memory.pageCount);
     this.#instant = new Instant({
       memory: guest.live.memory.tracked(),
+      copies: this.#copies,
       copyBudgetBytes: services.configuration.limits.copiesMib * MIB,
       tracking: true,
       clock: services.clock,
@@ -99,10 +103,14 @@ class OutgoingFork {
   async run(): Promise<ChildOutcome[]> {
     const transfers = this.#children.map(({ entry }) => entry.transfer);
     const hosts = [...new Set(this.#children.map(({ target }) => target.host))].join(", ");
-    const leave = this.#guest.occupyMemory({
+    const vacate = this.#guest.occupyMemory({
       what: `a fork to ${hosts} (transfers ${transfers.join(", ")})`,
       transfers,
     });
+    const leave = (): void => {
+      vacate();
+      this.#copies.remove();
+    };
     try {
       const outcome = await forkGuest({
         emulator: this.#guest.live.emulator,

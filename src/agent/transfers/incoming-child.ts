@@ -13,6 +13,7 @@ import type { Guest } from "../guests/guest.js";
 import type { LiveEmulator } from "../guests/live-emulator.js";
 import { connectGuest } from "../network/guest-link.js";
 import type { Services } from "../services.js";
+import { FileNotes } from "./child-notes.js";
 import { TransferEntry } from "./transfer-entry.js";
 
 const LANE_DEADLINE_MS = 5000;
@@ -51,6 +52,7 @@ export class IncomingChild {
   readonly #services: Services;
   readonly #params: PrepareParams;
   readonly #live: LiveEmulator;
+  readonly #notes: FileNotes;
   readonly #machine: ChildMachine;
   readonly #leave: () => void;
   readonly #onOver: () => void;
@@ -83,6 +85,8 @@ export class IncomingChild {
       pageCount: params.pageCount,
       clock,
     });
+    const { pageCount, verify } = params;
+    this.#notes = new FileNotes(services.paths.guestMemory(guest.id), { pageCount, verify, recover: false });
     this.#machine = new ChildMachine({
       transfer: params.transfer,
       memory: namingTheEnd(live.memory.fillable(), services.configuration.name),
@@ -90,6 +94,7 @@ export class IncomingChild {
       clock,
       log: this.#log,
       verify: params.verify,
+      notes: this.#notes,
     });
     this.entry.countFrom(() => this.#machine.progress());
     this.entry.commands = {
@@ -307,6 +312,7 @@ export class IncomingChild {
     this.#stopWatching();
     this.#abandoned?.cancel();
     this.#reporting?.cancel();
+    this.#notes.remove();
     this.#tell();
     this.#onOver();
   }
@@ -372,6 +378,7 @@ function namingTheEnd(memory: FillableMemory, host: string): FillableMemory {
   return {
     pageCount: memory.pageCount,
     fill: (onMissingFaults) => memory.fill(onMissingFaults),
+    installed: () => memory.installed(),
     install: (firstPage, bytes) => naming(() => memory.install(firstPage, bytes)),
     installZero: (range) => naming(() => memory.installZero(range)),
     wake: (range) => memory.wake(range),

@@ -1,5 +1,6 @@
 import { messageOf } from "../../base/index.js";
 import type { ChildOutcome, Params } from "../../control/index.js";
+import { CopiesFile } from "../../memory/index.js";
 import { Instant, migrateGuest, TransferError, type MigrateOutcome } from "../../transfer/index.js";
 import { AgentError } from "../errors.js";
 import type { Guest } from "../guests/guest.js";
@@ -37,6 +38,7 @@ class OutgoingMigration {
   readonly #services: Services;
   readonly #guest: Guest;
   readonly #params: Params<"guest.migrate">;
+  readonly #copies: CopiesFile;
   readonly #instant: Instant;
   readonly #child: OutgoingChild;
   readonly #abort = new AbortController();
@@ -45,8 +47,10 @@ class OutgoingMigration {
     this.#services = services;
     this.#guest = guest;
     this.#params = params;
+    this.#copies = CopiesFile.create(services.paths.copies(guest.id), guest.live.memory.pageCount);
     this.#instant = new Instant({
       memory: guest.live.memory.tracked(),
+      copies: this.#copies,
       copyBudgetBytes: services.configuration.limits.copiesMib * MIB,
       // A guest that is stopped for good writes nothing.
       tracking: false,
@@ -78,10 +82,14 @@ class OutgoingMigration {
 
   async run(): Promise<ChildOutcome[]> {
     const { entry } = this.#child;
-    const leave = this.#guest.occupyMemory({
+    const vacate = this.#guest.occupyMemory({
       what: `a migration to ${this.#params.to} (transfer ${entry.transfer})`,
       transfers: [entry.transfer],
     });
+    const leave = (): void => {
+      vacate();
+      this.#copies.remove();
+    };
     // On disk long before the guest is stopped: a new agent must not take it for one that was paused.
     this.#guest.note({ outgoing: { transfer: entry.transfer, host: this.#params.to } });
     try {

@@ -87,6 +87,7 @@ export class TransferEntry {
       bulkBytes: 0,
       faults: NO_FAULTS,
       reconnects: 0,
+      linked: false,
     });
   }
 

@@ -147,6 +147,14 @@ static napi_value seek(napi_env env, napi_callback_info info) {
   return result_of(env, lseek((int)a.numbers[0], (off_t)a.numbers[1], a.numbers[2] != 0 ? SEEK_HOLE : SEEK_DATA));
 }
 
+/* punch(fd, offset, length): makes a hole of whole pages, fallocate(2); the file's length stays. */
+static napi_value punch(napi_env env, napi_callback_info info) {
+  struct arguments a;
+  if (!read_arguments(env, info, 3, 3, &a)) return NULL;
+  int mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+  return result_of(env, fallocate((int)a.numbers[0], mode, (off_t)a.numbers[1], (off_t)a.numbers[2]));
+}
+
 /* ---- page faults, delivered on the event loop of the thread that asked for them ---- */
 
 struct watcher {
@@ -295,6 +303,7 @@ NAPI_MODULE_INIT() {
       METHOD("openProcess", open_process),
       METHOD("takeDescriptor", take_descriptor),
       METHOD("seek", seek),
+      METHOD("punch", punch),
       METHOD("watch", watch),
       METHOD("unwatch", unwatch),
   };

@@ -1,4 +1,4 @@
-import { assert, PAGE_BYTES } from "../../../src/base/index.js";
+import { assert, Bitmap, PAGE_BYTES } from "../../../src/base/index.js";
 import type { FillableMemory, PageRange, TrackedMemory } from "../../../src/transfer/index.js";
 import type { Scheduler } from "./scheduler.js";
 
@@ -21,6 +21,7 @@ export class SimulatedMemory implements TrackedMemory, FillableMemory {
   readonly #pages: (Uint8Array | undefined)[];
   readonly #protected = new Set<number>();
   readonly #waiters = new Map<number, (() => void)[]>();
+  #abandoned = false;
   #mode: "plain" | "tracked" | "filling" = "plain";
   #onFaults: (pages: readonly number[]) => void = () => {};
   /** Set to make the host run out of memory after so many more installs. */
@@ -74,20 +75,46 @@ export class SimulatedMemory implements TrackedMemory, FillableMemory {
   }
 
   track(onWriteFaults: (pages: readonly number[]) => void): void {
-    assert(this.#mode === "plain", "memory is in one mode at a time");
-    this.#mode = "tracked";
-    this.#onFaults = onWriteFaults;
+    this.#start("tracked", onWriteFaults);
   }
 
   fill(onMissingFaults: (pages: readonly number[]) => void): void {
-    assert(this.#mode === "plain", "memory is in one mode at a time");
-    this.#mode = "filling";
-    this.#onFaults = onMissingFaults;
+    this.#start("filling", onMissingFaults);
+  }
+
+  #start(mode: "tracked" | "filling", onFaults: (pages: readonly number[]) => void): void {
+    assert(
+      this.#mode === "plain" || (this.#abandoned && this.#mode === mode),
+      "memory is in one mode at a time, and in one agent's hands",
+    );
+    this.#abandoned = false;
+    this.#mode = mode;
+    this.#onFaults = onFaults;
+    // As the real one: whoever waits is woken and faults anew.
+    this.wake({ first: 0, count: this.pageCount });
   }
 
   protect(range: PageRange): void {
     assert(this.#mode === "tracked", "memory is protected while tracked");
     for (let page = range.first; page < range.first + range.count; page += 1) this.#protected.add(page);
+  }
+
+  protectedPages(): Bitmap {
+    const pages = new Bitmap(this.pageCount);
+    for (const page of this.#protected) pages.set(page);
+    return pages;
+  }
+
+  *installed(): Generator<PageRange> {
+    for (let first = 0; first < this.pageCount; first += 1) {
+      if (this.#pages[first] !== undefined) yield { first, count: 1 };
+    }
+  }
+
+  /** The agent ends: what is registered and protected stays so, and nobody is told of faults until another one starts. */
+  abandon(): void {
+    this.#abandoned = true;
+    this.#onFaults = () => {};
   }
 
   unprotect(range: PageRange): void {

@@ -10,6 +10,8 @@ import {
   type FrameLane,
   type ParentEmulator,
 } from "../../../src/transfer/index.js";
+import { SimulatedCopies, SimulatedNotes } from "./kept.js";
+import { isOver, type SimulatedChild } from "./child.js";
 import { simulatedLane } from "./lane.js";
 import { contentOf, SimulatedMemory } from "./memory.js";
 import { planOf, type Plan } from "./plan.js";
@@ -18,19 +20,6 @@ import { Scheduler } from "./scheduler.js";
 const log = silentLog;
 /** Writers never rest, so a run that waits for dialling alone has many events. */
 const MAX_EVENTS = 3_000_000;
-
-/** A simulated child: its memory, its machine, and whether its processors may run. */
-interface SimulatedChild {
-  target: ChildTarget;
-  session: ParentSession;
-  machine: ChildMachine;
-  memory: SimulatedMemory;
-  running: boolean;
-  cancelled: boolean;
-  own: Map<number, Uint8Array>;
-  /** Pages not touched yet; the sweep of a plan that holds it goes on when none is left. */
-  untouched: number[];
-}
 
 /** One parent, its children, and the seed that decides everything that happens to them. */
 export class World {
@@ -61,6 +50,7 @@ export class World {
     }
     this.#instant = new Instant({
       memory: this.#parent,
+      copies: new SimulatedCopies(),
       copyBudgetBytes: this.plan.copyBudgetPages * 4096,
       tracking: !this.plan.migrate,
       clock: this.scheduler,
@@ -79,7 +69,7 @@ export class World {
     transfer.catch(() => {});
     await this.scheduler.runUntil(() => this.#ended, MAX_EVENTS);
     if (this.#failure !== undefined) this.#checkFailure(this.#failure);
-    await this.scheduler.runUntil(() => this.#children.every((child) => this.#isOver(child)), MAX_EVENTS);
+    await this.scheduler.runUntil(() => this.#children.every((child) => isOver(child)), MAX_EVENTS);
     this.#checkEnd();
   }
 
@@ -199,7 +189,7 @@ export class World {
   }
 
   #parentWrites(): void {
-    if (!this.#running || (this.#ended && this.#children.every((child) => this.#isOver(child)))) return;
+    if (!this.#running || (this.#ended && this.#children.every((child) => isOver(child)))) return;
     const page = this.#random.below(this.plan.pages);
     this.#writing += 1;
     this.#version += 1;
@@ -216,7 +206,15 @@ export class World {
     const { compress, sweep, maxWindowBytes } = plan;
     const session = new ParentSession({ transfer, instant, clock, log, compress, sweep, maxWindowBytes });
     const dial = (name: "urgent" | "bulk", epoch: number) => this.#dial(session, name, epoch);
-    const machine = new ChildMachine({ transfer, memory, dial, clock, log, verify: plan.verify });
+    const machine = new ChildMachine({
+      transfer,
+      memory,
+      dial,
+      clock,
+      log,
+      verify: plan.verify,
+      notes: new SimulatedNotes(plan.pages),
+    });
     if (plan.outOfMemoryAfter !== undefined && transfer === 1) memory.installsLeft = plan.outOfMemoryAfter;
     const child: SimulatedChild = {
       session,
@@ -316,7 +314,7 @@ export class World {
     child.memory.touch(page, mine, () => {
       if (mine !== undefined) child.own.set(page, mine);
       else this.#checkPage(child, page);
-      if (this.#isOver(child)) return;
+      if (isOver(child)) return;
       this.scheduler.afterUs(this.#random.below(this.plan.restUs), () => this.#childTouches(child));
     });
   }
@@ -347,15 +345,6 @@ export class World {
       return this.#random.below(this.plan.pages);
     }
     return child.untouched.splice(this.#random.below(child.untouched.length), 1)[0] as number;
-  }
-
-  #isOver(child: SimulatedChild): boolean {
-    const mine = child.machine.phase.phase;
-    const theirs = child.session.phase.phase;
-    return (
-      (mine === "complete" || mine === "failed" || !child.running) &&
-      (theirs === "complete" || theirs === "failed")
-    );
   }
 
   #checkFailure(failure: unknown): void {

@@ -1,5 +1,8 @@
 import assert from "node:assert/strict";
 import { setImmediate as turn } from "node:timers/promises";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { describe, test } from "node:test";
 import { deferred, silentLog } from "../../../src/base/index.js";
 import { drainTransfers } from "../../../src/agent/drain.js";
@@ -51,7 +54,7 @@ describe("a child whose transfer this agent does not know any more", () => {
 });
 
 /** The child's side of a migration on an emulator in the hands of the test. */
-function migrated() {
+function migrated(directory: string) {
   const resuming = deferred<void>();
   const resumed = deferred<{ resumedAtUs: number }>();
   const removing = deferred<void>();
@@ -76,6 +79,7 @@ function migrated() {
     configuration: { name: "b" },
     book: { add: () => {} },
     registry: { remove: () => removing.promise },
+    paths: { guestMemory: () => directory },
   };
   const session = { onEnd: () => () => {}, sendEvent: () => true };
   const live = { emulator, memory: { fillable: () => ({ pageCount: 16 }) } };
@@ -88,8 +92,10 @@ function migrated() {
 }
 
 describe("a child that is being ended", () => {
-  test("is not let run, and is not said to run when its end overtakes that", async () => {
-    const { child, start, resuming, resumed, removing } = migrated();
+  test("is not let run, and is not said to run when its end overtakes that", async (context) => {
+    const directory = mkdtempSync(join(tmpdir(), "ramet-child-"));
+    context.after(() => rmSync(directory, { recursive: true }));
+    const { child, start, resuming, resumed, removing } = migrated(directory);
     await start();
     assert.equal(child.isHeld, true);
     const run = child.run();

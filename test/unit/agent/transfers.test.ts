@@ -180,6 +180,7 @@ describe("the book of transfers", () => {
       urgentBytes: 5,
       bulkBytes: 6,
       reconnects: 0,
+      linked: true,
     };
     one.countFrom(() => ({
       ...counts,

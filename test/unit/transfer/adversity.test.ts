@@ -13,6 +13,7 @@ import {
 } from "../../../src/transfer/index.js";
 import { AfterFaultOrder } from "../../../src/transfer/sweep-order.js";
 import { encodeFrame } from "../../../src/wire/index.js";
+import { SimulatedCopies } from "../../support/simulation/kept.js";
 import { contentOf, SimulatedMemory } from "../../support/simulation/memory.js";
 import { Scheduler } from "../../support/simulation/scheduler.js";
 
@@ -27,7 +28,14 @@ function scene(options: { migrate?: boolean } = {}) {
   const memory = new SimulatedMemory(clock, pages);
   for (let page = 0; page < pages; page += 1) memory.place(page, contentOf(page, page + 1));
   const tracking = options.migrate !== true;
-  const instant = new Instant({ memory, copyBudgetBytes: 1 << 20, tracking, clock, log });
+  const instant = new Instant({
+    memory,
+    copies: new SimulatedCopies(),
+    copyBudgetBytes: 1 << 20,
+    tracking,
+    clock,
+    log,
+  });
   const session = new ParentSession({ transfer: 7, instant, clock, log, compress: false, sweep: true });
   const calls: string[] = [];
   const note = (call: string) => {

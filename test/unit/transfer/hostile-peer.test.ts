@@ -3,6 +3,7 @@ import { test } from "node:test";
 import { SeededRandom, silentLog } from "../../../src/base/index.js";
 import { Instant, ParentSession, type FrameLane, type LaneEnd } from "../../../src/transfer/index.js";
 import { decodeFrame, encodeFrame, type Frame } from "../../../src/wire/index.js";
+import { SimulatedCopies } from "../../support/simulation/kept.js";
 import { contentOf, SimulatedMemory } from "../../support/simulation/memory.js";
 import { Scheduler } from "../../support/simulation/scheduler.js";
 
@@ -14,7 +15,14 @@ async function parent(options: { begun: boolean } = { begun: true }) {
   const memory = new SimulatedMemory(clock, pages);
   for (let page = 0; page < pages; page += 1) memory.place(page, contentOf(page, page + 1));
   const log = silentLog;
-  const instant = new Instant({ memory, copyBudgetBytes: 1 << 20, tracking: true, clock, log });
+  const instant = new Instant({
+    memory,
+    copies: new SimulatedCopies(),
+    copyBudgetBytes: 1 << 20,
+    tracking: true,
+    clock,
+    log,
+  });
   const session = new ParentSession({ transfer: 7, instant, clock, log, compress: false, sweep: false });
   let armed = false;
   const arming = instant.arm().then(() => (armed = true));
@@ -106,7 +114,14 @@ test("a child that does not read lz4 gets raw pages", async () => {
   const memory = new SimulatedMemory(clock, pages);
   for (let page = 0; page < pages; page += 1) memory.place(page, contentOf(page, page + 1));
   const log = silentLog;
-  const instant = new Instant({ memory, copyBudgetBytes: 1 << 20, tracking: false, clock, log });
+  const instant = new Instant({
+    memory,
+    copies: new SimulatedCopies(),
+    copyBudgetBytes: 1 << 20,
+    tracking: false,
+    clock,
+    log,
+  });
   const session = new ParentSession({ transfer: 7, instant, clock, log, compress: true, sweep: true });
   await instant.arm();
   instant.freeze();

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Bitmap, PAGE_BYTES } from "../../../src/base/index.js";
+import { SimulatedCopies } from "../../support/simulation/kept.js";
 import { CopyStore } from "../../../src/transfer/copy-store.js";
 import { LatencyHistogram } from "../../../src/transfer/latency.js";
 import { mergeRanges, rangesOf } from "../../../src/transfer/ranges.js";
@@ -120,18 +121,26 @@ test("a window that is late for long never closes for good", () => {
 });
 
 test("copies are held up to the budget, and slots are used again", () => {
-  const copies = new CopyStore(2 * PAGE_BYTES);
-  copies.take(5).fill(5);
-  copies.take(9).fill(9);
+  const file = new SimulatedCopies();
+  const copies = new CopyStore({ file, budgetBytes: 2 * PAGE_BYTES });
+  const pageOf = (content: number) => new Uint8Array(PAGE_BYTES).fill(content);
+  assert.ok(copies.take(5, pageOf(5)) && copies.take(9, pageOf(9)));
   assert.ok(copies.full);
-  assert.throws(() => copies.take(1), /budget/);
-  assert.equal(copies.get(5)?.[0], 5);
-  assert.ok(copies.drop(5));
-  assert.equal(copies.drop(5), false);
-  copies.take(6).fill(6);
-  assert.equal(copies.get(9)?.[4095], 9);
+  assert.equal(copies.take(1, pageOf(1)), false);
+  const page = new Uint8Array(PAGE_BYTES);
+  copies.read(5, page);
+  assert.equal(page[0], 5);
+  copies.drop({ first: 5, count: 1 });
+  assert.throws(() => copies.drop({ first: 5, count: 1 }), /no copy/);
+  assert.ok(copies.take(6, pageOf(6)));
+  copies.read(9, page);
+  assert.equal(page[4095], 9);
   assert.deepEqual([...copies.keys()], [9, 6]);
   assert.equal(copies.peakPages, 2);
+  const next = new CopyStore({ file, budgetBytes: 3 * PAGE_BYTES });
+  assert.deepEqual([...next.keys()], [6, 9], "a new agent finds what the old one kept");
+  file.room = 2;
+  assert.equal(next.take(1, pageOf(1)), false, "a host without room is as a budget that is spent");
 });
 
 test("percentiles are exact to a sixteenth", () => {
