@@ -31,8 +31,10 @@ static pthread_mutex_t control = PTHREAD_MUTEX_INITIALIZER;
 static pthread_mutex_t stripes[STRIPES];
 static uint64_t *area;
 static uint64_t pages, written, rate_mib, rate_now;
-static bool whole_pages, stopping, writing;
-static pthread_t writer;
+/* What the guest's own checks have found since the start: pages read and pages that were wrong. */
+static uint64_t check_mib, checked, wrong_pages, first_wrong;
+static bool whole_pages, stopping, writing, checking;
+static pthread_t writer, checker;
 static struct histogram writer_stalls, reader_stalls;
 
 static void record(struct histogram *histogram, uint64_t microseconds) {
@@ -80,6 +82,23 @@ static bool check_page(uint64_t page, uint64_t generation) {
   return wrong == 0;
 }
 
+/* The generation a page carries now. The caller holds the page's stripe, so that it cannot change meanwhile. */
+static uint64_t generation_of(uint64_t page) {
+  uint64_t position = __atomic_load_n(&written, __ATOMIC_ACQUIRE);
+  return position / pages + (page < position % pages);
+}
+
+/* Counts a page's own check, and tells the console of one that is wrong. The caller holds the page's stripe. */
+static void check_and_count(uint64_t page, uint64_t generation) {
+  bool good = check_page(page, generation);
+  __atomic_add_fetch(&checked, 1, __ATOMIC_RELAXED);
+  if (good) return;
+  if (__atomic_fetch_add(&wrong_pages, 1, __ATOMIC_RELAXED) > 0) return;
+  first_wrong = page;
+  printf("ramet-guest stamp: page %lu is not of generation %lu\n", page, generation);
+  fflush(stdout);
+}
+
 /* Sleeps off what the writer is ahead of its rate, and measures the rate over about a second. */
 static void pace(uint64_t *window_us, uint64_t *window_pages) {
   uint64_t spent_us = now_us() - *window_us, done = written - *window_pages;
@@ -101,7 +120,10 @@ static void *write_pages(void *unused) {
     uint64_t count = pages - first < BATCH_PAGES ? pages - first : BATCH_PAGES;
     pthread_mutex_lock(stripe_of(first));
     uint64_t begun_us = now_us();
-    for (uint64_t page = first; page < first + count; page++) write_page(page, generation);
+    for (uint64_t page = first; page < first + count; page++) {
+      if (check_mib > 0) check_and_count(page, generation - 1);
+      write_page(page, generation);
+    }
     record(&writer_stalls, now_us() - begun_us);
     __atomic_store_n(&written, written + count, __ATOMIC_RELEASE);
     pthread_mutex_unlock(stripe_of(first));
@@ -110,12 +132,41 @@ static void *write_pages(void *unused) {
   return NULL;
 }
 
+/* The next page of an order that visits each of `pages` once: a full-period generator over the next power of two. */
+static uint64_t next_random(uint64_t state, uint64_t mask) {
+  do state = (state * 0x5851f42d4c957f2dULL + 0x14057b7ef767814fULL) & mask;
+  while (state >= pages);
+  return state;
+}
+
+static uint64_t page_mask(void) {
+  uint64_t mask = 1;
+  while (mask < pages) mask <<= 1;
+  return mask - 1;
+}
+
+/* Reads all pages over and over, in an order the writer does not have. */
+static void *check_pages(void *unused) {
+  uint64_t mask = page_mask(), page = 0, slice_us = BATCH_PAGES * PAGE_BYTES * 1000000ULL / (check_mib << 20);
+  (void)unused;
+  while (!__atomic_load_n(&stopping, __ATOMIC_ACQUIRE)) {
+    for (int turn = 0; turn < BATCH_PAGES; turn++) {
+      pthread_mutex_lock(stripe_of(page));
+      check_and_count(page, generation_of(page));
+      pthread_mutex_unlock(stripe_of(page));
+      page = next_random(page, mask);
+    }
+    sleep_us(slice_us);
+  }
+  return NULL;
+}
+
 /* Caller holds `control`. */
-static void stop_writer(void) {
-  if (!writing) return;
+static void stop_threads(void) {
   __atomic_store_n(&stopping, true, __ATOMIC_RELEASE);
-  pthread_join(writer, NULL);
-  writing = false;
+  if (writing) pthread_join(writer, NULL);
+  if (checking) pthread_join(checker, NULL);
+  writing = checking = false;
   rate_now = 0;
 }
 
@@ -131,8 +182,10 @@ static uint64_t available_kib(void) {
 
 static void status_locked(struct answer *answer) {
   uint64_t position = __atomic_load_n(&written, __ATOMIC_ACQUIRE);
-  say(answer, "{\"running\":%s,\"pages\":%lu,\"mib\":%lu,\"generation\":%lu,\"written_pages\":%lu,\"mib_per_s\":%lu}",
+  say(answer, "{\"running\":%s,\"pages\":%lu,\"mib\":%lu,\"generation\":%lu,\"written_pages\":%lu,\"mib_per_s\":%lu,",
       writing ? "true" : "false", pages, pages * PAGE_BYTES >> 20, pages ? position / pages : 0, position, rate_now);
+  say(answer, "\"checking\":%s,\"checked_pages\":%lu,\"wrong_pages\":%lu,\"first_wrong\":%lu}",
+      checking ? "true" : "false", checked, wrong_pages, first_wrong);
 }
 
 void stamp_status(struct answer *answer) {
@@ -146,10 +199,10 @@ void stamp_start(const char *query, struct answer *answer) {
   long mib = number_parameter(query, "mib", 64);
   parameter(query, "fill", fill, sizeof fill);
   pthread_mutex_lock(&control);
-  stop_writer();
+  stop_threads();
   if (area) munmap(area, pages * PAGE_BYTES);
   area = NULL;
-  pages = written = 0;
+  pages = written = checked = wrong_pages = first_wrong = 0;
   if (mib < 1 || (uint64_t)mib * 1024 + SPARE_KIB > available_kib()) {
     refuse(answer, 400, "mib must be at least 1 and fit in the free memory");
     goto out;
@@ -165,7 +218,9 @@ void stamp_start(const char *query, struct answer *answer) {
   rate_mib = (uint64_t)number_parameter(query, "rate", 0);
   whole_pages = strcmp(fill, "edges") != 0;
   stopping = false;
+  check_mib = (uint64_t)number_parameter(query, "check", 0);
   writing = pthread_create(&writer, NULL, write_pages, NULL) == 0;
+  checking = check_mib > 0 && pthread_create(&checker, NULL, check_pages, NULL) == 0;
   status_locked(answer);
 out:
   pthread_mutex_unlock(&control);
@@ -173,37 +228,29 @@ out:
 
 void stamp_stop(struct answer *answer) {
   pthread_mutex_lock(&control);
-  stop_writer();
+  stop_threads();
   status_locked(answer);
   pthread_mutex_unlock(&control);
 }
 
-/* The next page of an order that visits each of `pages` once: a full-period generator over the next power of two. */
-static uint64_t next_random(uint64_t state, uint64_t mask) {
-  do state = (state * 0x5851f42d4c957f2dULL + 0x14057b7ef767814fULL) & mask;
-  while (state >= pages);
-  return state;
-}
-
 void stamp_verify(const char *query, struct answer *answer) {
   char order[16] = "linear";
-  uint64_t bad = 0, bad_pages[MAX_BAD], mask = 1, begun_us = now_us();
+  uint64_t bad = 0, bad_pages[MAX_BAD], begun_us = now_us();
   parameter(query, "order", order, sizeof order);
   bool random = strcmp(order, "random") == 0;
   pthread_mutex_lock(&control);
-  while (mask < pages) mask <<= 1;
-  uint64_t page = random && pages ? next_random((uint64_t)number_parameter(query, "seed", 1) % pages, mask - 1) : 0;
+  uint64_t mask = page_mask();
+  uint64_t page = random && pages ? next_random((uint64_t)number_parameter(query, "seed", 1) % pages, mask) : 0;
   for (uint64_t done = 0; done < pages; done++) {
     /* The stripe keeps the writer off this page, so which generation it must have cannot change meanwhile. */
     pthread_mutex_lock(stripe_of(page));
-    uint64_t position = __atomic_load_n(&written, __ATOMIC_ACQUIRE);
-    uint64_t generation = position / pages + (page < position % pages);
+    uint64_t generation = generation_of(page);
     uint64_t started_us = now_us();
     bool good = check_page(page, generation);
     record(&reader_stalls, now_us() - started_us);
     pthread_mutex_unlock(stripe_of(page));
     if (!good && bad++ < MAX_BAD) bad_pages[bad - 1] = page;
-    page = random ? next_random(page, mask - 1) : page + 1;
+    page = random ? next_random(page, mask) : page + 1;
   }
   say(answer, "{\"order\":\"%s\",\"checked\":%lu,\"bad\":%lu,\"duration_ms\":%lu,\"bad_pages\":[",
       random ? "random" : "linear", pages, bad, (now_us() - begun_us) / 1000);

@@ -1,0 +1,151 @@
+import { existsSync, readdirSync } from "node:fs";
+import { join } from "node:path";
+import { realClock, sleep } from "../../src/base/index.js";
+import type { GuestView, TransferView } from "../../src/control/index.js";
+import { emulatorsBelow, type Host } from "../support/hosts.js";
+import { registrationsOf } from "./emulators.js";
+import type { Field } from "./field.js";
+
+const CALL_DEADLINE_MS = 5000;
+const LEFTOVER_DEADLINE_MS = 6000;
+const LOOK_INTERVAL_MS = 150;
+const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
+
+/** What an agent says there is on its host. */
+export interface HostSurvey {
+  host: Host;
+  guests: ReadonlyMap<string, GuestView>;
+  transfers: readonly TransferView[];
+}
+
+/** Asks every agent. Rejects when one does not answer. */
+export async function surveyOf(field: Field): Promise<HostSurvey[]> {
+  return Promise.all(
+    field.hosts.all.map(async (host) => {
+      const options = { deadlineMs: CALL_DEADLINE_MS };
+      const { guests } = await host.client.call("guest.list", {}, options);
+      const { transfers } = await host.client.call("transfer.list", {}, options);
+      return { host, guests: new Map(guests.map((guest) => [guest.name, guest])), transfers };
+    }),
+  );
+}
+
+/** The survey of one host. */
+export function on(surveys: readonly HostSurvey[], host: Host): HostSurvey {
+  const found = surveys.find((survey) => survey.host === host);
+  if (found === undefined) throw new Error(`host ${host.name} is not in the survey`);
+  return found;
+}
+
+/** Guests that are on their way out by themselves, and when they must be gone. */
+export class Leaving {
+  readonly #guests: { host: Host; name: string; id: string; untilUs: number }[] = [];
+
+  add(host: Host, guest: GuestView, withinMs: number): void {
+    this.#guests.push({ host, name: guest.name, id: guest.id, untilUs: realClock.nowUs() + withinMs * 1000 });
+  }
+
+  /** Whether a guest of a host may still be there. */
+  has(host: Host, id: string): boolean {
+    return this.#guests.some((guest) => guest.host === host && guest.id === id);
+  }
+
+  /** Forgets those that are gone. Returns, in words, those that should be. */
+  overdue(surveys: readonly HostSurvey[]): string[] {
+    const late: string[] = [];
+    for (const guest of [...this.#guests]) {
+      const isThere = [...on(surveys, guest.host).guests.values()].some(({ id }) => id === guest.id);
+      const isLate = isThere && realClock.nowUs() > guest.untilUs;
+      if (isLate) late.push(`guest ${guest.name} should have left ${guest.host.name} by itself`);
+      if (!isThere || isLate) this.#guests.splice(this.#guests.indexOf(guest), 1);
+    }
+    return late;
+  }
+
+  get isEmpty(): boolean {
+    return this.#guests.length === 0;
+  }
+}
+
+/** What is on the hosts and belongs to no guest and no transfer, in words; given a while to go away by itself. */
+export async function leftoversOf(field: Field, leaving: Leaving): Promise<string[]> {
+  const untilUs = realClock.nowUs() + LEFTOVER_DEADLINE_MS * 1000;
+  for (;;) {
+    const surveys = await surveyOf(field);
+    const found = [...surveys.flatMap((survey) => leftoversOn(survey, leaving)), ...leaving.overdue(surveys)];
+    if (found.length === 0 || realClock.nowUs() > untilUs) return found;
+    await sleep(realClock, LOOK_INTERVAL_MS);
+  }
+}
+
+function leftoversOn({ host, guests, transfers }: HostSurvey, leaving: Leaving): string[] {
+  const listed = [...guests.values()];
+  const mayStay = (id: string): boolean => listed.some((guest) => guest.id === id) || leaving.has(host, id);
+  const found = transfers
+    .filter(({ phase, guest }) => !["complete", "failed", "cancelled"].includes(phase) && !isLeaving(guest))
+    .map(({ id, phase }) => `transfer ${id} is ${phase} on ${host.name}`);
+  function isLeaving(name: string): boolean {
+    const id = guests.get(name)?.id;
+    return id !== undefined && leaving.has(host, id);
+  }
+  for (const [what, directory] of [
+    ["memory", host.memoryDirectory],
+    ["state", join(host.stateDirectory, "guests")],
+  ] as const) {
+    for (const id of existsSync(directory) ? readdirSync(directory) : []) {
+      if (UUID.test(id) && !mayStay(id)) found.push(`${what} of no guest on ${host.name}: ${id}`);
+    }
+  }
+  for (const pid of emulatorsBelow(host.stateDirectory)) {
+    const guest = listed.find((candidate) => candidate.pid === pid);
+    if (guest === undefined) {
+      if (leaving.isEmpty) found.push(`emulator of no guest on ${host.name}: process ${pid}`);
+    } else if (!leaving.has(host, guest.id)) {
+      found.push(...leftoversIn(host, guest, pid));
+    }
+  }
+  return found;
+}
+
+/** What a transfer that is over has left in a guest. */
+function leftoversIn(host: Host, guest: GuestView, pid: number): string[] {
+  const found: string[] = [];
+  try {
+    if (registrationsOf(pid) > 0)
+      found.push(`memory of guest ${guest.name} on ${host.name} is still registered`);
+    const files = readdirSync(join(host.memoryDirectory, guest.id)).filter((name) => name !== "ram");
+    if (files.length > 0)
+      found.push(
+        `files of transfers beside the memory of ${guest.name} on ${host.name}: ${files.join(", ")}`,
+      );
+  } catch {
+    // It ended between two looks; the next one tells.
+    found.push(`guest ${guest.name} on ${host.name} is ending`);
+  }
+  return found;
+}
+
+/** Removes guests, whatever state they are in. Returns what could not be removed. */
+export async function removeAll(
+  field: Field,
+  isKept: (host: Host, guest: GuestView) => boolean,
+): Promise<string[]> {
+  const untilUs = realClock.nowUs() + 2 * LEFTOVER_DEADLINE_MS * 1000;
+  for (;;) {
+    const left: string[] = [];
+    for (const { host, guests } of await surveyOf(field)) {
+      for (const guest of guests.values()) {
+        if (isKept(host, guest)) continue;
+        const { name } = guest;
+        try {
+          await host.call("guest.kill", { name }).catch(() => {});
+          await host.call("guest.remove", { name });
+        } catch (error) {
+          left.push(`guest ${name} on ${host.name} (${guest.state}) cannot be removed: ${String(error)}`);
+        }
+      }
+    }
+    if (left.length === 0 || realClock.nowUs() > untilUs) return left;
+    await sleep(realClock, LOOK_INTERVAL_MS);
+  }
+}
