@@ -7,7 +7,8 @@
  * Strict: a line that is too long, not JSON, of no known shape, or that answers what was never asked ends the connection with
  * the code `protocol`; then nothing it says can be trusted to belong to the right command.
  */
-import { connect, type Socket } from "node:net";
+import { connect } from "node:net";
+import type { Duplex } from "node:stream";
 import { z } from "zod";
 import { CodedError, DeadlineError, messageOf, withDeadline, type Clock } from "../base/index.js";
 import { GuestError } from "./errors.js";
@@ -50,7 +51,7 @@ const returnSchema = z
 const errorSchema = z.object({ id: z.int(), error: z.object({ class: z.string(), desc: z.string() }) });
 
 export class QmpClient {
-  readonly #socket: Socket;
+  readonly #socket: Duplex;
   readonly #clock: Clock;
   readonly #onEvent: (event: QmpEvent) => void;
   readonly #onEnd: (reason: GuestError) => void;
@@ -65,7 +66,7 @@ export class QmpClient {
   #refused: (error: GuestError) => void = () => {};
   #end: GuestError | undefined;
 
-  private constructor(socket: Socket, options: QmpOptions) {
+  private constructor(socket: Duplex, options: QmpOptions) {
     this.#socket = socket;
     this.#clock = options.clock;
     this.#onEvent = options.onEvent;
@@ -77,7 +78,12 @@ export class QmpClient {
    * @throws GuestError `gone` when nobody listens or the connection ends, `protocol`, `timeout`.
    */
   static async connect(options: QmpOptions & { path: string; deadlineMs: number }): Promise<QmpClient> {
-    const client = new QmpClient(connect(options.path), options);
+    return await QmpClient.over(connect(options.path), options);
+  }
+
+  /** As `connect`, over a connection that is there already, and the client's from here on. */
+  static async over(socket: Duplex, options: QmpOptions & { deadlineMs: number }): Promise<QmpClient> {
+    const client = new QmpClient(socket, options);
     const greeting = new Promise<void>((resolve, reject) => {
       client.#greeted = (version) => {
         client.#version = version;
