@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -22,18 +23,27 @@
 
 #define MOST_ARGUMENTS 5
 #define MOST_EVENTS 256
+#define MOST_EXACT 9007199254740991.0 /* JavaScript's largest number below which every whole one is exact */
 
 struct arguments {
   napi_value values[MOST_ARGUMENTS];
   double numbers[MOST_ARGUMENTS];
 };
 
+/* A whole number that fits: the first is a descriptor or process, the others are addresses, lengths, offsets and flags. */
+static bool fits(double value, size_t index) {
+  double least = index == 0 ? INT32_MIN : 0;
+  double most = index == 0 ? INT32_MAX : MOST_EXACT;
+  return value >= least && value <= most && value == (double)(int64_t)value;
+}
+
 /* Reads `total` arguments, the first `numeric` of which are numbers. False after throwing. */
 static bool read_arguments(napi_env env, napi_callback_info info, size_t numeric, size_t total, struct arguments *into) {
   size_t given = MOST_ARGUMENTS;
   bool good = napi_get_cb_info(env, info, &given, into->values, NULL, NULL) == napi_ok && given >= total;
   for (size_t index = 0; good && index < numeric; index += 1)
-    good = napi_get_value_double(env, into->values[index], &into->numbers[index]) == napi_ok;
+    good = napi_get_value_double(env, into->values[index], &into->numbers[index]) == napi_ok &&
+           fits(into->numbers[index], index);
   if (!good) napi_throw_type_error(env, NULL, "wrong arguments for a native call");
   return good;
 }
@@ -102,7 +112,7 @@ static napi_value copy(napi_env env, napi_callback_info info) {
   void *data = NULL;
   napi_typedarray_type type;
   if (napi_get_typedarray_info(env, a.values[4], &type, &held, &data, NULL, NULL) != napi_ok ||
-      type != napi_uint8_array || a.numbers[2] < 0 || a.numbers[3] < 0 || a.numbers[2] + a.numbers[3] > (double)held) {
+      type != napi_uint8_array || a.numbers[2] + a.numbers[3] > (double)held) {
     napi_throw_range_error(env, NULL, "copy needs a Uint8Array that holds the range");
     return NULL;
   }
@@ -137,6 +147,7 @@ static napi_value open_process(napi_env env, napi_callback_info info) {
 static napi_value take_descriptor(napi_env env, napi_callback_info info) {
   struct arguments a;
   if (!read_arguments(env, info, 2, 2, &a)) return NULL;
+  if (a.numbers[1] > INT32_MAX) return number(env, -EBADF);
   return result_of(env, syscall(SYS_pidfd_getfd, (int)a.numbers[0], (int)a.numbers[1], 0));
 }
 
@@ -163,7 +174,6 @@ struct watcher {
   int owners; /* the libuv handle and the JavaScript value; whoever goes last frees */
   bool closing;
   size_t capacity;
-  double *addresses;
   napi_env env;
   napi_ref array;
   napi_ref callback;
@@ -204,11 +214,28 @@ static void on_environment_end(napi_async_cleanup_hook_handle handle, void *data
   close_watcher(data);
 }
 
+/* Writes addresses to the array. False when its memory has been given away since (ArrayBuffer.transfer, postMessage). */
+static bool write_addresses(struct watcher *watcher, const double *addresses, int count) {
+  napi_value array;
+  size_t capacity = 0;
+  void *data = NULL;
+  napi_get_reference_value(watcher->env, watcher->array, &array);
+  if (napi_get_typedarray_info(watcher->env, array, NULL, &capacity, &data, NULL, NULL) != napi_ok ||
+      capacity < (size_t)count)
+    return false;
+  memcpy(data, addresses, (size_t)count * sizeof addresses[0]);
+  return true;
+}
+
 /* Calls callback(result): how many addresses were written to the array, or a negative errno after which all is over. */
-static void deliver(struct watcher *watcher, int result) {
+static void deliver(struct watcher *watcher, int result, const double *addresses) {
   napi_handle_scope scope;
   napi_value global, callback, argument, ignored, thrown;
   if (napi_open_handle_scope(watcher->env, &scope) != napi_ok) return;
+  if (result > 0 && !write_addresses(watcher, addresses, result)) {
+    uv_poll_stop(&watcher->poll);
+    result = -EFAULT;
+  }
   napi_get_global(watcher->env, &global);
   napi_get_reference_value(watcher->env, watcher->callback, &callback);
   napi_create_int32(watcher->env, result, &argument);
@@ -227,14 +254,15 @@ static void on_readable(uv_poll_t *poll, int status, int events) {
   if (length < 0) {
     int result = status < 0 ? status : -errno;
     uv_poll_stop(poll);
-    deliver(watcher, result);
+    deliver(watcher, result, NULL);
     return;
   }
+  double addresses[MOST_EVENTS];
   int count = 0;
   for (size_t index = 0; index < (size_t)length / sizeof messages[0]; index += 1)
     if (messages[index].event == UFFD_EVENT_PAGEFAULT)
-      watcher->addresses[count++] = (double)messages[index].arg.pagefault.address;
-  if (count > 0) deliver(watcher, count);
+      addresses[count++] = (double)messages[index].arg.pagefault.address;
+  if (count > 0) deliver(watcher, count, addresses);
 }
 
 /* watch(fd, addresses, callback): a watcher; `addresses` is a Float64Array that each call of `callback` overwrites. */
@@ -246,9 +274,8 @@ static napi_value watch(napi_env env, napi_callback_info info) {
   napi_valuetype callback_type;
   napi_value name, value;
   uv_loop_t *loop = NULL;
-  void *addresses = NULL;
   if (watcher == NULL ||
-      napi_get_typedarray_info(env, a.values[1], &type, &watcher->capacity, &addresses, NULL, NULL) != napi_ok ||
+      napi_get_typedarray_info(env, a.values[1], &type, &watcher->capacity, NULL, NULL, NULL) != napi_ok ||
       type != napi_float64_array || watcher->capacity == 0 || watcher->capacity > MOST_EVENTS ||
       napi_typeof(env, a.values[2], &callback_type) != napi_ok || callback_type != napi_function ||
       napi_get_uv_event_loop(env, &loop) != napi_ok) {
@@ -258,7 +285,6 @@ static napi_value watch(napi_env env, napi_callback_info info) {
   }
   watcher->env = env;
   watcher->fd = (int)a.numbers[0];
-  watcher->addresses = addresses;
   int result = uv_poll_init(loop, &watcher->poll, watcher->fd);
   if (result < 0) {
     free(watcher);
