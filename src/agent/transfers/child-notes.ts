@@ -32,9 +32,14 @@ export class FileNotes implements ChildNotes {
     this.#pageCount = pageCount;
     this.#zeros = new Bitmap(pageCount);
     this.#zerosFile = new NotesFile(join(directory, "zeros"), Math.ceil(pageCount / 8), recover);
-    this.#digestsFile = verify
-      ? new NotesFile(join(directory, "digests"), pageCount * PAGE_HASH_BYTES, recover)
-      : undefined;
+    try {
+      this.#digestsFile = verify
+        ? new NotesFile(join(directory, "digests"), pageCount * PAGE_HASH_BYTES, recover)
+        : undefined;
+    } catch (error) {
+      this.#zerosFile.close();
+      throw error;
+    }
     if (!recover) return;
     const bytes = this.#zerosFile.read();
     for (let page = 0; page < pageCount; page += 1) {
