@@ -14,7 +14,7 @@ test_files() {
 }
 
 # Tests that need neither root nor an emulator.
-quick_test_files() { test_files test/unit test/conformance test/hostile test/simulation proto; }
+quick_test_files() { test_files test/unit test/conformance test/hostile test/simulation test/fuzz proto; }
 
 # The longest any one test, or file of tests, may take. The simulation at its full number of schedules is the longest.
 readonly TEST_TIMEOUT_MS=900000
