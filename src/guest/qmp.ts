@@ -78,7 +78,7 @@ export class QmpClient {
    * @throws GuestError `gone` when nobody listens or the connection ends, `protocol`, `timeout`.
    */
   static async connect(options: QmpOptions & { path: string; deadlineMs: number }): Promise<QmpClient> {
-    return await QmpClient.over(connect(options.path), options);
+    return QmpClient.over(connect(options.path), options);
   }
 
   /** As `connect`, over a connection that is there already, and the client's from here on. */

@@ -38,5 +38,5 @@ export const TARGETS: readonly Entry[] = [
 export async function loadTarget(name: string): Promise<Target> {
   const entry = TARGETS.find((candidate) => candidate.name === name);
   if (entry === undefined) throw new Error(`there is no target ${name}`);
-  return await entry.load();
+  return entry.load();
 }

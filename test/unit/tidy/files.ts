@@ -26,8 +26,9 @@ export function read(path: string): string {
   return readFileSync(join(ROOT, path), "utf8");
 }
 
-/** Whether a file is text of ours: sources, scripts, documents; not images or other binary data. */
+/** Whether a file is text of ours: sources, scripts, documents; not images or other binary data, such as inputs kept by the fuzzer. */
 export function isText(path: string): boolean {
+  if (path.endsWith(".bin")) return false;
   return !readFileSync(join(ROOT, path)).subarray(0, 8192).includes(0);
 }
 
