@@ -42,9 +42,12 @@ static bool read_arguments(napi_env env, napi_callback_info info, size_t numeric
   size_t given = MOST_ARGUMENTS;
   bool good = napi_get_cb_info(env, info, &given, into->values, NULL, NULL) == napi_ok && given >= total;
   for (size_t index = 0; good && index < numeric; index += 1)
-    good = napi_get_value_double(env, into->values[index], &into->numbers[index]) == napi_ok &&
-           fits(into->numbers[index], index);
+    good = napi_get_value_double(env, into->values[index], &into->numbers[index]) == napi_ok;
   if (!good) napi_throw_type_error(env, NULL, "wrong arguments for a native call");
+  for (size_t index = 0; good && index < numeric; index += 1) {
+    good = fits(into->numbers[index], index);
+    if (!good) napi_throw_range_error(env, NULL, "a number for a native call is not whole or does not fit");
+  }
   return good;
 }
 
