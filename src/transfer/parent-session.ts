@@ -174,6 +174,20 @@ export class ParentSession implements InstantReader {
     this.#end();
   }
 
+  /**
+   * The child's agent says that the child has every page, perhaps when no lane is there to say so: it is owed nothing more. A session that has ended stays
+   * as it is.
+   */
+  conclude(): void {
+    if (this.#phase.phase === "complete" || this.#phase.phase === "failed") return;
+    this.#phase = { phase: "complete" };
+    this.#lanesLost();
+    this.#link.drop({ code: "complete", message: "the child is complete", fatal: true });
+    this.#supply.owed.reset();
+    this.#linked.resolve();
+    this.#end();
+  }
+
   get owedCount(): number {
     return this.#supply.owed.count;
   }

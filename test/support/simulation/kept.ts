@@ -21,6 +21,11 @@ export class SimulatedCopies implements CopyFile {
     for (let page = first; page < first + count; page += 1) this.#pages.delete(page);
   }
 
+  /** The file is removed. */
+  clear(): void {
+    this.#pages.clear();
+  }
+
   *pages(): Generator<PageRange> {
     for (const first of [...this.#pages.keys()].toSorted((left, right) => left - right))
       yield { first, count: 1 };

@@ -74,7 +74,10 @@ class SimulatedEnd implements FrameLane {
   }
 }
 
-/** Both ends of a new connection, and a way to break it: what is on the way is lost and each end hears of it in its own time. */
+/**
+ * Both ends of a new connection, and ways to lose it. Broken: what is on the way is lost and each end hears of it in its own time. Ended by one side's
+ * death: broken, or closed as a kernel does for a process that was killed, with all it sent still arriving.
+ */
 export function simulatedLane(
   scheduler: Scheduler,
   bytesPerUs: number,
@@ -82,6 +85,7 @@ export function simulatedLane(
   parent: FrameLane;
   child: FrameLane;
   break(): void;
+  end(side: "parent" | "child"): void;
   isOpen(): boolean;
 } {
   const link = { latencyUs: scheduler.random.below(200), bytesPerUs };
@@ -89,16 +93,19 @@ export function simulatedLane(
   const child = new SimulatedEnd(scheduler, link);
   parent.other = child;
   child.other = parent;
+  const breakIt = (): void => {
+    parent.other = undefined;
+    child.other = undefined;
+    const end = { code: "dead", message: "the simulated connection broke", fatal: false };
+    for (const side of [parent, child]) scheduler.afterUs(scheduler.random.below(3000), () => side.lose(end));
+  };
+  const closed = { code: "closed", message: "the simulated agent has ended", fatal: false };
   return {
     parent,
     child,
     isOpen: () => parent.isOpen || child.isOpen,
-    break() {
-      parent.other = undefined;
-      child.other = undefined;
-      const end = { code: "dead", message: "the simulated connection broke", fatal: false };
-      for (const side of [parent, child])
-        scheduler.afterUs(scheduler.random.below(3000), () => side.lose(end));
-    },
+    break: breakIt,
+    end: (side) =>
+      scheduler.random.chance(0.5) ? breakIt() : (side === "parent" ? parent : child).close(closed),
   };
 }

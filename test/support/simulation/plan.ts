@@ -27,6 +27,12 @@ export interface Plan {
   saveWrites: number;
   /** Processors of each child. With none, only the sweep and pushes move pages. */
   touchers: number;
+  /** Crashes of agents from the beginning on, the further ones of an agent that recovers not counted. */
+  earlyCrashes: number;
+  /** Crashes of agents from when the first child may run. */
+  lateCrashes: number;
+  /** For each child, whether its host is the parent's, one that it shares with others, or its own. */
+  hosts: ("parent's" | "shared" | "own")[];
 }
 
 /** Draws a plan from a seed. */
@@ -56,5 +62,40 @@ export function planOf(random: SeededRandom): Plan {
     maxWindowBytes: random.pick([4096, 64 * 1024, 4 * 1024 * 1024]),
     saveWrites: random.chance(0.2) ? 0.8 : 0,
     touchers: random.pick([0, 1, 2]),
+    earlyCrashes: random.chance(0.2) ? 1 + random.below(2) : 0,
+    lateCrashes: random.chance(0.5) ? 1 + random.below(4) : 0,
+    hosts: [1, 2, 3].map(() => random.pick(["parent's", "shared", "shared", "own", "own"])),
   };
 }
+
+/** Nothing goes wrong by itself in a small transfer, so that a crash at each of its acts is the only thing that does. */
+const SMALL: Partial<Plan> = {
+  pages: 6,
+  children: 1,
+  migrate: false,
+  holes: 0.2,
+  copyBudgetPages: 2,
+  breaks: 0,
+  dialFails: 0,
+  startFails: 0,
+  prepareFails: 0,
+  saveFails: 0,
+  answersLost: 0,
+  cancelAtUs: undefined,
+  outOfMemoryAfter: undefined,
+  writers: 1,
+  earlyCrashes: 0,
+  lateCrashes: 0,
+  hosts: ["own", "own"],
+};
+
+/** Small transfers of every kind. */
+export const SMALL_PLANS: readonly Partial<Plan>[] = [
+  { ...SMALL, verify: true, touchers: 1 },
+  { ...SMALL, verify: false, touchers: 0 },
+  { ...SMALL, migrate: true, verify: true, touchers: 1 },
+  { ...SMALL, children: 2, touchers: 1 },
+  { ...SMALL, hosts: ["parent's"], touchers: 1 },
+  { ...SMALL, migrate: true, verify: false, touchers: 1, sweep: false },
+  { ...SMALL, children: 2, hosts: ["shared", "shared"], touchers: 2 },
+];

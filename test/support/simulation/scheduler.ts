@@ -11,6 +11,7 @@ export class Scheduler implements Clock {
   readonly random: SeededRandom;
   readonly #heap: Event[] = [];
   #nowUs = 0;
+  #problem: unknown;
   ran = 0;
   /** Called after every event; throws when something is not as it always must be. */
   checkInvariants: () => void = () => {};
@@ -46,6 +47,16 @@ export class Scheduler implements Clock {
     return { cancel: () => void (event.run = undefined) };
   }
 
+  /** Something that must never be has been seen: the run ends with it. */
+  fail(problem: unknown): void {
+    this.#problem ??= problem;
+  }
+
+  /** Lets some time pass, at most `longestUs`, as everything that crosses a process or a network does. */
+  lag(longestUs: number): Promise<void> {
+    return new Promise((resolve) => this.afterUs(this.random.below(longestUs), resolve));
+  }
+
   /** Runs events until `done` says so. Throws when nothing is left to happen, or too much happened: both mean that somebody waits in vain. */
   async runUntil(done: () => boolean, maxEvents: number): Promise<void> {
     while (!done()) {
@@ -58,6 +69,7 @@ export class Scheduler implements Clock {
       event.run();
       // Everything that was waiting for this event runs before the next one.
       await new Promise<void>((resolve) => setImmediate(resolve));
+      if (this.#problem !== undefined) throw this.#problem;
       this.checkInvariants();
     }
   }

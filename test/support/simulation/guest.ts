@@ -1,0 +1,82 @@
+import { assert } from "../../../src/base/index.js";
+import type { Life } from "./host.js";
+import type { SimulatedMemory } from "./memory.js";
+import { SimulatedRefusal } from "./network.js";
+import type { Scheduler } from "./scheduler.js";
+
+/** A guest in its emulator's process, which knows nothing of agents: it takes commands one by one and runs on whoever sent them. */
+export class SimulatedGuest {
+  readonly memory: SimulatedMemory;
+  readonly #scheduler: Scheduler;
+  readonly #onRun: () => void;
+  #commands: Promise<unknown> = Promise.resolve();
+  #running = false;
+  #exists = true;
+  /** Writes that its processors have begun. A processor that waits for a page holds up the stop, as it does in the emulator. */
+  writing = 0;
+
+  constructor(options: { memory: SimulatedMemory; scheduler: Scheduler; onRun: () => void }) {
+    this.memory = options.memory;
+    this.#scheduler = options.scheduler;
+    this.#onRun = options.onRun;
+  }
+
+  get running(): boolean {
+    return this.#running;
+  }
+
+  /** False once the emulator has been killed. */
+  get exists(): boolean {
+    return this.#exists;
+  }
+
+  /** Runs before there was an agent to tell it to. */
+  boot(): void {
+    assert(!this.#running, "a guest is booted once");
+    this.#running = true;
+    this.#onRun();
+  }
+
+  /** Stops the processors. Answers when none of them is inside a write. */
+  stop(life: Life): Promise<void> {
+    return this.command(life, async () => {
+      this.#running = false;
+      while (this.writing > 0) await this.#scheduler.lag(400);
+    });
+  }
+
+  resume(life: Life): Promise<void> {
+    return this.command(life, () => {
+      if (this.#running) return;
+      this.#running = true;
+      this.#onRun();
+    });
+  }
+
+  isRunning(life: Life): Promise<boolean> {
+    return this.command(life, () => this.#running);
+  }
+
+  /** Stopped for good, at once. */
+  pause(): void {
+    this.#running = false;
+  }
+
+  /** The emulator's end, which needs no command. */
+  kill(): void {
+    this.#exists = false;
+    this.#running = false;
+  }
+
+  /** A command that was sent is carried out, in its turn, even when nobody is left to hear the answer. */
+  command<T>(life: Life, run: () => T | Promise<T>): Promise<T> {
+    if (!life.acts()) return life.never();
+    const carried = this.#commands.then(async () => {
+      await this.#scheduler.lag(400);
+      if (!this.#exists) throw new SimulatedRefusal("failed", "the emulator has ended");
+      return run();
+    });
+    this.#commands = carried.catch(() => {});
+    return life.hear(carried);
+  }
+}

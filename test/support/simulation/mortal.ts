@@ -1,0 +1,75 @@
+import type {
+  ChildNotes,
+  CopyFile,
+  FillableMemory,
+  FrameLane,
+  TrackedMemory,
+} from "../../../src/transfer/index.js";
+import type { Life } from "./host.js";
+import type { SimulatedMemory } from "./memory.js";
+
+/** A parent's memory in the hands of one agent's life. */
+export function trackedBy(life: Life, memory: SimulatedMemory): TrackedMemory {
+  life.onDeath(() => memory.abandon());
+  return {
+    pageCount: memory.pageCount,
+    track: (onWriteFaults) => void (life.acts() && memory.track(onWriteFaults)),
+    protectedPages: () => memory.protectedPages(),
+    protect: (range) => void (life.acts() && memory.protect(range)),
+    unprotect: (range) => void (life.acts() && memory.unprotect(range)),
+    read: (range, into) => memory.read(range, into),
+    nextData: (page) => memory.nextData(page),
+    release: () => void (life.acts() && memory.release()),
+  };
+}
+
+/** A child's memory in the hands of one agent's life. */
+export function filledBy(life: Life, memory: SimulatedMemory): FillableMemory {
+  life.onDeath(() => memory.abandon());
+  return {
+    pageCount: memory.pageCount,
+    fill: (onMissingFaults) => void (life.acts() && memory.fill(onMissingFaults)),
+    installed: () => memory.installed(),
+    install: (firstPage, bytes) => void (life.acts() && memory.install(firstPage, bytes)),
+    installZero: (range) => void (life.acts() && memory.installZero(range)),
+    wake: (range) => void (life.acts() && memory.wake(range)),
+    release: () => void (life.acts() && memory.release()),
+  };
+}
+
+/** Copies, which outlive the agent that takes them. */
+export function copiesOf(life: Life, copies: CopyFile): CopyFile {
+  return {
+    write: (page, bytes) => !life.acts() || copies.write(page, bytes),
+    read: (page, into) => void (life.alive && copies.read(page, into)),
+    drop: (range) => void (life.acts() && copies.drop(range)),
+    pages: () => copies.pages(),
+  };
+}
+
+/** Notes, which outlive the agent that takes them. */
+export function notesOf(life: Life, notes: ChildNotes): ChildNotes {
+  return {
+    noteZero: (ranges) => void (life.acts() && notes.noteZero(ranges)),
+    zeros: () => notes.zeros(),
+    noteDigests: (firstPage, digests) => void (life.acts() && notes.noteDigests(firstPage, digests)),
+    digests: () => notes.digests(),
+  };
+}
+
+/** One end of a lane, which ends with the life that holds it: `lost` says how. */
+export function laneOf(life: Life, lane: FrameLane, lost: () => void): FrameLane {
+  life.onDeath(lost);
+  return {
+    get queuedBytes() {
+      return lane.queuedBytes;
+    },
+    send: (frame) => void (life.acts() && lane.send(frame)),
+    attach: (handlers) =>
+      lane.attach({
+        onFrame: (frame) => void (life.alive && handlers.onFrame(frame)),
+        onEnd: (end) => void (life.alive && handlers.onEnd(end)),
+      }),
+    close: (end) => void (life.acts() && lane.close(end)),
+  };
+}

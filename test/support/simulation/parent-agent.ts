@@ -1,0 +1,434 @@
+import { CodedError, codeOf, silentLog, sleep } from "../../../src/base/index.js";
+import {
+  forkGuest,
+  Instant,
+  migrateGuest,
+  ParentSession,
+  TransferError,
+  type ChildTarget,
+  type FrameLane,
+  type PageDigests,
+  type PageLane,
+  type ParentEmulator,
+} from "../../../src/transfer/index.js";
+import type { ChildAgent, ChildView } from "./child-agent.js";
+import type { SimulatedGuest } from "./guest.js";
+import type { Life, SimulatedHost } from "./host.js";
+import { SimulatedCopies } from "./kept.js";
+import { copiesOf, trackedBy } from "./mortal.js";
+import { SimulatedRefusal, type SimulatedNetwork } from "./network.js";
+import type { Plan } from "./plan.js";
+import type { Scheduler } from "./scheduler.js";
+
+/** How often a child's host is asked about its child while that is out of reach, or may or may not have been told to run; in ms. */
+const ASK_MS = 60;
+
+/**
+ * What lies on the parent's host's disk of one transfer. `told`: the child may have been told to run. `decided`: it is known that it does, which
+ * matters in a migration. `stays`: a migration whose child ran and was lost; the parent stays stopped, for its operator.
+ */
+interface ParentRecord {
+  told: boolean;
+  decided: boolean;
+  stays: boolean;
+}
+
+export interface ParentAgentOptions {
+  plan: Plan;
+  host: SimulatedHost;
+  network: SimulatedNetwork;
+  scheduler: Scheduler;
+  guest: SimulatedGuest;
+  children: readonly ChildAgent[];
+  /** Saves the device state: the content of memory when this ends is that of the instant. */
+  save(): Promise<void>;
+  signal: AbortSignal;
+  /** From here on a new agent goes on with a transfer instead of taking it back. */
+  onTold(): void;
+}
+
+/** A parent as the agents of its host treat it, one after the other: the first is told to fork or migrate it, the others go on with what they find. */
+export class ParentAgent {
+  readonly host: SimulatedHost;
+  readonly #options: ParentAgentOptions;
+  readonly #copies = new SimulatedCopies();
+  readonly #records = new Map<number, ParentRecord>();
+  readonly #sweeps = new Set<number>();
+  #digests: PageDigests | undefined;
+  /** The guest has moved away, and was removed here. */
+  #gone = false;
+  #begun = false;
+  /** Of the present life. */
+  #instant: Instant | undefined;
+  #sessions = new Map<number, ParentSession>();
+  #ready = false;
+  #busy = false;
+  /** What the fork or migration failed with, as its operator was told. */
+  failure: unknown;
+  /** The operator was told that children were started. */
+  started = false;
+  /** Children that were cancelled, or whose start failed as far as the parent knows. */
+  readonly givenUp = new Set<number>();
+
+  constructor(options: ParentAgentOptions) {
+    this.#options = options;
+    this.host = options.host;
+    this.host.add((life) => this.#start(life));
+  }
+
+  get gone(): boolean {
+    return this.#gone;
+  }
+
+  /** The parent of a migration that is stopped for its operator to decide. */
+  get stays(): boolean {
+    return [...this.#records.values()].some((record) => record.stays);
+  }
+
+  /** Copies in the file, whoever took them. */
+  get copies(): number {
+    return [...this.#copies.pages()].length;
+  }
+
+  get instant(): Instant | undefined {
+    return this.host.life === undefined ? undefined : this.#instant;
+  }
+
+  get sessions(): readonly ParentSession[] {
+    return this.host.life === undefined ? [] : [...this.#sessions.values()];
+  }
+
+  /** True when no agent has anything left to do for any child. */
+  get over(): boolean {
+    if (this.host.life === undefined || !this.#ready || this.#busy) return false;
+    return [...this.#records.values()].every((record) => record.stays);
+  }
+
+  describe(): object {
+    const records = Object.fromEntries(this.#records);
+    const sessions = this.sessions.map(({ phase, ...session }) => ({ phase, ...session }));
+    const { running } = this.#options.guest;
+    return {
+      records,
+      running,
+      gone: this.#gone,
+      busy: this.#busy,
+      copies: this.copies,
+      instant: this.instant?.phase,
+      sessions: sessions.length,
+    };
+  }
+
+  /** Lets the sweep of a transfer go on, in this life and all later ones. */
+  setSweep(transfer: number): void {
+    this.#sweeps.add(transfer);
+    if (this.host.life !== undefined) this.#sessions.get(transfer)?.setSweep(true);
+  }
+
+  /** A page lane that a child has dialled. */
+  accept(there: Life, child: ChildAgent, dialled: { lane: PageLane; epoch: number; end: FrameLane }): void {
+    if (!this.#ready) throw new SimulatedRefusal("not-ready", "the agent has just been started");
+    const session = this.#sessions.get(child.transfer);
+    if (session === undefined || !there.alive)
+      throw new SimulatedRefusal("no-such-transfer", "there is no such transfer here", { fatal: true });
+    try {
+      session.acceptLane(dialled.lane, dialled.epoch, dialled.end);
+    } catch (cause) {
+      const fatal = session.phase.phase === "failed";
+      throw new SimulatedRefusal("failed", "the lane was refused", { fatal, cause });
+    }
+  }
+
+  #start(life: Life): void {
+    this.#ready = false;
+    this.#busy = true;
+    this.#instant = undefined;
+    this.#sessions = new Map();
+    const first = !this.#begun;
+    this.#begun = true;
+    const work = first ? this.#command(life) : this.#recover(life);
+    work.then(
+      () => void (life.alive && (this.#busy = false)),
+      (error: unknown) => this.#options.scheduler.fail(error),
+    );
+  }
+
+  async #command(life: Life): Promise<void> {
+    const { children, plan } = this.#options;
+    for (const { transfer } of children)
+      this.#records.set(transfer, { told: false, decided: false, stays: false });
+    const instant = new Instant(this.#instantOptions(life));
+    this.#open(life, instant, children);
+    this.#ready = true;
+    try {
+      await (plan.migrate ? this.#migrate(life, instant) : this.#fork(life, instant));
+      this.started = true;
+    } catch (thrown) {
+      if (!(thrown instanceof CodedError) || codeOf(thrown) === "internal") throw thrown;
+      this.failure = thrown;
+      if (codeOf(thrown) === "undecided") return this.#settle(life, instant);
+      if (life.acts()) this.#records.clear();
+    }
+  }
+
+  async #fork(life: Life, instant: Instant): Promise<void> {
+    const { children, plan, signal } = this.#options;
+    const session = (child: ChildAgent) => this.#sessions.get(child.transfer) as ParentSession;
+    await forkGuest({
+      emulator: this.#emulator(life),
+      memory: trackedBy(life, this.#options.guest.memory),
+      instant,
+      children: children.map((child) => ({ target: this.#target(life, child), session: session(child) })),
+      verify: plan.verify,
+      onDigests: (digests) => this.#keepDigests(life, digests),
+      paused: false,
+      clock: life.clock,
+      log: silentLog,
+      onStep: (step) => {
+        if (step !== "starting") return;
+        for (const child of children) if (session(child).phase.phase !== "failed") this.#tell(life, child);
+      },
+      signal,
+    });
+  }
+
+  async #migrate(life: Life, instant: Instant): Promise<void> {
+    const child = this.#options.children[0] as ChildAgent;
+    const session = this.#sessions.get(child.transfer) as ParentSession;
+    await migrateGuest({
+      emulator: this.#emulator(life),
+      memory: trackedBy(life, this.#options.guest.memory),
+      instant,
+      child: { target: this.#target(life, child), session },
+      network: { detach: () => life.lag(), attach: () => life.lag() },
+      verify: this.#options.plan.verify,
+      onDigests: (digests) => this.#keepDigests(life, digests),
+      clock: life.clock,
+      log: silentLog,
+      onStep: () => {},
+      signal: this.#options.signal,
+    });
+    this.#decide(life, child, session);
+  }
+
+  /** A new agent goes on with transfers whose children may run, and takes back all else. */
+  async #recover(life: Life): Promise<void> {
+    const { children, guest, plan } = this.#options;
+    if (this.#gone && life.acts()) this.#records.clear();
+    if (this.#gone || this.stays) {
+      this.#ready = true;
+      return;
+    }
+    const told = children.filter(({ transfer }) => this.#records.get(transfer)?.told === true);
+    if (told.length === 0) {
+      trackedBy(life, guest.memory).release();
+      if (life.acts()) this.#copies.clear();
+    } else {
+      const instant = Instant.recover(this.#instantOptions(life));
+      this.#open(life, instant, told);
+    }
+    for (const transfer of this.#records.keys())
+      if (!this.#sessions.has(transfer) && life.acts()) this.#records.delete(transfer);
+    this.#ready = true;
+    if (!plan.migrate || told.length === 0) {
+      if (!(await guest.isRunning(life))) await guest.resume(life);
+      for (const child of told)
+        this.#follow(life, child, this.#sessions.get(child.transfer) as ParentSession);
+      return;
+    }
+    const child = told[0] as ChildAgent;
+    const session = this.#sessions.get(child.transfer) as ParentSession;
+    if (this.#records.get(child.transfer)?.decided === true) this.#followMigrated(life, child, session);
+    else await this.#settle(life, this.#instant as unknown as Instant);
+  }
+
+  #instantOptions(life: Life) {
+    const { guest, plan } = this.#options;
+    return {
+      memory: trackedBy(life, guest.memory),
+      copies: copiesOf(life, this.#copies),
+      copyBudgetBytes: plan.copyBudgetPages * 4096,
+      tracking: !plan.migrate,
+      clock: life.clock,
+      log: silentLog,
+    };
+  }
+
+  #open(life: Life, instant: Instant, children: readonly ChildAgent[]): void {
+    const { plan } = this.#options;
+    this.#instant = instant;
+    for (const { transfer } of children) {
+      const { compress, maxWindowBytes } = plan;
+      const sweep = plan.sweep || this.#sweeps.has(transfer);
+      const recovered = instant.phase === "frozen";
+      const session = new ParentSession({
+        transfer,
+        instant,
+        clock: life.clock,
+        log: silentLog,
+        compress,
+        sweep,
+        maxWindowBytes,
+      });
+      this.#sessions.set(transfer, session);
+      if (recovered) session.begin(this.#digests === undefined ? {} : { digests: this.#digests });
+      if (!plan.migrate) this.#forgetAtEnd(life, transfer, session);
+    }
+  }
+
+  #forgetAtEnd(life: Life, transfer: number, session: ParentSession): void {
+    void life.hear(session.ended).then((phase) => {
+      this.#checkLoss(transfer, phase.phase === "failed" ? phase.error : undefined);
+      if (life.acts()) this.#records.delete(transfer);
+    });
+  }
+
+  /** A page that is owed and not here any more is the worst there is, whatever else went wrong. */
+  #checkLoss(transfer: number, error: TransferError | undefined): void {
+    if (error?.code === "parent-failed" && !this.givenUp.has(transfer)) this.#options.scheduler.fail(error);
+  }
+
+  #tell(life: Life, child: ChildAgent): void {
+    const record = this.#records.get(child.transfer);
+    if (record === undefined || !life.acts()) return;
+    record.told = true;
+    this.#options.onTold();
+    const session = this.#sessions.get(child.transfer);
+    if (session !== undefined && !this.#options.plan.migrate) this.#follow(life, child, session);
+  }
+
+  #keepDigests(life: Life, digests: PageDigests): void {
+    if (life.acts()) this.#digests = digests;
+  }
+
+  /** Looks after a child that is out of reach: it may be gone, or complete without having been able to say so. */
+  #follow(life: Life, child: ChildAgent, session: ParentSession): void {
+    const isOver = () => session.phase.phase === "complete" || session.phase.phase === "failed";
+    const follow = async (): Promise<void> => {
+      for (;;) {
+        await sleep(life.clock, ASK_MS);
+        if (isOver()) return;
+        if (session.phase.phase === "linked") continue;
+        const view = await this.#show(life, child);
+        if (view === "gone" || (view !== undefined && view.failed))
+          session.fail(new TransferError("child-failed", "the child's host does not have it any more"));
+        else if (view?.complete === true) session.conclude();
+      }
+    };
+    follow().catch((error: unknown) => this.#options.scheduler.fail(error));
+  }
+
+  async #show(life: Life, child: ChildAgent): Promise<ChildView | "gone" | undefined> {
+    try {
+      return await this.#options.network.call(life, child.host, (there) => child.show(there, life));
+    } catch (error) {
+      return codeOf(error) === "no-such-transfer" ? "gone" : undefined;
+    }
+  }
+
+  #decide(life: Life, child: ChildAgent, session: ParentSession): void {
+    const record = this.#records.get(child.transfer);
+    if (record === undefined || !life.acts()) return;
+    record.decided = true;
+    this.givenUp.delete(child.transfer);
+    this.#followMigrated(life, child, session);
+  }
+
+  #followMigrated(life: Life, child: ChildAgent, session: ParentSession): void {
+    this.#follow(life, child, session);
+    void life.hear(session.ended).then((phase) => {
+      const error = phase.phase === "failed" ? phase.error : undefined;
+      this.#checkLoss(child.transfer, error);
+      const record = this.#records.get(child.transfer);
+      if (!life.acts() || record === undefined) return;
+      if (error === undefined) {
+        this.#gone = true;
+        if (life.acts()) this.#records.delete(child.transfer);
+      } else {
+        record.stays = true;
+        this.#instant?.release();
+      }
+    });
+  }
+
+  /** Asks until it is known whether a migration's child runs. The parent runs on only when the child is gone. */
+  async #settle(life: Life, instant: Instant): Promise<void> {
+    const child = this.#options.children[0] as ChildAgent;
+    const session = this.#sessions.get(child.transfer) as ParentSession;
+    const { network, guest } = this.#options;
+    for (;;) {
+      await sleep(life.clock, ASK_MS);
+      try {
+        await network.call(life, child.host, (there) => child.run(there, life));
+        return this.#decide(life, child, session);
+      } catch (error) {
+        const code = codeOf(error);
+        if (code === "bad-state") await this.#cancel(life, child);
+        if (code !== "no-such-transfer") continue;
+      }
+      this.givenUp.add(child.transfer);
+      session.fail(new TransferError("cancelled", "the child is gone"));
+      instant.release();
+      await guest.resume(life);
+      if (life.acts()) this.#records.clear();
+      return;
+    }
+  }
+
+  #emulator(life: Life): ParentEmulator {
+    const { guest, plan, scheduler, save } = this.#options;
+    return {
+      prepareDeviceState: () => life.lag(),
+      stop: async () => {
+        await guest.stop(life);
+        return { stoppedAtUs: scheduler.nowUs() };
+      },
+      saveDeviceState: async () => {
+        await guest.command(life, async () => {
+          if (scheduler.random.chance(plan.saveFails))
+            throw new TransferError("parent-failed", "the simulated save failed");
+          await save();
+        });
+        return { compose: () => new Uint8Array(8) };
+      },
+      resume: async () => {
+        await guest.resume(life);
+        return { resumedAtUs: scheduler.nowUs() };
+      },
+    };
+  }
+
+  #target(life: Life, child: ChildAgent): ChildTarget {
+    const { network, plan } = this.#options;
+    const giveUp = (error: unknown): never => {
+      if (!plan.migrate) this.givenUp.add(child.transfer);
+      throw error;
+    };
+    const command = <T>(serve: (there: Life) => Promise<T>) =>
+      network.call(life, child.host, serve, { answerMayBeLost: true });
+    return {
+      transfer: child.transfer,
+      host: child.host.name,
+      prepare: () => network.call(life, child.host, (there) => child.prepare(there, life)),
+      start: (_state, { run }) => command((there) => child.start(there, life, run)).catch(giveUp),
+      run: () => {
+        this.#tell(life, child);
+        return command((there) => child.run(there, life));
+      },
+      cancel: async () => {
+        await this.#cancel(life, child, true);
+      },
+    };
+  }
+
+  async #cancel(life: Life, child: ChildAgent, answerMayBeLost = false): Promise<void> {
+    this.givenUp.add(child.transfer);
+    try {
+      await this.#options.network.call(life, child.host, (there) => child.cancel(there, life), {
+        answerMayBeLost,
+      });
+    } catch (error) {
+      if (codeOf(error) !== "no-such-transfer") throw error;
+    }
+  }
+}
