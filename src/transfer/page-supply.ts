@@ -109,6 +109,13 @@ export class PageSupply implements SweepSource {
     return undefined;
   }
 
+  /** Of a child that has just told all it has: what it did not name it is owed, even if it, or the agent before its own, has reported it received. */
+  oweAllBut(had: Bitmap): void {
+    // All it named is not owed any more: when that is all that is not owed, there is nothing to look for.
+    if (this.owed.count + had.count === this.pageCount) return;
+    for (let page = had.nextClear(0); page !== -1; page = had.nextClear(page + 1)) this.owed.set(page);
+  }
+
   /** The child has these pages. */
   received(ranges: readonly PageRange[]): void {
     for (const { first, count } of ranges) {

@@ -1,4 +1,4 @@
-import { codeOf, deferred, messageOf, type Clock, type Log, type Timer } from "../base/index.js";
+import { Bitmap, codeOf, deferred, messageOf, type Clock, type Log, type Timer } from "../base/index.js";
 import type { Frame } from "../wire/index.js";
 import type { PageDigests } from "./digests.js";
 import { TransferError } from "./errors.js";
@@ -64,6 +64,8 @@ export class ParentSession implements InstantReader {
   #detached = false;
   /** Over the present lanes, the child has told which pages it has. */
   #resumed = false;
+  /** What the child has told of it so far. */
+  #had: Bitmap | undefined;
   #pump: Timer | undefined;
   #linkTimer: Timer | undefined;
   #paceFromUs = 0;
@@ -235,6 +237,7 @@ export class ParentSession implements InstantReader {
 
   #lanesLost(): void {
     this.#resumed = false;
+    this.#had = undefined;
     this.#window.reset();
   }
 
@@ -266,7 +269,11 @@ export class ParentSession implements InstantReader {
   #onHave(runs: readonly PageRange[], last: boolean): void {
     if (this.#resumed) throw new TransferError("peer-protocol", "the child told twice which pages it has");
     this.#onReceived(runs, 0);
+    this.#had ??= new Bitmap(this.#supply.pageCount);
+    for (const { first, count } of runs) this.#had.setRun(first, count);
     if (!last) return;
+    this.#supply.oweAllBut(this.#had);
+    this.#had = undefined;
     const lost = this.#begun ? this.#supply.firstLost() : undefined;
     if (lost !== undefined) {
       // It must never come to this; should it, then no page may be made up.

@@ -9,16 +9,14 @@ import {
   type FrameLane,
   type PageDigests,
   type PageLane,
-  type ParentEmulator,
 } from "../../../src/transfer/index.js";
-import type { ChildAgent, ChildView } from "./child-agent.js";
-import type { SimulatedGuest } from "./guest.js";
+import type { ChildAgent } from "./child-agent.js";
+import { emulatorOf, type EmulatorOptions } from "./emulator.js";
 import type { Life, SimulatedHost } from "./host.js";
 import { SimulatedCopies } from "./kept.js";
 import { copiesOf, trackedBy } from "./mortal.js";
+import { SimulatedPeer } from "./peer.js";
 import { SimulatedRefusal, type SimulatedNetwork } from "./network.js";
-import type { Plan } from "./plan.js";
-import type { Scheduler } from "./scheduler.js";
 
 /** How often a child's host is asked about its child while that is out of reach, or may or may not have been told to run; in ms. */
 const ASK_MS = 60;
@@ -33,15 +31,10 @@ interface ParentRecord {
   stays: boolean;
 }
 
-export interface ParentAgentOptions {
-  plan: Plan;
+export interface ParentAgentOptions extends EmulatorOptions {
   host: SimulatedHost;
   network: SimulatedNetwork;
-  scheduler: Scheduler;
-  guest: SimulatedGuest;
   children: readonly ChildAgent[];
-  /** Saves the device state: the content of memory when this ends is that of the instant. */
-  save(): Promise<void>;
   signal: AbortSignal;
   /** From here on a new agent goes on with a transfer instead of taking it back. */
   onTold(): void;
@@ -106,7 +99,7 @@ export class ParentAgent {
 
   describe(): object {
     const records = Object.fromEntries(this.#records);
-    const sessions = this.sessions.map(({ phase, ...session }) => ({ phase, ...session }));
+    const sessions = this.sessions.map(({ phase, owedCount }) => ({ phase, owedCount }));
     const { running } = this.#options.guest;
     return {
       records,
@@ -115,7 +108,7 @@ export class ParentAgent {
       busy: this.#busy,
       copies: this.copies,
       instant: this.instant?.phase,
-      sessions: sessions.length,
+      sessions,
     };
   }
 
@@ -166,19 +159,21 @@ export class ParentAgent {
     } catch (thrown) {
       if (!(thrown instanceof CodedError) || codeOf(thrown) === "internal") throw thrown;
       this.failure = thrown;
-      if (codeOf(thrown) === "undecided") return this.#settle(life, instant);
+      if (codeOf(thrown) === "undecided") return this.#settle(life);
       if (life.acts()) this.#records.clear();
     }
   }
 
   async #fork(life: Life, instant: Instant): Promise<void> {
     const { children, plan, signal } = this.#options;
-    const session = (child: ChildAgent) => this.#sessions.get(child.transfer) as ParentSession;
     await forkGuest({
-      emulator: this.#emulator(life),
+      emulator: emulatorOf(life, this.#options),
       memory: trackedBy(life, this.#options.guest.memory),
       instant,
-      children: children.map((child) => ({ target: this.#target(life, child), session: session(child) })),
+      children: children.map((child) => ({
+        target: this.#target(life, child),
+        session: this.#session(child),
+      })),
       verify: plan.verify,
       onDigests: (digests) => this.#keepDigests(life, digests),
       paused: false,
@@ -186,7 +181,8 @@ export class ParentAgent {
       log: silentLog,
       onStep: (step) => {
         if (step !== "starting") return;
-        for (const child of children) if (session(child).phase.phase !== "failed") this.#tell(life, child);
+        for (const child of children)
+          if (this.#session(child).phase.phase !== "failed") this.#tell(life, child);
       },
       signal,
     });
@@ -194,9 +190,9 @@ export class ParentAgent {
 
   async #migrate(life: Life, instant: Instant): Promise<void> {
     const child = this.#options.children[0] as ChildAgent;
-    const session = this.#sessions.get(child.transfer) as ParentSession;
+    const session = this.#session(child);
     await migrateGuest({
-      emulator: this.#emulator(life),
+      emulator: emulatorOf(life, this.#options),
       memory: trackedBy(life, this.#options.guest.memory),
       instant,
       child: { target: this.#target(life, child), session },
@@ -232,14 +228,13 @@ export class ParentAgent {
     this.#ready = true;
     if (!plan.migrate || told.length === 0) {
       if (!(await guest.isRunning(life))) await guest.resume(life);
-      for (const child of told)
-        this.#follow(life, child, this.#sessions.get(child.transfer) as ParentSession);
+      for (const child of told) this.#follow(life, child, this.#session(child));
       return;
     }
     const child = told[0] as ChildAgent;
-    const session = this.#sessions.get(child.transfer) as ParentSession;
+    const session = this.#session(child);
     if (this.#records.get(child.transfer)?.decided === true) this.#followMigrated(life, child, session);
-    else await this.#settle(life, this.#instant as unknown as Instant);
+    else await this.#settle(life);
   }
 
   #instantOptions(life: Life) {
@@ -288,13 +283,16 @@ export class ParentAgent {
     if (error?.code === "parent-failed" && !this.givenUp.has(transfer)) this.#options.scheduler.fail(error);
   }
 
+  #session({ transfer }: ChildAgent): ParentSession {
+    return this.#sessions.get(transfer) as ParentSession;
+  }
+
   #tell(life: Life, child: ChildAgent): void {
     const record = this.#records.get(child.transfer);
     if (record === undefined || !life.acts()) return;
     record.told = true;
     this.#options.onTold();
-    const session = this.#sessions.get(child.transfer);
-    if (session !== undefined && !this.#options.plan.migrate) this.#follow(life, child, session);
+    if (!this.#options.plan.migrate) this.#follow(life, child, this.#session(child));
   }
 
   #keepDigests(life: Life, digests: PageDigests): void {
@@ -309,21 +307,13 @@ export class ParentAgent {
         await sleep(life.clock, ASK_MS);
         if (isOver()) return;
         if (session.phase.phase === "linked") continue;
-        const view = await this.#show(life, child);
+        const view = await this.#peer(life, child).show();
         if (view === "gone" || (view !== undefined && view.failed))
           session.fail(new TransferError("child-failed", "the child's host does not have it any more"));
         else if (view?.complete === true) session.conclude();
       }
     };
     follow().catch((error: unknown) => this.#options.scheduler.fail(error));
-  }
-
-  async #show(life: Life, child: ChildAgent): Promise<ChildView | "gone" | undefined> {
-    try {
-      return await this.#options.network.call(life, child.host, (there) => child.show(there, life));
-    } catch (error) {
-      return codeOf(error) === "no-such-transfer" ? "gone" : undefined;
-    }
   }
 
   #decide(life: Life, child: ChildAgent, session: ParentSession): void {
@@ -352,83 +342,57 @@ export class ParentAgent {
   }
 
   /** Asks until it is known whether a migration's child runs. The parent runs on only when the child is gone. */
-  async #settle(life: Life, instant: Instant): Promise<void> {
+  async #settle(life: Life): Promise<void> {
     const child = this.#options.children[0] as ChildAgent;
-    const session = this.#sessions.get(child.transfer) as ParentSession;
-    const { network, guest } = this.#options;
+    const session = this.#session(child);
+    const peer = this.#peer(life, child);
     for (;;) {
       await sleep(life.clock, ASK_MS);
       try {
-        await network.call(life, child.host, (there) => child.run(there, life));
+        await peer.run();
         return this.#decide(life, child, session);
       } catch (error) {
         const code = codeOf(error);
-        if (code === "bad-state") await this.#cancel(life, child);
+        if (code === "bad-state") await this.#cancel(peer);
         if (code !== "no-such-transfer") continue;
       }
       this.givenUp.add(child.transfer);
       session.fail(new TransferError("cancelled", "the child is gone"));
-      instant.release();
-      await guest.resume(life);
+      this.#instant?.release();
+      await this.#options.guest.resume(life);
       if (life.acts()) this.#records.clear();
       return;
     }
   }
 
-  #emulator(life: Life): ParentEmulator {
-    const { guest, plan, scheduler, save } = this.#options;
-    return {
-      prepareDeviceState: () => life.lag(),
-      stop: async () => {
-        await guest.stop(life);
-        return { stoppedAtUs: scheduler.nowUs() };
-      },
-      saveDeviceState: async () => {
-        await guest.command(life, async () => {
-          if (scheduler.random.chance(plan.saveFails))
-            throw new TransferError("parent-failed", "the simulated save failed");
-          await save();
-        });
-        return { compose: () => new Uint8Array(8) };
-      },
-      resume: async () => {
-        await guest.resume(life);
-        return { resumedAtUs: scheduler.nowUs() };
-      },
-    };
+  #peer(life: Life, child: ChildAgent): SimulatedPeer {
+    return new SimulatedPeer(this.#options.network, life, child);
   }
 
   #target(life: Life, child: ChildAgent): ChildTarget {
-    const { network, plan } = this.#options;
-    const giveUp = (error: unknown): never => {
-      if (!plan.migrate) this.givenUp.add(child.transfer);
-      throw error;
-    };
-    const command = <T>(serve: (there: Life) => Promise<T>) =>
-      network.call(life, child.host, serve, { answerMayBeLost: true });
+    const peer = this.#peer(life, child);
     return {
       transfer: child.transfer,
       host: child.host.name,
-      prepare: () => network.call(life, child.host, (there) => child.prepare(there, life)),
-      start: (_state, { run }) => command((there) => child.start(there, life, run)).catch(giveUp),
+      prepare: () => peer.prepare(),
+      start: async (_state, { run }) => {
+        try {
+          return await peer.start(run);
+        } catch (error) {
+          if (!this.#options.plan.migrate) this.givenUp.add(child.transfer);
+          throw error;
+        }
+      },
       run: () => {
         this.#tell(life, child);
-        return command((there) => child.run(there, life));
+        return peer.run({ answerMayBeLost: true });
       },
-      cancel: async () => {
-        await this.#cancel(life, child, true);
-      },
+      cancel: () => this.#cancel(peer, { answerMayBeLost: true }),
     };
   }
 
-  async #cancel(life: Life, child: ChildAgent, answerMayBeLost = false): Promise<void> {
-    this.givenUp.add(child.transfer);
-    try {
-      await this.#options.network.call(life, child.host, (there) => child.cancel(there, life), {
-        answerMayBeLost,
-      });
-    } catch (error) {
-      if (codeOf(error) !== "no-such-transfer") throw error;
-    }
+  #cancel(peer: SimulatedPeer, options = { answerMayBeLost: false }): Promise<void> {
+    this.givenUp.add(peer.child.transfer);
+    return peer.cancel(options);
   }
 }

@@ -11,7 +11,7 @@ export class Scheduler implements Clock {
   readonly random: SeededRandom;
   readonly #heap: Event[] = [];
   #nowUs = 0;
-  #problem: unknown;
+  #problem: Error | undefined;
   ran = 0;
   /** Called after every event; throws when something is not as it always must be. */
   checkInvariants: () => void = () => {};
@@ -49,7 +49,7 @@ export class Scheduler implements Clock {
 
   /** Something that must never be has been seen: the run ends with it. */
   fail(problem: unknown): void {
-    this.#problem ??= problem;
+    this.#problem ??= problem instanceof Error ? problem : new Error(String(problem));
   }
 
   /** Lets some time pass, at most `longestUs`, as everything that crosses a process or a network does. */

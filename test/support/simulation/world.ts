@@ -11,7 +11,7 @@ import { planOf, type Plan } from "./plan.js";
 import { Scheduler } from "./scheduler.js";
 
 /** Writers never rest for long, so a run that waits for dialling alone has many events. */
-const MAX_EVENTS = 3_000_000;
+const MAX_EVENTS = 300_000;
 /** After so many writes a writer rests longer, and longer still after as many more, so that long waits cost few events. */
 const WRITES_AT_FULL_SPEED = 200;
 /** A crash at a drawn act is among the first so many; few runs have more. */

@@ -1,7 +1,13 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { SeededRandom, silentLog } from "../../../src/base/index.js";
-import { Instant, ParentSession, type FrameLane, type LaneEnd } from "../../../src/transfer/index.js";
+import {
+  Instant,
+  ParentSession,
+  TransferError,
+  type FrameLane,
+  type LaneEnd,
+} from "../../../src/transfer/index.js";
 import { decodeFrame, encodeFrame, type Frame } from "../../../src/wire/index.js";
 import { SimulatedCopies } from "../../support/simulation/kept.js";
 import { contentOf, SimulatedMemory } from "../../support/simulation/memory.js";
@@ -10,7 +16,7 @@ import { Scheduler } from "../../support/simulation/scheduler.js";
 const pages = 32;
 
 /** A parent that has been frozen, and the child's ends of its lanes in the hands of the test. */
-async function parent(options: { begun: boolean } = { begun: true }) {
+async function parent(options: { begun: boolean; tracking?: boolean } = { begun: true }) {
   const clock = new Scheduler(new SeededRandom(1));
   const memory = new SimulatedMemory(clock, pages);
   for (let page = 0; page < pages; page += 1) memory.place(page, contentOf(page, page + 1));
@@ -19,13 +25,14 @@ async function parent(options: { begun: boolean } = { begun: true }) {
     memory,
     copies: new SimulatedCopies(),
     copyBudgetBytes: 1 << 20,
-    tracking: true,
+    tracking: options.tracking ?? true,
     clock,
     log,
   });
   const session = new ParentSession({ transfer: 7, instant, clock, log, compress: false, sweep: false });
   let armed = false;
   const arming = instant.arm().then(() => (armed = true));
+  clock.soon(() => {});
   await clock.runUntil(() => armed, 1000);
   await arming;
   instant.freeze();
@@ -107,6 +114,49 @@ test("a request for a page already reported received is passed over, and others 
     [[5]],
   );
   assert.equal(session.phase.phase, "linked");
+});
+
+/** Replaces the lanes of a parent by those of another epoch, and returns what tells it what the child has. */
+function dialAgain(
+  session: ParentSession,
+  epoch: number,
+): (runs: { first: number; count: number }[]) => void {
+  let deliver = (_bytes: Uint8Array): void => {};
+  for (const name of ["urgent", "bulk"] as const) {
+    session.acceptLane(name, epoch, {
+      queuedBytes: 0,
+      send: () => {},
+      attach: ({ onFrame }) => void (name === "bulk" && (deliver = onFrame)),
+      close: () => {},
+    });
+  }
+  return (runs) => deliver(encodeFrame({ kind: "have", last: true, runs }, { transfer: 7, sequence: 1 }));
+}
+
+test("a child that takes back a page it reported is given it again, or told that it is not here any more", async () => {
+  const migrated = await parent({ begun: true, tracking: false });
+  migrated.send("bulk", { kind: "have", last: true, runs: [{ first: 0, count: pages }] });
+  assert.equal(migrated.session.owedCount, 0);
+  dialAgain(migrated.session, 2)([{ first: 0, count: pages - 1 }]);
+  assert.equal(migrated.session.phase.phase, "linked");
+  assert.equal(migrated.session.owedCount, 1);
+
+  const forked = await parent();
+  forked.send("bulk", { kind: "have", last: true, runs: [{ first: 0, count: 9 }] });
+  dialAgain(forked.session, 2)([{ first: 0, count: 8 }]);
+  assert.ok(forked.session.phase.phase === "failed");
+  assert.match(forked.session.phase.error.message, /lacks page 8, whose content/);
+  assert.equal(forked.instant.phase, "released");
+});
+
+test("a child that its host knows to be complete is owed nothing more, with lanes or without", async () => {
+  const { session, ends, memory } = await parent();
+  session.conclude();
+  assert.deepEqual(session.phase, { phase: "complete" });
+  assert.equal(session.owedCount, 0);
+  assert.ok(memory.quiet && ends.every((end) => end.fatal));
+  session.fail(new TransferError("cancelled", "too late"));
+  assert.deepEqual(session.phase, { phase: "complete" });
 });
 
 test("a child that does not read lz4 gets raw pages", async () => {
