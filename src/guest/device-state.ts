@@ -46,6 +46,9 @@ const ARM_PAGE_BITS = 12;
 /** Longest names that are looked at. */
 const MAX_NAME_BYTES = 255;
 
+/** Most places that look like the start or end of one section. What a guest put into a device's buffers may look so as often as it likes. */
+const MAX_PLACES = 64;
+
 /** Appends numbers, names and bytes to a buffer that grows. */
 export class StateWriter {
   #bytes: Buffer;
@@ -205,14 +208,24 @@ function startsSection(saved: Buffer, at: number): boolean {
 /**
  * Where a section of a device begins and ends. Sections have no length, so its end is the footer with its own number that is
  * followed by another section.
+ * @throws GuestError `bad-device-state` when too many places look like it.
  */
 function findSection(saved: Buffer, name: string): { start: number; end: number } | undefined {
+  let places = 0;
+  const notePlace = () => {
+    places += 1;
+    if (places <= MAX_PLACES) return;
+    const message = `the saved device state has more than ${MAX_PLACES} places that look like its section ${name}`;
+    throw new GuestError("bad-device-state", message);
+  };
   const head = Buffer.concat([Buffer.from([name.length]), Buffer.from(name), Buffer.alloc(4)]);
   for (let at = saved.indexOf(head); at !== -1; at = saved.indexOf(head, at + 1)) {
+    notePlace();
     const start = at - 5;
     if (start < MAGIC.length || !startsSection(saved, start)) continue;
     const footer = Buffer.concat([Buffer.from([SECTION_FOOTER]), saved.subarray(start + 1, at)]);
     for (let end = saved.indexOf(footer, at); end !== -1; end = saved.indexOf(footer, end + 1)) {
+      notePlace();
       if (startsSection(saved, end + footer.length)) return { start, end: end + footer.length };
     }
   }

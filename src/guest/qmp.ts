@@ -50,6 +50,8 @@ const returnSchema = z
   .refine((reply) => reply.return !== undefined);
 const errorSchema = z.object({ id: z.int(), error: z.object({ class: z.string(), desc: z.string() }) });
 
+const NOTHING = Buffer.alloc(0);
+
 export class QmpClient {
   readonly #socket: Duplex;
   readonly #clock: Clock;
@@ -58,8 +60,9 @@ export class QmpClient {
   readonly #waiting = new Map<number, Waiting>();
   /** Commands given up on, whose answers may still come. */
   readonly #expired = new Set<number>();
-  #parts: Buffer[] = [];
-  #partBytes = 0;
+  /** The start of a line whose end has not come: the first `#heldBytes` of a buffer that grows. */
+  #held: Buffer = NOTHING;
+  #heldBytes = 0;
   #nextId = 1;
   #version: QmpVersion | undefined;
   #greeted: (version: QmpVersion) => void = () => {};
@@ -164,18 +167,35 @@ export class QmpClient {
     while (this.#end === undefined) {
       const newline = rest.indexOf(0x0a);
       const part = newline === -1 ? rest : rest.subarray(0, newline);
-      if (this.#partBytes + part.length > MAX_QMP_LINE_BYTES) {
+      if (this.#heldBytes + part.length > MAX_QMP_LINE_BYTES) {
         return this.#violation(`a line of more than ${MAX_QMP_LINE_BYTES} bytes`);
       }
-      this.#parts.push(part);
-      this.#partBytes += part.length;
-      if (newline === -1) return;
-      const line = this.#parts.length === 1 ? part : Buffer.concat(this.#parts);
-      this.#parts = [];
-      this.#partBytes = 0;
-      this.#readLine(line.toString("utf8").trim());
+      if (newline === -1) return this.#hold(part);
+      this.#readLine(this.#lineWith(part).toString("utf8").trim());
       rest = rest.subarray(newline + 1);
     }
+  }
+
+  /** One buffer, because an emulator may send a line in pieces of one byte, and a piece kept costs a hundred. */
+  #hold(part: Buffer): void {
+    const neededBytes = this.#heldBytes + part.length;
+    if (neededBytes > this.#held.length) {
+      const grown = Buffer.allocUnsafe(Math.max(neededBytes, 2 * this.#held.length));
+      this.#held.copy(grown, 0, 0, this.#heldBytes);
+      this.#held = grown;
+    }
+    part.copy(this.#held, this.#heldBytes);
+    this.#heldBytes = neededBytes;
+  }
+
+  /** What is held and the end of its line; nothing is held from here on. */
+  #lineWith(end: Buffer): Buffer {
+    if (this.#heldBytes === 0) return end;
+    this.#hold(end);
+    const line = this.#held.subarray(0, this.#heldBytes);
+    this.#held = NOTHING;
+    this.#heldBytes = 0;
+    return line;
   }
 
   #readLine(line: string): void {
@@ -234,7 +254,8 @@ export class QmpClient {
   #finish(reason: GuestError, options: { tell: boolean }): void {
     if (this.#end !== undefined) return;
     this.#end = reason;
-    this.#parts = [];
+    this.#held = NOTHING;
+    this.#heldBytes = 0;
     this.#socket.destroy();
     this.#refused(reason);
     for (const waiting of this.#waiting.values()) waiting.reject(reason);

@@ -125,6 +125,14 @@ describe("bytes that are no device state", () => {
   for (const [what, bytes] of [
     ["nothing", Buffer.alloc(0)],
     ["another magic", Buffer.concat([Buffer.from("QEVN\0\0\0\x03"), Buffer.of(0)])],
+    [
+      "a section that seems to end in too many places",
+      savedOf(section(5, "slirp", Buffer.alloc(1000, Buffer.of(0x7e, 0, 0, 0, 5))), Buffer.of(0x99)),
+    ],
+    [
+      "a section that seems to start in too many places",
+      savedOf(Buffer.alloc(2000, section(5, "slirp", Buffer.alloc(0)).subarray(0, 15))),
+    ],
     ["a state that was cut off", savedOf(section(3, "timer", Buffer.from("abc"))).subarray(0, -1)],
   ] as const) {
     it(`are refused: ${what}`, () => assert.throws(() => devicesOf(bytes), refused));
