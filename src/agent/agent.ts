@@ -19,6 +19,7 @@ import { EmulatorCatalogue } from "./guests/emulator-catalogue.js";
 import { EmulatorStarter } from "./guests/emulator-starter.js";
 import { Launcher } from "./guests/launcher.js";
 import { GuestRegistry } from "./guests/registry.js";
+import { Isolation } from "./isolation/isolation.js";
 import type { Services } from "./services.js";
 import { BootStore } from "./store/boot-store.js";
 import { BootUploads } from "./store/boot-uploads.js";
@@ -126,8 +127,7 @@ export class Agent {
       reserveBytes: limits.memoryReserveMib * MIB,
       room: () => measureRoom(paths.memory),
     });
-    const source = new Launcher({ paths, clock, log });
-    this.#undo.push(() => source.close());
+    const source = await this.#makeLauncher(paths);
     const registry = await GuestRegistry.open({
       paths,
       source,
@@ -181,6 +181,15 @@ export class Agent {
       isAccepting: () => this.#accepting,
       requireAccepting: () => this.#requireAccepting(),
     };
+  }
+
+  async #makeLauncher(paths: Paths): Promise<Launcher> {
+    const log = this.#log;
+    const isolation = await Isolation.open({ settings: this.#configuration.isolation, paths, log });
+    this.#undo.push(() => isolation.close());
+    const launcher = new Launcher({ paths, isolation, clock: this.#clock, log });
+    this.#undo.push(() => launcher.close());
+    return launcher;
   }
 
   #makeSessions(services: Services): Sessions {

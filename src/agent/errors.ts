@@ -11,6 +11,7 @@ export type AgentErrorCode =
   | "name-taken"
   | "too-many-guests"
   | "no-room"
+  | "no-isolation"
   | "busy"
   | "bad-state"
   | "bad-boot-file"

@@ -32,6 +32,7 @@ export {
   DEFAULT_STOP_DEADLINE_MS,
   GUEST_STATES,
   type GuestState,
+  type GuestIsolation,
   type GuestView,
 } from "./schema/guest.js";
 export type { BootFile, ChildReport, PeerGuest, PeerInfo, PeerView } from "./schema/peer.js";

@@ -1,3 +1,4 @@
+import { assert } from "../base/index.js";
 import type { GuestConfig, Network } from "./config.js";
 import type { Layout } from "./layout.js";
 
@@ -9,6 +10,17 @@ export const NETWORK_BACKEND = "net0";
 
 /** Processor models every version of the emulator has had for years; their features are pinned by the machine type. */
 const DEFAULT_CPU_MODEL = { x86_64: "qemu64", aarch64: "cortex-a57" } as const;
+
+/** The number of the set of descriptors (qemu(1), -add-fd) that holds the console's log. */
+const CONSOLE_LOG_SET = 1;
+
+/** Descriptors in the emulator's process, by number. */
+export interface Inherited {
+  /** The console's log, for appending. */
+  consoleLog: number;
+  /** The tap device, for a network of that mode. */
+  tap?: number | undefined;
+}
 
 /** In QEMU's option lists a comma within a value is written twice (qemu(1)). */
 function quote(value: string): string {
@@ -35,7 +47,7 @@ const VIRTIO_FORM = "disable-modern=on";
  * Every mode but `none` gives the same device, so that parent and child may differ in where the cable leads. A tap must then do
  * without the offloads that user-mode networking lacks: they are part of what the device promised to the guest.
  */
-function networkArguments(network: Network): string[] {
+function networkArguments(network: Network, tap: number | undefined): string[] {
   if (network.mode === "none") return [];
   // No option ROM: it would be one more memory block to carry, for booting from the network.
   const device = `virtio-net-pci,netdev=${NETWORK_BACKEND},mac=${network.mac},romfile=,${VIRTIO_FORM}`;
@@ -46,10 +58,10 @@ function networkArguments(network: Network): string[] {
       const forwards = network.forwards.map((forward) => `,hostfwd=${forwardRule(forward)}`).join("");
       return ["-netdev", `user,id=${NETWORK_BACKEND}${forwards}`, "-device", device];
     }
-    case "tap": {
-      const backend = `tap,id=${NETWORK_BACKEND},ifname=${network.tap},script=no,downscript=no,vhost=off,vnet_hdr=off`;
-      return ["-netdev", backend, "-device", device];
-    }
+    case "tap":
+      // An open device, so that the emulator need not be one who may make it.
+      assert(tap !== undefined, "an emulator on a tap inherits it");
+      return ["-netdev", `tap,id=${NETWORK_BACKEND},fd=${tap},vhost=off`, "-device", device];
   }
 }
 
@@ -63,6 +75,7 @@ function machineArgument(config: GuestConfig): string {
 /**
  * The emulator's arguments for a guest. The same configuration always gives the same devices at the same places, which is
  * what makes a device state loadable elsewhere. The emulator never runs the guest by itself (`-S`).
+ * @param options.inherited descriptors it has from its start.
  * @param options.incoming whether it is to wait for a device state instead of booting.
  * @param options.dataDirectories where an emulator that is not installed finds its firmware.
  */
@@ -70,6 +83,7 @@ export function commandLine(options: {
   config: GuestConfig;
   layout: Layout;
   incoming: boolean;
+  inherited: Inherited;
   dataDirectories?: readonly string[];
 }): string[] {
   const { config, layout } = options;
@@ -97,13 +111,15 @@ export function commandLine(options: {
   args.push("-kernel", config.kernel);
   if (config.initrd !== undefined) args.push("-initrd", config.initrd);
   if (config.append !== "") args.push("-append", config.append);
+  // Opened by the agent, because what the emulator may put in a file's place the agent must not read or cut back.
+  args.push("-add-fd", `fd=${options.inherited.consoleLog},set=${CONSOLE_LOG_SET}`);
   args.push(
     "-chardev",
-    `${console},logfile=${quote(layout.consoleLog)},logappend=on`,
+    `${console},logfile=/dev/fdset/${CONSOLE_LOG_SET},logappend=on`,
     "-serial",
     "chardev:console",
   );
-  args.push(...networkArguments(config.network));
+  args.push(...networkArguments(config.network, options.inherited.tap));
   args.push("-object", "rng-builtin,id=rng0", "-device", `virtio-rng-pci,rng=rng0,${VIRTIO_FORM}`);
   if (config.vmgenid !== undefined) args.push("-device", `vmgenid,guid=${config.vmgenid}`);
   args.push("-qmp", `unix:${quote(layout.qmpSocket)},server=on,wait=off`);

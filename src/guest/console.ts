@@ -1,7 +1,7 @@
-import { connect } from "node:net";
 import { withDeadline, type Clock } from "../base/index.js";
 import type { Console } from "./emulator.js";
 import { COMMAND_DEADLINE_MS } from "./limits.js";
+import { connectToEmulator } from "./own-socket.js";
 
 /**
  * Opens a guest's serial console. `onEnd` is called once, when either side has closed it.
@@ -13,7 +13,7 @@ export async function openConsole(options: {
   onData(bytes: Uint8Array): void;
   onEnd(): void;
 }): Promise<Console> {
-  const socket = connect(options.path);
+  const socket = connectToEmulator(options.path);
   const connected = new Promise<void>((resolve, reject) => {
     socket.once("connect", resolve);
     socket.once("error", reject);

@@ -1,4 +1,13 @@
-import { closeSync, openSync, readFileSync, rmSync } from "node:fs";
+import {
+  closeSync,
+  fchownSync,
+  fstatSync,
+  openSync,
+  readFileSync,
+  readSync,
+  rmSync,
+  statSync,
+} from "node:fs";
 import { PAGE_BYTES } from "../base/index.js";
 import type { GuestConfig } from "./config.js";
 import type { SavedDeviceState } from "./emulator.js";
@@ -65,6 +74,7 @@ export class DeviceStateSaver {
   readonly #fixed = new Map<string, Buffer>();
   #memory: number | undefined;
   #pagemap: number | undefined;
+  #file: number | undefined;
   #prepared: Prepared | undefined;
   #begun: Begun | undefined;
 
@@ -83,6 +93,7 @@ export class DeviceStateSaver {
     const listed = blocksToCarry(parseBlockList(await qmp.executeHuman("info ramblock")));
     this.#memory ??= openSync(`/proc/${this.#pid}/mem`, "r");
     this.#pagemap ??= openSync(`/proc/${this.#pid}/pagemap`, "r");
+    this.#file ??= this.#createFile();
     const blocks: MemoryBlock[] = [];
     for (const block of listed) {
       blocks.push({ ...block, kind: kindOf(block.name), address: await this.#placeOf(block, qmp) });
@@ -116,7 +127,7 @@ export class DeviceStateSaver {
     // While the emulator saves; the guest is stopped, so nothing writes these blocks.
     const pieces = inPause.flatMap((block) => this.#readCurrent(block));
     await saved;
-    const devices = readFileSync(this.#layout.savePath);
+    const devices = this.#readSaved();
     return {
       compose: () => {
         for (const { name, offset, bytes } of pieces) writePages(writer, name, offset, bytes);
@@ -131,13 +142,16 @@ export class DeviceStateSaver {
   /** Forgets what was prepared or begun, for a guest that runs again. */
   discard(): void {
     this.#prepared = undefined;
-    if (this.#begun === undefined) return;
     this.#begun = undefined;
+    if (this.#file === undefined) return;
+    closeSync(this.#file);
+    this.#file = undefined;
     rmSync(this.#layout.savePath, { force: true });
   }
 
   /** Lets go of the process. */
   close(): void {
+    this.discard();
     if (this.#memory !== undefined) closeSync(this.#memory);
     if (this.#pagemap !== undefined) closeSync(this.#pagemap);
     this.#memory = undefined;
@@ -150,6 +164,22 @@ export class DeviceStateSaver {
     // Nobody may ever await it, when the stop itself has failed.
     saved.catch(() => {});
     this.#begun = { handOver, saved };
+  }
+
+  /** Made here, for the emulator may not create files beside its memory. It belongs to the owner of the memory file, who is the emulator's user. */
+  #createFile(): number {
+    rmSync(this.#layout.savePath, { force: true });
+    const file = openSync(this.#layout.savePath, "wx+", 0o600);
+    const { uid, gid } = statSync(this.#layout.ramPath);
+    if (uid !== process.geteuid?.()) fchownSync(file, uid, gid);
+    return file;
+  }
+
+  #readSaved(): Buffer {
+    const file = this.#file as number;
+    const bytes = Buffer.allocUnsafe(fstatSync(file).size);
+    const got = readSync(file, bytes, 0, bytes.length, 0);
+    return bytes.subarray(0, got);
   }
 
   async #placeOf(block: ListedBlock, qmp: QmpClient): Promise<number> {

@@ -8,6 +8,8 @@ export type {
   GuestEvent,
   SavedDeviceState,
 } from "./emulator.js";
+export { confinedCommand, prepareRoot } from "./confinement.js";
+export type { Confinement } from "./confinement.js";
 export { GuestError } from "./errors.js";
 export type { GuestErrorCode } from "./errors.js";
 export { layoutOf } from "./layout.js";

@@ -2,8 +2,13 @@ import { basename, dirname, join } from "node:path";
 import { GuestError } from "./errors.js";
 import { MAX_SOCKET_PATH_BYTES } from "./limits.js";
 
-/** Where the files of one emulator lie. Everything needed to find the emulator again is in its directory. */
+/**
+ * Where the files of one emulator lie. Everything needed to find the emulator again is in its directory. What it makes itself lies in
+ * `run`, which belongs to its user: nowhere else can it put anything in a file's place, which lets root read and write there.
+ */
 export interface Layout {
+  /** The one directory that is the emulator's own. */
+  runDirectory: string;
   /** The control connection. */
   qmpSocket: string;
   /** The serial console. */
@@ -12,7 +17,7 @@ export interface Layout {
   stateSocket: string;
   /** Written by the emulator itself. */
   pidFile: string;
-  /** What the guest wrote to its console. */
+  /** What the guest wrote to its console; like the next one, opened by the agent. */
   consoleLog: string;
   /** What the emulator wrote to its standard output and error. */
   emulatorLog: string;
@@ -28,11 +33,13 @@ export interface Layout {
  */
 export function layoutOf(options: { directory: string; ramPath: string }): Layout {
   const { directory, ramPath } = options;
+  const runDirectory = join(directory, "run");
   const layout: Layout = {
-    qmpSocket: join(directory, "qmp.sock"),
-    consoleSocket: join(directory, "console.sock"),
-    stateSocket: join(directory, "state.sock"),
-    pidFile: join(directory, "emulator.pid"),
+    runDirectory,
+    qmpSocket: join(runDirectory, "qmp.sock"),
+    consoleSocket: join(runDirectory, "console.sock"),
+    stateSocket: join(runDirectory, "state.sock"),
+    pidFile: join(runDirectory, "emulator.pid"),
     consoleLog: join(directory, "console.log"),
     emulatorLog: join(directory, "emulator.log"),
     ramPath,

@@ -1,5 +1,5 @@
-import { connect } from "node:net";
 import { withDeadline, type Clock } from "../base/index.js";
+import { connectToEmulator } from "./own-socket.js";
 
 /**
  * Writes a device state to the socket on which an emulator waits for it. Resolves when the emulator has ended the connection: it has
@@ -11,7 +11,7 @@ export async function sendDeviceState(options: {
   clock: Clock;
   deadlineMs: number;
 }): Promise<void> {
-  const socket = connect(options.path);
+  const socket = connectToEmulator(options.path);
   const sent = new Promise<void>((resolve, reject) => {
     socket.once("error", reject);
     socket.once("close", () => resolve());

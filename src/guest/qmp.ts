@@ -7,12 +7,12 @@
  * Strict: a line that is too long, not JSON, of no known shape, or that answers what was never asked ends the connection with
  * the code `protocol`; then nothing it says can be trusted to belong to the right command.
  */
-import { connect } from "node:net";
 import type { Duplex } from "node:stream";
 import { z } from "zod";
 import { CodedError, DeadlineError, messageOf, withDeadline, type Clock } from "../base/index.js";
 import { GuestError } from "./errors.js";
 import { COMMAND_DEADLINE_MS, MAX_QMP_LINE_BYTES } from "./limits.js";
+import { connectToEmulator } from "./own-socket.js";
 
 /** Something the emulator told unasked. */
 export interface QmpEvent {
@@ -81,7 +81,7 @@ export class QmpClient {
    * @throws GuestError `gone` when nobody listens or the connection ends, `protocol`, `timeout`.
    */
   static async connect(options: QmpOptions & { path: string; deadlineMs: number }): Promise<QmpClient> {
-    return QmpClient.over(connect(options.path), options);
+    return QmpClient.over(connectToEmulator(options.path), options);
   }
 
   /** As `connect`, over a connection that is there already, and the client's from here on. */

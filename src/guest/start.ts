@@ -1,8 +1,10 @@
-import { closeSync, openSync, readFileSync, rmSync } from "node:fs";
+import { chownSync, closeSync, constants, fchownSync, mkdirSync, openSync, readSync, rmSync } from "node:fs";
+import { dirname } from "node:path";
 import { messageOf, sleep, type Clock, type Log } from "../base/index.js";
 import { commandLine } from "./command-line.js";
 import { checkHost, type GuestConfig } from "./config.js";
 import type { Emulator } from "./emulator.js";
+import { acceleratorGroups, confinedCommand, prepareRoot, type Confinement } from "./confinement.js";
 import { GuestError } from "./errors.js";
 import { layoutOf, type Layout } from "./layout.js";
 import {
@@ -31,6 +33,12 @@ import { QemuEmulator } from "./qemu-emulator.js";
 /** How often an exit code is looked for once a process has ended. */
 const EXIT_POLLS = 20;
 
+/** The number of the first descriptor a program inherits besides the usual three. */
+const FIRST_INHERITED = 3;
+
+/** Longest pid file that is read. */
+const MAX_PID_BYTES = 32;
+
 /** Where an emulator's files lie, and what it needs to be found again. */
 export interface EmulatorPlace {
   config: GuestConfig;
@@ -50,6 +58,10 @@ export interface StartOptions extends EmulatorPlace {
   environment?: Readonly<Record<string, string>>;
   /** Descriptors it inherits, as 3, 4, … */
   descriptors?: readonly number[];
+  /** A descriptor of this process for the guest's tap device, which the emulator inherits too. The caller closes it. */
+  tap?: number;
+  /** How the emulator is kept to itself; without, it runs as whoever runs this process. */
+  confinement?: Confinement;
   /** Another emulator than the installed one, and where that finds its firmware. */
   binary?: string;
   dataDirectories?: readonly string[];
@@ -72,19 +84,15 @@ export async function startEmulator(options: StartOptions): Promise<Emulator> {
   const layout = layoutOf(options);
   for (const path of [layout.qmpSocket, layout.consoleSocket, layout.stateSocket])
     rmSync(path, { force: true });
-  const isNewMemory = createMemoryFile(layout);
+  makeRunDirectory(layout, options.confinement);
+  const isNewMemory = createMemoryFile(layout, options.confinement);
   let processEnd: ProcessEnd | undefined;
   let emulator: QemuEmulator | undefined;
   let identity: ProcessIdentity | undefined;
   try {
-    identity = await startDetached({
+    identity = await startProcess(options, {
+      layout,
       binary: probe.binary,
-      args: commandLine({ ...options, layout }),
-      environment: options.environment ?? {},
-      descriptors: options.descriptors ?? [],
-      logPath: layout.emulatorLog,
-      clock,
-      deadlineMs: START_DEADLINE_MS,
       onEnd(end) {
         processEnd = end;
         emulator?.noteProcessEnd(end);
@@ -105,6 +113,66 @@ export async function startEmulator(options: StartOptions): Promise<Emulator> {
     if (isNewMemory) rmSync(layout.ramPath, { force: true });
     throw startError({ error, layout, processEnd, binary: probe.binary });
   }
+}
+
+/** Starts the process itself, which inherits the console's log besides what it is given. */
+async function startProcess(
+  options: StartOptions,
+  how: { layout: Layout; binary: string; onEnd(end: ProcessEnd): void },
+): Promise<ProcessIdentity> {
+  const { clock, confinement } = options;
+  const { layout } = how;
+  const consoleLog = openSync(layout.consoleLog, "a", 0o600);
+  try {
+    const given = options.descriptors ?? [];
+    const consoleNumber = FIRST_INHERITED + given.length;
+    const tap = options.tap === undefined ? [] : [options.tap];
+    const inherited = {
+      consoleLog: consoleNumber,
+      tap: tap.length === 0 ? undefined : consoleNumber + 1,
+    };
+    const command = {
+      binary: how.binary,
+      args: commandLine({ ...options, layout, inherited }),
+      environment: options.environment ?? {},
+    };
+    return await startDetached({
+      ...(confinement === undefined ? command : confine({ ...options, confinement }, { ...command, layout })),
+      descriptors: [...given, consoleLog, ...tap],
+      logPath: layout.emulatorLog,
+      clock,
+      deadlineMs: START_DEADLINE_MS,
+      onEnd: how.onEnd,
+    });
+  } finally {
+    closeSync(consoleLog);
+  }
+}
+
+/** Makes the emulator's view of the host, and the command that starts it there. */
+function confine(
+  options: StartOptions & { confinement: Confinement },
+  command: { layout: Layout; binary: string; args: string[]; environment: Readonly<Record<string, string>> },
+): ReturnType<typeof confinedCommand> {
+  const { config, dataDirectories = [] } = options;
+  const { layout, ...rest } = command;
+  const readOnly = [...options.confinement.readOnly, config.kernel, ...dataDirectories];
+  if (config.initrd !== undefined) readOnly.push(config.initrd);
+  // One that is not installed brings its libraries along.
+  if (!rest.binary.startsWith("/usr/")) readOnly.push(dirname(rest.binary));
+  const confinement = { ...options.confinement, readOnly };
+  const mounts = prepareRoot({
+    confinement,
+    writable: [layout.runDirectory, dirname(layout.ramPath)],
+    accelerator: config.accelerator,
+  });
+  return confinedCommand({
+    ...rest,
+    confinement,
+    mounts,
+    sharesNetwork: config.network.mode === "user",
+    groups: acceleratorGroups(config.accelerator),
+  });
 }
 
 /**
@@ -145,22 +213,39 @@ export async function endLeftover(options: {
 }
 
 function findProcess(layout: Layout): ProcessIdentity | undefined {
-  let pid: number;
-  try {
-    pid = Number.parseInt(readFileSync(layout.pidFile, "utf8"), 10);
-  } catch {
-    return undefined;
-  }
+  const pid = readPid(layout.pidFile);
   if (!Number.isSafeInteger(pid) || pid <= 0) return undefined;
   const identity = identifyProcess(pid);
   // The pid may have been used again, even by another emulator; this emulator's command line names its pid file.
   return argumentsOf(pid).includes(layout.pidFile) ? identity : undefined;
 }
 
-/** The emulator would make the file itself, but readable by everybody. */
-function createMemoryFile(layout: Layout): boolean {
+/** The number in a pid file, else NaN. The file is the emulator's own, which may have put something else in its place. */
+function readPid(path: string): number {
   try {
-    closeSync(openSync(layout.ramPath, "wx", 0o600));
+    const file = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+    try {
+      const bytes = Buffer.alloc(MAX_PID_BYTES);
+      return Number.parseInt(bytes.toString("latin1", 0, readSync(file, bytes)), 10);
+    } finally {
+      closeSync(file);
+    }
+  } catch {
+    return Number.NaN;
+  }
+}
+
+function makeRunDirectory(layout: Layout, confinement: Confinement | undefined): void {
+  mkdirSync(layout.runDirectory, { recursive: true, mode: 0o700 });
+  if (confinement !== undefined) chownSync(layout.runDirectory, confinement.uid, confinement.uid);
+}
+
+/** The emulator would make the file itself, but readable by everybody. */
+function createMemoryFile(layout: Layout, confinement: Confinement | undefined): boolean {
+  try {
+    const file = openSync(layout.ramPath, "wx", 0o600);
+    if (confinement !== undefined) fchownSync(file, confinement.uid, confinement.uid);
+    closeSync(file);
     return true;
   } catch (error) {
     if (error instanceof Error && "code" in error && error.code === "EEXIST") return false;

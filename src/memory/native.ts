@@ -27,6 +27,8 @@ export interface Native {
   openProcess(pid: number): number;
   takeDescriptor(pidfd: number, fd: number): number;
   seek(fd: number, offset: number, hole: number): number;
+  /** A descriptor, closed on exec, for a new tap device. */
+  openTap(name: string): number;
   /** Makes a hole; the file keeps its length. See fallocate(2). */
   punch(fd: number, offset: number, length: number): number;
   /** Calls back with the number of fault addresses written to `addresses`, or a negative errno and then never again. */

@@ -1,5 +1,5 @@
 import { strict as assert } from "node:assert";
-import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { closeSync, existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, it } from "node:test";
 import { realClock, sleep } from "../../src/base/index.js";
@@ -10,6 +10,7 @@ import {
   probeEmulator,
   startEmulator,
 } from "../../src/guest/index.js";
+import { openTap } from "../../src/memory/index.js";
 import { ask, EmulatorLab, freePort, whenBooted } from "../support/emulators.js";
 
 let lab: EmulatorLab;
@@ -52,7 +53,8 @@ describe("an emulator", () => {
 
   it("is not mistaken for another process that has its pid now", async () => {
     const place = lab.place({ name: "guest" }, await freePort());
-    writeFileSync(join(place.directory, "emulator.pid"), `${process.pid}\n`);
+    mkdirSync(join(place.directory, "run"), { mode: 0o700 });
+    writeFileSync(join(place.directory, "run/emulator.pid"), `${process.pid}\n`);
     assert.equal(await adoptEmulator(place), undefined);
     await endLeftover(place);
   });
@@ -76,7 +78,7 @@ describe("an emulator", () => {
     await asked.emulator.kill();
     const asking = await asked.exited;
     assert.deepEqual([asking.cause, asking.expected, asking.code], ["asked", true, 0]);
-    assert.ok(!existsSync(join(asked.place.directory, "qmp.sock")));
+    assert.ok(!existsSync(join(asked.place.directory, "run/qmp.sock")));
 
     const guest = await lab.start({ name: "guest" });
     const events: string[] = [];
@@ -176,7 +178,8 @@ describe("what does not start", () => {
 
   it("is a guest on a bridge that does not exist", async () => {
     const network = { mode: "tap", mac: "52:54:00:12:34:56", tap: "ramet-t0", bridge: "ramet-nobridge" };
-    const start = lab.start({ name: "guest", network });
+    const tap = openTap("ramet-t0");
+    const start = lab.start({ name: "guest", network, start: { tap } }).finally(() => closeSync(tap));
     await assert.rejects(
       start,
       hasCode("network-failed", /tap ramet-t0 could not be connected to the bridge ramet-nobridge/),

@@ -16,7 +16,7 @@ export type Overrides = Partial<
 const MAX_SOCKET_PATH_BYTES = 107;
 
 /** The longest name a guest's socket has below its directory. */
-const LONGEST_SOCKET_NAME = "console.sock";
+const LONGEST_SOCKET_NAME = "run/console.sock";
 
 /** Fewest bytes of a pre-shared key: less can be guessed from a recorded handshake. */
 const MIN_KEY_BYTES = 16;

@@ -54,6 +54,21 @@ const limits = z.strictObject({
   warmIdleSeconds: whole(1, 86_400 * 7).default(600),
 });
 
+const isolation = z.strictObject({
+  /** `auto` does without what the machine cannot do, `required` does not start then. */
+  mode: z.enum(["auto", "required", "off"], "must be auto, required or off").default("auto"),
+  /** Each emulator has a user of its own from here on. Above those of systemd and of containers, below the sign bit. */
+  firstUid: whole(1, 2 ** 31 - 2).default(1_900_000_000),
+  uidCount: whole(1, 2 ** 31 - 2).default(100_000_000),
+  cgroup: directory.default("/ramet"),
+  /** What an emulator may have besides guest memory: translated code alone is up to 1 GiB. */
+  overheadMib: whole(64, 1024 * 64).default(1536),
+  tasks: whole(16, 100_000).default(256),
+  cpuWeight: whole(1, 10_000).default(100),
+  /** Processors' worth of time besides one for each of the guest's. */
+  spareCpus: whole(0, 1024).default(1),
+});
+
 /** The configuration file. Unknown fields are refused, so that a misspelt one is not silently ignored. */
 export const configurationSchema = z.strictObject({
   name: name.default(defaultName),
@@ -71,6 +86,7 @@ export const configurationSchema = z.strictObject({
   logLevel: z.enum(LOG_LEVELS, `must be one of ${LOG_LEVELS.join(", ")}`).default("info"),
   drainSeconds: whole(0, 3600).default(30),
   limits: limits.prefault({}),
+  isolation: isolation.prefault({}),
 });
 
 /** A validated configuration. */

@@ -242,7 +242,11 @@ export class Guest {
       append: config.append,
       ...(this.#live === undefined
         ? {}
-        : { emulatorVersion: this.#live.emulator.version, pid: this.#live.emulator.pid }),
+        : {
+            emulatorVersion: this.#live.emulator.version,
+            pid: this.#live.emulator.pid,
+            ...isolationField(this.#live),
+          }),
       network: networkView(config.network),
       ...(parent === undefined ? {} : { parent }),
       transfers: [...(this.#occupation?.transfers ?? [])],
@@ -279,6 +283,11 @@ export class Guest {
       this.#off.resolve();
     }
   }
+}
+
+/** `exactOptionalPropertyTypes` tells a field that is absent from one that is undefined. */
+function isolationField({ isolation }: LiveEmulator): Pick<GuestView, "isolation"> {
+  return isolation === undefined ? {} : { isolation };
 }
 
 /** An adopted emulator's code or signal nobody can know: it was not started by this process. */

@@ -1,4 +1,4 @@
-import { mkdir, rm } from "node:fs/promises";
+import { mkdir } from "node:fs/promises";
 import { closeSync } from "node:fs";
 import { messageOf, type Clock, type Log } from "../../base/index.js";
 import {
@@ -8,8 +8,10 @@ import {
   type Emulator,
   type GuestConfig,
 } from "../../guest/index.js";
-import { GuestMemory, openUserfaultDevice, preloadEnvironment } from "../../memory/index.js";
+import { GuestMemory, openTap, openUserfaultDevice, preloadEnvironment } from "../../memory/index.js";
+import type { Cell, Isolation } from "../isolation/isolation.js";
 import type { BootFileHold } from "../store/boot-store.js";
+import { removeGuestMemory } from "../store/guest-memory.js";
 import type { Paths } from "../store/paths.js";
 import type { Reservation } from "./admission.js";
 import { LiveEmulator } from "./live-emulator.js";
@@ -41,10 +43,12 @@ export class Launcher implements EmulatorSource {
   readonly #paths: Paths;
   readonly #clock: Clock;
   readonly #log: Log;
+  readonly #isolation: Isolation;
   readonly #device: number;
 
-  constructor(options: { paths: Paths; clock: Clock; log: Log }) {
+  constructor(options: { paths: Paths; isolation: Isolation; clock: Clock; log: Log }) {
     this.#paths = options.paths;
+    this.#isolation = options.isolation;
     this.#clock = options.clock;
     this.#log = options.log;
     this.#device = openUserfaultDevice();
@@ -63,17 +67,12 @@ export class Launcher implements EmulatorSource {
     ];
     try {
       await mkdir(this.#paths.guest(config.id), { recursive: true, mode: 0o700 });
-      undo.push(() => rm(this.#paths.guestMemory(config.id), { recursive: true, force: true }));
-      await mkdir(this.#paths.guestMemory(config.id), { recursive: true, mode: 0o700 });
-      const emulator = await startEmulator({
-        config,
-        ...this.#place(config.id),
-        incoming: options.incoming,
-        environment: preloadEnvironment(INHERITED_DEVICE),
-        descriptors: [this.#device],
-      });
+      undo.push(() => removeGuestMemory(this.#paths, config.id));
+      const cell = await this.#isolation.enter(config);
+      undo.push(() => cell.release());
+      const emulator = await this.#start(options, cell);
       undo.push(() => emulator.kill());
-      return this.#assemble(options, emulator);
+      return this.#assemble({ ...options, cell }, emulator);
     } catch (error) {
       for (const step of undo.reverse()) await this.#undo(step);
       throw error;
@@ -83,11 +82,33 @@ export class Launcher implements EmulatorSource {
   async adopt(options: Omit<LaunchOptions, "incoming">): Promise<LiveEmulator | undefined> {
     const { config } = options;
     const emulator = await adoptEmulator({ config, ...this.#place(config.id) });
-    return emulator === undefined ? undefined : this.#assemble(options, emulator);
+    if (emulator === undefined) {
+      this.#isolation.forget(config.id);
+      return undefined;
+    }
+    return this.#assemble({ ...options, cell: this.#isolation.adopt(config.id, emulator.pid) }, emulator);
   }
 
   async endLeftover(id: string): Promise<void> {
     await endLeftover(this.#place(id));
+    this.#isolation.forget(id);
+  }
+
+  async #start({ config, incoming }: LaunchOptions, { confinement }: Cell): Promise<Emulator> {
+    const tap = config.network.mode === "tap" ? openTap(config.network.tap) : undefined;
+    try {
+      return await startEmulator({
+        config,
+        ...this.#place(config.id),
+        incoming,
+        environment: preloadEnvironment(INHERITED_DEVICE),
+        descriptors: [this.#device],
+        ...(tap === undefined ? {} : { tap }),
+        ...(confinement === undefined ? {} : { confinement }),
+      });
+    } finally {
+      if (tap !== undefined) closeSync(tap);
+    }
   }
 
   #place(id: string) {
@@ -99,7 +120,7 @@ export class Launcher implements EmulatorSource {
     };
   }
 
-  #assemble(options: Omit<LaunchOptions, "incoming">, emulator: Emulator): LiveEmulator {
+  #assemble(options: Omit<LaunchOptions, "incoming"> & { cell: Cell }, emulator: Emulator): LiveEmulator {
     const { config } = options;
     const memory = GuestMemory.open({
       pid: emulator.pid,

@@ -1,8 +1,11 @@
-import { rm } from "node:fs/promises";
 import { deferred, messageOf, type Log } from "../../base/index.js";
 import type { Emulator, EmulatorExit, GuestConfig } from "../../guest/index.js";
 import type { GuestMemory } from "../../memory/index.js";
+import type { GuestIsolation } from "../../control/index.js";
+import type { Cell } from "../isolation/isolation.js";
+import { isolationOf } from "../isolation/view.js";
 import type { BootFileHold } from "../store/boot-store.js";
+import { removeGuestMemory } from "../store/guest-memory.js";
 import type { Paths } from "../store/paths.js";
 import type { Reservation } from "./admission.js";
 import { ConsoleHub } from "./console-hub.js";
@@ -15,6 +18,7 @@ export interface EmulatorParts {
   memory: GuestMemory;
   reservation: Reservation;
   holds: readonly BootFileHold[];
+  cell: Cell;
   paths: Paths;
   log: Log;
 }
@@ -32,6 +36,7 @@ export class LiveEmulator {
   readonly #parts: EmulatorParts;
   readonly #exited = deferred<EmulatorExit>();
   #exit: EmulatorExit | undefined;
+  #isolation: GuestIsolation | undefined;
   #released: Promise<void> | undefined;
 
   constructor(parts: EmulatorParts) {
@@ -50,6 +55,12 @@ export class LiveEmulator {
   /** What the emulator was started with; a guest that took over a warm one has a configuration of its own. */
   get startedWith(): GuestConfig {
     return this.#parts.config;
+  }
+
+  /** What keeps it to itself, read once; undefined when it has ended before. */
+  get isolation(): GuestIsolation | undefined {
+    this.#isolation ??= isolationOf(this.emulator.pid);
+    return this.#isolation;
   }
 
   /** Resolves when the process has ended, for whatever reason. */
@@ -84,11 +95,12 @@ export class LiveEmulator {
   }
 
   async #release(): Promise<void> {
-    const { memory, paths, log, reservation, holds } = this.#parts;
+    const { memory, paths, log, reservation, holds, cell } = this.#parts;
     this.console.end("the emulator has ended");
     memory.close();
     try {
-      await rm(paths.guestMemory(this.id), { recursive: true, force: true });
+      await removeGuestMemory(paths, this.id);
+      cell.release();
     } catch (error) {
       log.error(
         { guest: this.id, problem: messageOf(error) },

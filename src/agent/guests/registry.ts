@@ -4,6 +4,7 @@ import type { GuestState } from "../../control/index.js";
 import { AgentError } from "../errors.js";
 import type { EventHub } from "../events.js";
 import type { BootStore } from "../store/boot-store.js";
+import { removeGuestMemory } from "../store/guest-memory.js";
 import type { Paths } from "../store/paths.js";
 import type { Admission } from "./admission.js";
 import { digestsOf, readRecord, type GuestRecord } from "./guest-record.js";
@@ -132,7 +133,7 @@ export class GuestRegistry {
     else await live.end();
     await guest.whenFree();
     await guest.retire();
-    await rm(this.#options.paths.guestMemory(guest.id), { recursive: true, force: true });
+    await removeGuestMemory(this.#options.paths, guest.id);
     await rm(this.#options.paths.guest(guest.id), { recursive: true, force: true });
     if (this.#guests.delete(guest.id)) this.#options.events.emit("guest", { change: "removed", guest: view });
     await this.collectBootFiles();
@@ -200,7 +201,7 @@ export class GuestRegistry {
   async endUnanswering(guest: Guest): Promise<void> {
     await this.#options.source.endLeftover(guest.id);
     await guest.update({ state: "crashed", message: "its emulator did not answer and was ended" });
-    await rm(this.#options.paths.guestMemory(guest.id), { recursive: true, force: true });
+    await removeGuestMemory(this.#options.paths, guest.id);
   }
 
   async #adopt(record: GuestRecord): Promise<LiveEmulator | undefined> {
@@ -222,7 +223,7 @@ export class GuestRegistry {
   async #settleDead(guest: Guest): Promise<void> {
     if (isOver(guest.state)) return;
     await guest.update({ state: "crashed", message: "its emulator ended while no agent was running" });
-    await rm(this.#options.paths.guestMemory(guest.id), { recursive: true, force: true });
+    await removeGuestMemory(this.#options.paths, guest.id);
   }
 
   async #settleAlive(guest: Guest, live: LiveEmulator): Promise<void> {
@@ -241,7 +242,7 @@ export class GuestRegistry {
   }
 
   async #removeDirectories(id: string): Promise<void> {
-    await rm(this.#options.paths.guestMemory(id), { recursive: true, force: true });
+    await removeGuestMemory(this.#options.paths, id);
     await rm(this.#options.paths.guest(id), { recursive: true, force: true });
   }
 
@@ -250,7 +251,7 @@ export class GuestRegistry {
     const known = new Set(await readdir(this.#options.paths.guests));
     for (const id of await readdir(this.#options.paths.memory)) {
       if (!UUID_PATTERN.test(id) || known.has(id)) continue;
-      await rm(this.#options.paths.guestMemory(id), { recursive: true, force: true });
+      await removeGuestMemory(this.#options.paths, id);
     }
   }
 }

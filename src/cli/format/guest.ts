@@ -1,4 +1,4 @@
-import type { Forward, GuestNetwork, GuestView } from "../../control/index.js";
+import type { Forward, GuestIsolation, GuestNetwork, GuestView } from "../../control/index.js";
 import { formatFields, formatTable } from "./table.js";
 import { formatBytes, formatTime } from "./units.js";
 
@@ -41,6 +41,29 @@ export function formatGuests(guests: readonly GuestView[]): string[] {
   );
 }
 
+/** What holds, and then what does not. */
+function formatIsolation(isolation: GuestIsolation): string {
+  const holds: [string, boolean][] = [
+    ["no capabilities", isolation.withoutCapabilities],
+    ["no new privileges", isolation.noNewPrivileges],
+    ["system calls filtered", isolation.systemCallFilter],
+    ["files of its own", isolation.ownFiles],
+  ];
+  const has = holds.filter(([, is]) => is).map(([text]) => text);
+  const lacks = holds.filter(([, is]) => !is).map(([text]) => text);
+  const without = lacks.length === 0 ? "" : `; not: ${lacks.join(", ")}`;
+  return `user ${isolation.user}, ${has.join(", ")}${without}`;
+}
+
+function formatLimits(limits: GuestIsolation["limits"]): string {
+  const parts = [
+    limits.memoryBytes === undefined ? "memory unlimited" : `memory ${formatBytes(limits.memoryBytes)}`,
+    limits.tasks === undefined ? "tasks unlimited" : `${limits.tasks} tasks`,
+    limits.cpuPercent === undefined ? "processors unlimited" : `${limits.cpuPercent} % of a processor`,
+  ];
+  return parts.join(", ");
+}
+
 /** Everything an agent says of one guest. */
 export function formatGuest(guest: GuestView): string[] {
   const mac = guest.network.mode === "none" ? undefined : guest.network.mac;
@@ -57,6 +80,8 @@ export function formatGuest(guest: GuestView): string[] {
     ["memory", formatBytes(guest.memoryBytes)],
     ["cpus", String(guest.cpus)],
     ["emulator", emulator],
+    ["isolation", guest.isolation && formatIsolation(guest.isolation)],
+    ["limits", guest.isolation && formatLimits(guest.isolation.limits)],
     ["kernel", guest.kernel],
     ["initrd", guest.initrd],
     ["append", guest.append === "" ? undefined : guest.append],

@@ -48,6 +48,26 @@ export const GUEST_STATES = [
 export const guestState = z.enum(GUEST_STATES);
 export type GuestState = z.infer<typeof guestState>;
 
+/** What keeps a guest's emulator to itself, as the kernel has it. */
+export const guestIsolation = z.object({
+  /** The user it runs as. */
+  user: count,
+  withoutCapabilities: z.boolean(),
+  noNewPrivileges: z.boolean(),
+  /** Whether its system calls are filtered. */
+  systemCallFilter: z.boolean(),
+  /** Whether it has a file system of its own. */
+  ownFiles: z.boolean(),
+  /** Limits of its cgroup; absent ones are none. */
+  limits: z.object({
+    memoryBytes: optional(count),
+    tasks: optional(count),
+    /** In hundredths of one processor. */
+    cpuPercent: optional(count),
+  }),
+});
+export type GuestIsolation = z.infer<typeof guestIsolation>;
+
 /** A guest as its agent sees it. */
 export const guestView = z.object({
   id: uuid,
@@ -63,6 +83,7 @@ export const guestView = z.object({
   /** Version of the emulator that runs it, such as `7.2.19`; absent when none does. */
   emulatorVersion: optional(z.string().max(128)),
   pid: optional(count),
+  isolation: optional(guestIsolation),
   network: guestNetwork,
   /** What it was forked or migrated from. */
   parent: optional(z.object({ guest: guestName, host: z.string().max(255), transfer: u32 })),

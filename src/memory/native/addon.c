@@ -1,11 +1,13 @@
 /*
- * The system calls Node.js does not offer: userfaultfd, pidfd and sparse-file seeks. No policy and no state but the
+ * The system calls Node.js does not offer: userfaultfd, pidfd, sparse-file seeks, tap devices. No policy and no state but the
  * watchers. Every call takes explicit descriptors and addresses (as doubles, exact below 2^53) and returns the
  * kernel's result, or the negative errno. The types are in native.ts.
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/if.h>
+#include <linux/if_tun.h>
 #include <linux/userfaultfd.h>
 #include <node_api.h>
 #include <stdbool.h>
@@ -317,6 +319,28 @@ static napi_value unwatch(napi_env env, napi_callback_info info) {
   return NULL;
 }
 
+/* openTap(name): a new tap device of this name; it is gone when the last process that has it open has closed it. Its frames
+ * have no header of their own, as devices without offloads want them (Linux, Documentation/networking/tuntap.rst). */
+static napi_value open_tap(napi_env env, napi_callback_info info) {
+  struct arguments a;
+  struct ifreq request = {.ifr_flags = IFF_TAP | IFF_NO_PI};
+  size_t length = 0;
+  if (!read_arguments(env, info, 0, 1, &a)) return NULL;
+  if (napi_get_value_string_utf8(env, a.values[0], NULL, 0, &length) != napi_ok || length == 0 || length >= IFNAMSIZ) {
+    napi_throw_range_error(env, NULL, "openTap needs a name of 1 to 15 bytes");
+    return NULL;
+  }
+  napi_get_value_string_utf8(env, a.values[0], request.ifr_name, IFNAMSIZ, &length);
+  int fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
+  if (fd >= 0 && ioctl(fd, TUNSETIFF, &request) < 0) {
+    int reason = errno;
+    close(fd);
+    errno = reason;
+    fd = -1;
+  }
+  return result_of(env, fd);
+}
+
 #define METHOD(name, function) {name, NULL, function, NULL, NULL, NULL, napi_enumerable, NULL}
 
 NAPI_MODULE_INIT() {
@@ -332,6 +356,7 @@ NAPI_MODULE_INIT() {
       METHOD("openProcess", open_process),
       METHOD("takeDescriptor", take_descriptor),
       METHOD("seek", seek),
+      METHOD("openTap", open_tap),
       METHOD("punch", punch),
       METHOD("watch", watch),
       METHOD("unwatch", unwatch),

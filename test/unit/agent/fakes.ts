@@ -110,6 +110,7 @@ export class FakeSource implements EmulatorSource {
     memory: FakeMemory,
   ): LiveEmulator {
     return new LiveEmulator({
+      cell: { confinement: undefined, release() {} },
       ...options,
       id: options.config.id,
       emulator: emulator.asEmulator,

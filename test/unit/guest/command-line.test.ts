@@ -18,7 +18,8 @@ const base = {
 };
 
 function argumentsOf(change: object = {}, incoming = false): string[] {
-  return commandLine({ config: parseGuestConfig({ ...base, ...change }), layout, incoming });
+  const inherited = { consoleLog: 4, tap: 5 };
+  return commandLine({ config: parseGuestConfig({ ...base, ...change }), layout, incoming, inherited });
 }
 
 function valueOf(args: string[], option: string): string | undefined {
@@ -50,7 +51,7 @@ describe("the emulator's command line", () => {
   it("doubles commas in paths within option lists", () => {
     assert.match(
       valueOf(argumentsOf(), "-qmp") ?? "",
-      /^unix:\/run\/ramet\/a,,b\/qmp\.sock,server=on,wait=off$/,
+      /^unix:\/run\/ramet\/a,,b\/run\/qmp\.sock,server=on,wait=off$/,
     );
   });
 
@@ -73,6 +74,14 @@ describe("the emulator's command line", () => {
     assert.equal(devices[0]?.length, 3);
     assert.deepEqual(devices[0], devices[1]);
     assert.deepEqual(devices[0], devices[2]);
+  });
+
+  it("writes the console's log and uses a tap through descriptors it inherits", () => {
+    const args = argumentsOf({ network: { mode: "tap", mac: "52:54:00:12:34:56", tap: "tap0" } });
+    assert.equal(valueOf(args, "-add-fd"), "fd=4,set=1");
+    assert.match(valueOf(args, "-chardev") ?? "", /,logfile=\/dev\/fdset\/1,logappend=on$/);
+    assert.equal(valueOf(args, "-netdev"), "tap,id=net0,fd=5,vhost=off");
+    assert.doesNotMatch(args.join(" "), /tap0/);
   });
 
   it("forwards ports", () => {

@@ -1,0 +1,16 @@
+import { rm, truncate } from "node:fs/promises";
+import type { Paths } from "./paths.js";
+
+/**
+ * Wipes and removes the memory of a guest that has no emulator any more. Cutting the file to nothing gives its pages back at once, also should
+ * somebody still have it open or mapped, and the kernel clears a page before anyone else gets it. Writing over the content first would do no more:
+ * it would bring pages back that had been swapped out, and leave their copies on the swap device as they are.
+ */
+export async function removeGuestMemory(paths: Paths, id: string): Promise<void> {
+  try {
+    await truncate(paths.ram(id), 0);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
+  }
+  await rm(paths.guestMemory(id), { recursive: true, force: true });
+}
