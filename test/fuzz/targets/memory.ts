@@ -55,13 +55,14 @@ const CALLS: {
   takeDescriptor: { numbers: 2, more: [] },
   seek: { numbers: 3, more: [] },
   punch: { numbers: 3, more: [] },
+  openTap: { numbers: 0, more: [] },
   watch: { numbers: 1, more: ["doubles", "function"] },
   unwatch: { numbers: 0, more: [] },
 };
 const NAMES = Object.keys(CALLS) as (keyof Native)[];
 
 /** Calls whose result is a new descriptor. */
-const OPENING: readonly string[] = ["create", "openProcess", "takeDescriptor"];
+const OPENING: readonly string[] = ["create", "openProcess", "takeDescriptor", "openTap"];
 
 function detached(kind: typeof Uint8Array | typeof Float64Array = Uint8Array): Uint8Array | Float64Array {
   const array = new kind(512);
