@@ -208,6 +208,7 @@ export class Agent {
       "peer.info": () => describeToPeer(services),
       "peer.prepare": (params, context) => incoming.prepare(params, context),
       "peer.putFile": (params, { session }) => uploads.put(params, session),
+      "peer.lacks": (params) => incoming.lacks(params),
       "peer.start": (params, context) => incoming.start(params, context),
       "peer.run": (params) => incoming.run(params),
       "peer.show": (params) => incoming.show(params),

@@ -89,6 +89,34 @@ export class Bitmap {
     return this.#next(from, 0xffffffff);
   }
 
+  /** The bits from `first` on (a multiple of 8) as bytes, bit 0 of a byte first; the last byte is filled up with clear bits. */
+  bytes(first: number, count: number): Uint8Array {
+    assert(
+      first % 8 === 0 && first + count <= this.length,
+      `bits ${first}+${count} are not bytes of ${this.length} bits`,
+    );
+    const bytes = new Uint8Array(Math.ceil(count / 8));
+    for (
+      let index = this.nextSet(first);
+      index !== -1 && index < first + count;
+      index = this.nextSet(index + 1)
+    ) {
+      bytes[(index - first) >>> 3] = (bytes[(index - first) >>> 3] as number) | (1 << (index & 7));
+    }
+    return bytes;
+  }
+
+  /** Sets the bits that are set in `bytes`, as `bytes` made them; those past the end are left out. */
+  setBytes(first: number, bytes: Uint8Array): void {
+    for (const [at, byte] of bytes.entries()) {
+      if (byte === 0) continue;
+      for (let bit = 0; bit < 8; bit += 1) {
+        const index = first + at * 8 + bit;
+        if ((byte & (1 << bit)) !== 0 && index < this.length) this.set(index);
+      }
+    }
+  }
+
   /** Every run of set bits, in order. */
   *runs(): Generator<BitRun> {
     for (let first = this.nextSet(0); first !== -1;) {

@@ -25,6 +25,8 @@ export const LAGGED_RETRY_MS = 250;
 
 /** Most bytes in a chunk of a boot file, of console data, and in the device state of one guest. */
 export const MAX_FILE_CHUNK_BYTES = 1024 * 1024;
+/** Bits of one message about lacking pages: those of 16 GiB of memory. */
+export const MAX_LACKS_BYTES = 512 * 1024;
 export const MAX_CONSOLE_BYTES = 64 * 1024;
 export const MAX_DEVICE_STATE_BYTES = MAX_CONTROL_BYTES - 4096;
 

@@ -7,6 +7,7 @@ import { findMapping, findRegistration, readMaps } from "./mapping.js";
 import { RamFile } from "./ram-file.js";
 import { TrackedRegion } from "./tracked.js";
 import { type FaultMode, Userfault } from "./userfault.js";
+import { WritableRegion } from "./writable.js";
 
 /**
  * One emulator's memory, from its start (or its adoption by a new agent) to its end. It is a parent's or a child's at a
@@ -60,6 +61,11 @@ export class GuestMemory {
   /** The memory as a child's. Always the same object. */
   fillable(): FillableRegion {
     return this.#fillable;
+  }
+
+  /** Opens the memory to be written, of a child that does not run yet; the caller closes it. @throws MemoryError `bad-file`. */
+  writable(): WritableRegion {
+    return new WritableRegion({ path: this.#file.path, pageCount: this.pageCount });
   }
 
   /**

@@ -8,3 +8,4 @@ export { openTap } from "./tap.js";
 export { RamFile } from "./ram-file.js";
 export type { TrackedRegion } from "./tracked.js";
 export type { FaultMode } from "./userfault.js";
+export { WritableRegion } from "./writable.js";

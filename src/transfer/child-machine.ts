@@ -1,4 +1,5 @@
 import {
+  assert,
   codeOf,
   deferred,
   MAX_RECEIVED_RUNS,
@@ -43,6 +44,8 @@ export interface ChildMachineOptions {
   notes: ChildNotes;
   /** Goes on with the child of an agent that has ended. All its epochs were at most `epoch`. */
   recovered?: { epoch: number };
+  /** Waits with `start`ed lanes for `begin`, while memory is copied ahead. */
+  precopied?: boolean;
   /** Called once, as soon as every page is here and before memory is released: from here on the child needs nobody. */
   onEverything?: () => void;
 }
@@ -66,9 +69,12 @@ export class ChildMachine {
   #retryMs = FIRST_RETRY_MS;
   #doneAttempts = 0;
   #closed = false;
+  /** Memory is still copied ahead: nothing is missing yet. */
+  #held: boolean;
 
   constructor(options: ChildMachineOptions) {
     this.#options = options;
+    this.#held = options.precopied === true;
     this.#pages = new ChildPages(options);
     this.#link = new Link({
       transfer: options.transfer,
@@ -125,9 +131,17 @@ export class ChildMachine {
 
   /** Starts serving touches of missing pages and dials the parent. */
   start(): void {
-    this.#options.memory.fill((pages) => this.#installing(() => this.#request(this.#pages.touched(pages))));
-    if (this.#pages.complete) this.#becomeComplete();
+    if (!this.#held) this.#serve();
     this.#dialLanes();
+  }
+
+  /** What was copied ahead is there, and the rest is missing: serves touches and asks for it, over the lanes there are. Once, after `start`. */
+  begin(): void {
+    assert(this.#held, "a child begins once, after memory was copied ahead");
+    this.#held = false;
+    this.#pages.recover();
+    this.#serve();
+    if (this.#link.pair.linked && !this.#closed) this.#onLinked();
   }
 
   /**
@@ -142,6 +156,11 @@ export class ChildMachine {
   /** Ends the machine before the child is complete. Memory is not released: a child without its pages must never run on zeros. */
   cancel(error: TransferError): void {
     this.#fail(error, { code: error.code, message: error.message, fatal: true });
+  }
+
+  #serve(): void {
+    this.#options.memory.fill((pages) => this.#installing(() => this.#request(this.#pages.touched(pages))));
+    if (this.#pages.complete) this.#becomeComplete();
   }
 
   #request(pages: readonly number[]): void {
@@ -176,6 +195,7 @@ export class ChildMachine {
 
   #onLinked(): void {
     this.#retryMs = FIRST_RETRY_MS;
+    if (this.#held) return this.#linked.resolve();
     if (this.#phase.phase === "dialling") this.#phase = { phase: "paging" };
     this.#reportRuns = [];
     this.#creditBytes = 0;

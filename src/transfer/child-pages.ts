@@ -41,7 +41,7 @@ export class ChildPages {
     this.#installed = new Bitmap(pageCount);
     this.#given = options.verify ? new PageDigests(pageCount) : undefined;
     this.#expected = options.verify ? new PageDigests(pageCount) : undefined;
-    if (options.recovered !== undefined) this.#recover();
+    if (options.recovered !== undefined) this.recover();
   }
 
   get pageCount(): number {
@@ -112,8 +112,8 @@ export class ChildPages {
     return { checked: this.pageCount, mismatches: differing.length, firstPages: differing.slice(0, 16) };
   }
 
-  /** What an earlier agent left: pages that exist were installed, and it noted which of the others are zero. */
-  #recover(): void {
+  /** Takes over what is there, of an earlier agent or a pre-copy: pages that exist were given, and it is noted which of the others are zero. */
+  recover(): void {
     for (const { first, count } of this.#memory.installed()) {
       this.#installed.setRun(first, count);
       this.received.setRun(first, count);

@@ -15,7 +15,7 @@ export interface ForkChild {
 }
 
 /** Where a parent stands while it is forked or migrated; `paging` is reached only when some child runs. */
-export type ParentStep = "preparing" | "arming" | "pausing" | "starting" | "paging";
+export type ParentStep = "preparing" | "precopying" | "arming" | "pausing" | "starting" | "paging";
 
 export interface ForkOptions {
   emulator: ParentEmulator;

@@ -7,5 +7,7 @@ export * from "./latency.js";
 export * from "./migrate.js";
 export * from "./parent-session.js";
 export * from "./ports.js";
+export * from "./precopy-sink.js";
+export * from "./precopy-source.js";
 export * from "./progress.js";
 export * from "./sweep-order.js";

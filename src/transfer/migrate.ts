@@ -4,6 +4,7 @@ import { TransferError } from "./errors.js";
 import { prepareTargets, throwIfCancelled, waitForLanes, type ForkChild, type ParentStep } from "./fork.js";
 import type { Instant } from "./instant.js";
 import type { ChildStarted, ParentEmulator, TrackedMemory } from "./ports.js";
+import type { PrecopySource } from "./precopy-source.js";
 
 /** The parts of the parent that must not work at two places at once, besides its processors. */
 export interface ParentSwitch {
@@ -19,6 +20,8 @@ export interface MigrateOptions {
   instant: Instant;
   child: ForkChild;
   network: ParentSwitch;
+  /** Copies memory to the child while the parent still runs, so that the switch leaves only the rest to be sent. */
+  precopy?: PrecopySource;
   /** Digest all memory while the guest is stopped, for the child to compare. Makes the downtime as long as that takes. */
   verify: boolean;
   /** Given the digests, where those are made, before the child is started. */
@@ -58,6 +61,11 @@ export async function migrateGuest(options: MigrateOptions): Promise<MigrateOutc
       emulator.prepareDeviceState({ handOver: true }),
       instant.arm(),
     ]);
+    if (options.precopy !== undefined) {
+      options.onStep("precopying");
+      await options.precopy.run(options.signal);
+    }
+    throwIfCancelled(options.signal);
     options.onStep("pausing");
     stopped = true;
     await emulator.stop();
@@ -70,12 +78,14 @@ export async function migrateGuest(options: MigrateOptions): Promise<MigrateOutc
     if (digests !== undefined) options.onDigests?.(digests);
     session.begin(digests === undefined ? {} : { digests });
     options.onStep("starting");
-    await target.start(saved.compose(), { run: false });
+    const lacking = options.precopy?.finish();
+    await target.start(saved.compose(), { run: false, ...(lacking === undefined ? {} : { lacking }) });
     throwIfCancelled(options.signal);
     told = true;
     const started = await target.run();
     const ranUs = clock.nowUs();
     options.onStep("paging");
+    await options.precopy?.releaseSlowly();
     return { started, downtimeUs: ranUs - stoppedUs, firstInstructionUs: ranUs - beganUs };
   } catch (thrown) {
     const error =
@@ -85,6 +95,7 @@ export async function migrateGuest(options: MigrateOptions): Promise<MigrateOutc
     await cancelOrStayStopped(options, told, error);
     session.fail(new TransferError("cancelled", error.message, { cause: error }));
     instant.release();
+    options.precopy?.release();
     if (detached) await attachOrGoWithout(options);
     if (stopped) await emulator.resume();
     throw error;

@@ -3,9 +3,9 @@ import { packRun, type Frame, type Origin, type PageRun } from "../wire/index.js
 import type { PageDigests } from "./digests.js";
 import type { Instant } from "./instant.js";
 import type { PageRange } from "./ports.js";
+import { packPages } from "./pack-pages.js";
 import { OriginCounts } from "./progress.js";
 import { AfterFaultOrder, type SweepOrder, type SweepSource } from "./sweep-order.js";
-import { splitZeroPages } from "./zero-pages.js";
 
 /**
  * What one child is owed, and the frames that carry it: an answer to a fault at any time; otherwise pushes, then the sweep, then digests. It knows
@@ -140,13 +140,9 @@ export class PageSupply implements SweepSource {
   #readRuns(range: PageRange, origin: Origin, into: Uint8Array): PageRun[] {
     const bytes = into.subarray(0, range.count * PAGE_BYTES);
     this.#instant.read(range, bytes);
-    return splitZeroPages(bytes).map((piece) => {
-      const content = bytes.subarray(piece.first * PAGE_BYTES, (piece.first + piece.count) * PAGE_BYTES);
-      const firstPage = range.first + piece.first;
-      const run = packRun({ firstPage, origin, bytes: content, compress: this.compress });
-      this.#count(run);
-      return run;
-    });
+    const runs = packPages({ firstPage: range.first, bytes, origin, compress: this.compress });
+    for (const run of runs) this.#count(run);
+    return runs;
   }
 
   #nextDigests(): Frame | undefined {

@@ -50,6 +50,15 @@ export interface FillableMemory {
   release(): void;
 }
 
+/** A child's memory before the child runs: nothing waits for it, and pages are replaced at will. All calls are synchronous. */
+export interface WritableMemory {
+  readonly pageCount: number;
+  /** Writes consecutive whole pages. @throws MemoryError `no-memory` when the host cannot hold them. */
+  write(firstPage: number, bytes: Uint8Array): void;
+  /** Makes pages missing again. */
+  discard(range: PageRange): void;
+}
+
 /** Temporary copies of a parent's pages, outside of its memory, where an agent's end does not lose them. All calls are synchronous. */
 export interface CopyFile {
   /** Keeps a page (4096 bytes). False when the host has no room for it; nothing is kept then. */
@@ -122,8 +131,11 @@ export interface ChildTarget {
   readonly host: string;
   /** Reserves memory, makes an emulator wait for device state, and dials the page lanes. */
   prepare(): Promise<void>;
-  /** Loads the device state; with `run`, the child executes its first instruction as soon as it is loaded. */
-  start(deviceState: Uint8Array, options: { run: boolean }): Promise<ChildStarted>;
+  /**
+   * Loads the device state; with `run`, the child executes its first instruction as soon as it is loaded. After a pre-copy, `lacking` are the pages that
+   * the child lacks.
+   */
+  start(deviceState: Uint8Array, options: { run: boolean; lacking?: Bitmap }): Promise<ChildStarted>;
   /** Lets a child that was loaded without `run` execute its first instruction. */
   run(): Promise<ChildStarted>;
   /** Ends the child, whatever its state. Resolves when it is gone or was never there. */

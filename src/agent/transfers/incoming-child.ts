@@ -5,8 +5,9 @@ import {
   ChildMachine,
   TransferError,
   type ChildPhase,
-  type DialLane,
-  type FillableMemory,
+  type FrameLane,
+  type PageLane,
+  type TransferProgress,
 } from "../../transfer/index.js";
 import { AgentError } from "../errors.js";
 import type { Guest } from "../guests/guest.js";
@@ -14,6 +15,8 @@ import type { LiveEmulator } from "../guests/live-emulator.js";
 import { connectGuest } from "../network/guest-link.js";
 import type { Services } from "../services.js";
 import { FileNotes } from "./child-notes.js";
+import { ChildPrecopy } from "./child-precopy.js";
+import { namingTheEnd } from "./naming-the-end.js";
 import { TransferEntry } from "./transfer-entry.js";
 
 const LANE_DEADLINE_MS = 5000;
@@ -53,6 +56,7 @@ export class IncomingChild {
   readonly #params: PrepareParams;
   readonly #live: LiveEmulator;
   readonly #notes: FileNotes;
+  readonly #precopy: ChildPrecopy | undefined;
   readonly #machine: ChildMachine;
   readonly #leave: () => void;
   readonly #onOver: () => void;
@@ -95,8 +99,10 @@ export class IncomingChild {
       log: this.#log,
       verify: params.verify,
       notes: this.#notes,
+      precopied: params.precopy,
     });
-    this.entry.countFrom(() => this.#machine.progress());
+    if (params.precopy) this.#precopy = this.#makePrecopy(verify);
+    this.entry.countFrom(() => this.#count());
     this.entry.commands = {
       cancel: (reason) => this.cancel(reason),
       setSweep: () => {
@@ -116,10 +122,17 @@ export class IncomingChild {
     this.#watch(this.#session);
     this.#stopWatching = this.guest.onExit((why) => this.#onEmulatorEnd(why));
     this.#machine.start();
+    this.#precopy?.start();
     this.#machine.ended.then(
       (phase) => this.#onMachineEnd(phase),
       (error: unknown) => this.#log.error({ problem: messageOf(error) }, "the child's machine broke"),
     );
+  }
+
+  /** Takes a piece of what the child lacks. @throws AgentError `bad-state` or `bad-request`. */
+  lacks(params: Params<"peer.lacks">): void {
+    if (this.#step !== "prepared" || this.#precopy === undefined) throw this.#badStep("told what it lacks");
+    this.#precopy.lacks(params);
   }
 
   /** Loads the device state; with `run`, also lets the child run. */
@@ -130,6 +143,8 @@ export class IncomingChild {
     const beganUs = this.#services.clock.nowUs();
     this.entry.addControlBytes(params.deviceState.length);
     this.entry.enter("starting");
+    this.#precopy?.commit();
+    if (this.#precopy !== undefined) this.#machine.begin();
     await this.#live.emulator.loadDeviceState(params.deviceState);
     this.#loadUs = this.#services.clock.nowUs() - beganUs;
     this.#step = "loaded";
@@ -163,13 +178,31 @@ export class IncomingChild {
     await this.#end("cancelled", new TransferError("cancelled", reason));
   }
 
-  readonly #dial: DialLane = (lane, epoch) => {
+  #makePrecopy(verify: boolean): ChildPrecopy {
+    return new ChildPrecopy({
+      transfer: this.#params.transfer,
+      memory: this.#live.memory.writable(),
+      notes: this.#notes,
+      verify,
+      dial: (epoch) => this.#dial("precopy", epoch),
+      onFailed: (error) => this.#machine.cancel(error),
+      clock: this.#services.clock,
+      log: this.#log,
+    });
+  }
+
+  #count(): TransferProgress {
+    const progress = this.#machine.progress();
+    return this.#step === "prepared" ? (this.#precopy?.addTo(progress) ?? progress) : progress;
+  }
+
+  readonly #dial = (purpose: PageLane | "precopy", epoch: number): Promise<FrameLane> => {
     const { configuration, clock } = this.#services;
     const { key } = configuration;
     const { transfer, token, parentUrl } = this.#params;
     return dial({
       url: parentUrl,
-      hello: { purpose: lane, role: "peer", transfer, epoch, token },
+      hello: { purpose, role: "peer", transfer, epoch, token },
       ...(key === undefined ? {} : { key }),
       clock,
       deadlineMs: LANE_DEADLINE_MS,
@@ -310,6 +343,7 @@ export class IncomingChild {
 
   #close(): void {
     this.#stopWatching();
+    this.#precopy?.close();
     this.#abandoned?.cancel();
     this.#reporting?.cancel();
     this.#notes.remove();
@@ -363,25 +397,4 @@ export class IncomingChild {
       );
     });
   }
-}
-
-/** The memory of a child, whose sudden end the parent's user is told in words of theirs. */
-function namingTheEnd(memory: FillableMemory, host: string): FillableMemory {
-  const naming = (install: () => void): void => {
-    try {
-      install();
-    } catch (error) {
-      if (codeOf(error) !== "gone") throw error;
-      throw new TransferError("child-failed", `the child's emulator on ${host} has ended`, { cause: error });
-    }
-  };
-  return {
-    pageCount: memory.pageCount,
-    fill: (onMissingFaults) => memory.fill(onMissingFaults),
-    installed: () => memory.installed(),
-    install: (firstPage, bytes) => naming(() => memory.install(firstPage, bytes)),
-    installZero: (range) => naming(() => memory.installZero(range)),
-    wake: (range) => memory.wake(range),
-    release: () => memory.release(),
-  };
 }

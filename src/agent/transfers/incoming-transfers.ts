@@ -67,6 +67,12 @@ export class IncomingTransfers {
     );
   }
 
+  /** What a child lacks whose memory was copied ahead. */
+  async lacks(params: Params<"peer.lacks">): Promise<Result<"peer.lacks">> {
+    this.#find(params.transfer).lacks(params);
+    return {};
+  }
+
   async show(params: Params<"peer.show">): Promise<Result<"peer.show">> {
     return this.#find(params.transfer).report();
   }

@@ -5,7 +5,12 @@ import { LaneError } from "../../lane/index.js";
 /** Who takes the page lanes of a transfer: its session, on the parent's side. */
 export interface LaneTaker {
   /** Throws when the transfer is over or the lane is out of date. */
-  acceptLane(lane: PageLane, epoch: number, connection: FrameLane, options: { lz4: boolean }): void;
+  acceptLane(
+    lane: PageLane | "precopy",
+    epoch: number,
+    connection: FrameLane,
+    options: { lz4: boolean },
+  ): void;
 }
 
 interface Route {

@@ -67,6 +67,7 @@ class OutgoingMigration {
       names: chosenName(guest.name),
       network: networkOfMigrated(guest.config.network, services.configuration.forwardAddress),
       verify: params.verify,
+      precopy: params.precopy,
       paused: false,
       sweep: "on",
       compress: compressFor(params.compression, url),
@@ -74,7 +75,7 @@ class OutgoingMigration {
       abort: (reason) => {
         this.#abort.abort();
         // Up to the child's start its session may be failed at will; after that the child itself must be asked.
-        if (this.#child.entry.phase === "preparing")
+        if (["preparing", "precopying"].includes(this.#child.entry.phase))
           this.#child.session.fail(new TransferError("cancelled", reason));
       },
     });
@@ -118,6 +119,7 @@ class OutgoingMigration {
       memory: memory.tracked(),
       instant: this.#instant,
       child: this.#child,
+      ...(this.#child.precopy === undefined ? {} : { precopy: this.#child.precopy }),
       network: {
         detach: () => disconnectGuest(emulator, network),
         attach: () => connectGuest(emulator, network),

@@ -3,9 +3,12 @@ import { deferred, messageOf, withDeadline } from "../../base/index.js";
 import type { AnyEvent, ChildReport, ParamsInput, TransferKind } from "../../control/index.js";
 import {
   ParentSession,
+  PrecopySource,
   TransferError,
   type ForkChild,
+  type FrameLane,
   type Instant,
+  type PageLane,
   type ParentStep,
 } from "../../transfer/index.js";
 import { AgentError } from "../errors.js";
@@ -34,6 +37,8 @@ export interface OutgoingChildOptions {
   names: ChildNames;
   network: NetworkForPeer;
   verify: boolean;
+  /** Copies memory ahead, for a migration that is to. */
+  precopy?: boolean;
   paused: boolean;
   sweep: "on" | "held";
   compress: boolean;
@@ -47,6 +52,7 @@ export class OutgoingChild implements ForkChild {
   readonly entry: TransferEntry;
   readonly session: ParentSession;
   readonly target: PeerChild;
+  readonly precopy: PrecopySource | undefined;
   readonly #options: OutgoingChildOptions;
   readonly #closeRoute: () => void;
   #step: ParentStep = "preparing";
@@ -83,6 +89,18 @@ export class OutgoingChild implements ForkChild {
         : { rateBytesPerSecond: options.rateLimitBytesPerSecond }),
       ...(options.kind === "fork" ? { linkDeadlineMs: FORK_LINK_DEADLINE_MS } : {}),
     });
+    if (options.precopy === true) {
+      this.precopy = new PrecopySource({
+        transfer,
+        memory: guest.live.memory.tracked(),
+        clock,
+        log,
+        compress: options.compress,
+        ...(options.rateLimitBytesPerSecond === undefined
+          ? {}
+          : { rateBytesPerSecond: options.rateLimitBytesPerSecond }),
+      });
+    }
     this.target = new PeerChild({
       peers: services.peers,
       url: options.url,
@@ -94,7 +112,9 @@ export class OutgoingChild implements ForkChild {
       onEvent: (event) => this.#onEvent(event),
       log,
     });
-    this.#closeRoute = services.routes.open(transfer, token, this.session);
+    this.#closeRoute = services.routes.open(transfer, token, {
+      acceptLane: (lane, epoch, connection, offers) => this.#acceptLane(lane, epoch, connection, offers),
+    });
     this.entry.facts.sweep = options.sweep;
     this.entry.commands = {
       cancel: (reason) => this.#cancel(reason),
@@ -103,6 +123,18 @@ export class OutgoingChild implements ForkChild {
     };
     this.entry.countFrom(() => this.#count());
     services.book.add(this.entry);
+  }
+
+  #acceptLane(
+    lane: PageLane | "precopy",
+    epoch: number,
+    connection: FrameLane,
+    offers: { lz4: boolean },
+  ): void {
+    if (lane !== "precopy") return this.session.acceptLane(lane, epoch, connection, offers);
+    if (this.precopy === undefined)
+      throw new TransferError("peer-protocol", "nothing is copied ahead in this transfer");
+    this.precopy.acceptLane(epoch, connection, offers);
   }
 
   /** Whether a user ended it. */
@@ -222,7 +254,12 @@ export class OutgoingChild implements ForkChild {
   #count() {
     const { copies } = this.#options.instant;
     this.entry.facts.copies = { pages: copies.pages, budgetPages: copies.budgetPages };
-    return this.session.progress();
+    const progress = this.session.progress();
+    if (this.precopy === undefined) return progress;
+    const { round, sent, due, bytes, linked } = this.precopy.progress();
+    this.entry.facts.precopy = { round, sent, due };
+    progress.bulkBytes += bytes;
+    return this.#step === "precopying" ? { ...progress, received: progress.total - due, linked } : progress;
   }
 
   #onEvent(event: AnyEvent): void {
@@ -254,6 +291,7 @@ function prepareParams(options: OutgoingChildOptions): Omit<
     pageCount: options.instant.pageCount,
     verify: options.verify,
     paused: options.paused,
+    precopy: options.precopy === true,
   };
 }
 

@@ -1,5 +1,6 @@
-import { codeOf, messageOf, type Log } from "../../base/index.js";
+import { codeOf, messageOf, type Bitmap, type Log } from "../../base/index.js";
 import {
+  MAX_LACKS_BYTES,
   RemoteError,
   type AnyEvent,
   type ChildReport,
@@ -68,9 +69,10 @@ export class PeerChild implements ChildTarget {
     }
   }
 
-  async start(deviceState: Uint8Array, options: { run: boolean }): Promise<ChildStarted> {
+  async start(deviceState: Uint8Array, options: { run: boolean; lacking?: Bitmap }): Promise<ChildStarted> {
     this.#controlBytes += deviceState.length;
     const { transfer } = this;
+    if (options.lacking !== undefined) await this.#tellLacking(options.lacking);
     const params = { transfer, deviceState, run: options.run };
     const started = await this.#connected().call("peer.start", params, { deadlineMs: START_DEADLINE_MS });
     if (options.run || this.#options.prepare.paused === true) this.#options.onStarted();
@@ -138,6 +140,20 @@ export class PeerChild implements ChildTarget {
   /** Ends what listens for the peer's events. */
   close(): void {
     this.#stopListening();
+  }
+
+  /** In pieces that fit into messages, all on their way at once: the guest runs nowhere meanwhile. */
+  async #tellLacking(lacking: Bitmap): Promise<void> {
+    const pages = lacking.length;
+    const calls: Promise<unknown>[] = [];
+    for (let firstPage = 0; firstPage < pages; firstPage += MAX_LACKS_BYTES * 8) {
+      const count = Math.min(MAX_LACKS_BYTES * 8, pages - firstPage);
+      const bits = lacking.bytes(firstPage, count);
+      const params = { transfer: this.transfer, firstPage, bits, last: firstPage + count === pages };
+      this.#controlBytes += bits.length;
+      calls.push(this.#connected().call("peer.lacks", params, { deadlineMs: START_DEADLINE_MS }));
+    }
+    await Promise.all(calls);
   }
 
   async #prepareAs(client: RpcClient, name: string): Promise<void> {

@@ -23,6 +23,7 @@ export interface TransferFacts {
   pauseUs?: number;
   pauseParts?: PauseParts;
   firstInstructionUs?: number;
+  precopy?: NonNullable<TransferView["precopy"]>;
   copies?: { pages: number; budgetPages: number };
   faults?: NonNullable<TransferView["faults"]>;
   duplicates?: number;

@@ -6,6 +6,7 @@ import { carryOut } from "./transfer-work.js";
 
 interface MigrateOptions {
   to: string;
+  precopy?: boolean;
   verify?: boolean;
   compression: "auto" | "lz4" | "none";
   rateLimit?: number;
@@ -18,6 +19,10 @@ export function migrateCommand(cli: Cli): Command {
     .description("move a running guest to another host")
     .argument("<name>", "name of the guest")
     .requiredOption("-t, --to <host>", "where to: a peer's name or host:port")
+    .option(
+      "--precopy",
+      "copy memory ahead while the guest runs, so that little depends on this host after the move",
+    )
     .option("--verify", "compare every page's hash at the instant of the move with what arrived")
     .addOption(compressionOption())
     .option("--rate-limit <bytes>", "most bytes of bulk each second, such as 50M", sizeBytes)
@@ -33,6 +38,7 @@ export function migrateCommand(cli: Cli): Command {
           {
             name,
             to: options.to,
+            precopy: options.precopy ?? false,
             verify: options.verify ?? false,
             compression: options.compression,
             ...given({ rateLimitBytesPerSecond: options.rateLimit }),

@@ -1,6 +1,12 @@
 import { z } from "zod";
 import { MAX_MEMORY_PAGES, PAGE_BYTES } from "../../base/index.js";
-import { MAX_CHILDREN, MAX_DEVICE_STATE_BYTES, MAX_FILE_CHUNK_BYTES, MAX_LISTED } from "../limits.js";
+import {
+  MAX_CHILDREN,
+  MAX_DEVICE_STATE_BYTES,
+  MAX_FILE_CHUNK_BYTES,
+  MAX_LACKS_BYTES,
+  MAX_LISTED,
+} from "../limits.js";
 import {
   append,
   architecture,
@@ -68,6 +74,8 @@ export const prepareParams = z
     pageCount: z.int().min(1).max(MAX_MEMORY_PAGES),
     verify: z.boolean(),
     paused: z.boolean(),
+    /** Memory is copied ahead: the child dials that lane too, and is told what it lacks before it is started. */
+    precopy: z.boolean().default(false),
   })
   .check((context) => {
     const { guest, pageCount } = context.value;
@@ -148,6 +156,17 @@ export const PEER_METHODS = {
   "peer.info": { role: "peer", params: z.strictObject({}), result: peerInfo },
   "peer.prepare": { role: "peer", params: prepareParams, result: readiness },
   "peer.putFile": { role: "peer", params: putFileParams, result: z.object({ nextOffset: count }) },
+  /** What a child lacks after its memory was copied ahead, in pieces without gaps: bit P % 8 of byte P / 8 is page firstPage + P. */
+  "peer.lacks": {
+    role: "peer",
+    params: z.strictObject({
+      transfer: u32,
+      firstPage: z.int().min(0).max(MAX_MEMORY_PAGES),
+      bits: byteString(MAX_LACKS_BYTES),
+      last: z.boolean(),
+    }),
+    result: nothing,
+  },
   "peer.start": {
     role: "peer",
     params: z.strictObject({

@@ -22,12 +22,13 @@ export const transferRole = z.enum(["parent", "child"]);
 export type TransferRole = z.infer<typeof transferRole>;
 
 /**
- * `preparing`: the child's host reserves memory and an emulator. `arming`: the parent's memory is write-protected while it
+ * `preparing`: the child's host reserves memory and an emulator. `precopying`: memory is copied ahead while the parent runs (a migration with a pre-copy). `arming`: the parent's memory is write-protected while it
  * runs. `pausing`: the parent stands still. `starting`: the child loads the device state. `paging`: the child runs (or is
  * held) and memory is on its way. The last three are final.
  */
 export const TRANSFER_PHASES = [
   "preparing",
+  "precopying",
   "arming",
   "pausing",
   "starting",
@@ -78,6 +79,8 @@ export const transferView = z.object({
   /** From the command's arrival at the parent's agent to the child's first instruction. */
   firstInstructionUs: optional(durationUs),
   copies: optional(z.object({ pages: count, budgetPages: count })),
+  /** Of memory copied ahead: rounds begun, pages sent (again too), and pages the child lacks, in the end those left to be sent after the switch. */
+  precopy: optional(z.object({ round: count, sent: count, due: count })),
   /** Faults served, children waiting now, and how long a child waited. */
   faults: optional(
     z.object({
@@ -165,6 +168,8 @@ export const migrateParams = z.strictObject({
   name: guestName,
   to: hostAddress,
   verify: z.boolean().default(false),
+  /** Copy memory ahead while the guest runs, and send only the rest after the switch. */
+  precopy: z.boolean().default(false),
   compression: compression.default("auto"),
   rateLimitBytesPerSecond: optional(rate),
 });

@@ -1,5 +1,10 @@
 import { assert, Bitmap, PAGE_BYTES } from "../../../src/base/index.js";
-import type { FillableMemory, PageRange, TrackedMemory } from "../../../src/transfer/index.js";
+import type {
+  FillableMemory,
+  PageRange,
+  TrackedMemory,
+  WritableMemory,
+} from "../../../src/transfer/index.js";
 import type { Scheduler } from "./scheduler.js";
 
 /** Fills a page with content that only this page in this version has; version 0 is all zeros. */
@@ -15,7 +20,7 @@ export function contentOf(page: number, version: number): Uint8Array {
 }
 
 /** A guest's memory in an array: holes, protection, and writers that wait for it as a processor would. */
-export class SimulatedMemory implements TrackedMemory, FillableMemory {
+export class SimulatedMemory implements TrackedMemory, FillableMemory, WritableMemory {
   readonly pageCount: number;
   readonly #scheduler: Scheduler;
   readonly #pages: (Uint8Array | undefined)[];
@@ -148,6 +153,20 @@ export class SimulatedMemory implements TrackedMemory, FillableMemory {
 
   installZero(range: PageRange): void {
     this.install(range.first, new Uint8Array(range.count * PAGE_BYTES));
+  }
+
+  write(firstPage: number, bytes: Uint8Array): void {
+    assert(this.#mode === "plain", "pages are written before anything is registered");
+    for (let offset = 0; offset < bytes.length; offset += PAGE_BYTES) {
+      if ((this.installsLeft -= 1) < 0)
+        throw Object.assign(new Error("the host has no memory left"), { code: "no-memory" });
+      this.#pages[firstPage + offset / PAGE_BYTES] = bytes.slice(offset, offset + PAGE_BYTES);
+    }
+  }
+
+  discard(range: PageRange): void {
+    assert(this.#mode === "plain", "pages are discarded before anything is registered");
+    this.#pages.fill(undefined, range.first, range.first + range.count);
   }
 
   wake(range: PageRange): void {

@@ -143,6 +143,7 @@ test("a peer's connection may call only the methods of peers", async () => {
     "peer.info": () => Promise.resolve({ name: "b", version: "1", emulators: [], availableBytes: 5e12 }),
     "peer.prepare": no,
     "peer.putFile": no,
+    "peer.lacks": no,
     "peer.start": no,
     "peer.run": no,
     "peer.show": no,
