@@ -4,7 +4,7 @@ import type { TransferView } from "../../src/control/index.js";
 import { eventually, Hosts, type Host } from "../support/hosts.js";
 import { ask, runSample, whenTransfersEnd } from "../support/sample-guest.js";
 
-const PORT = 8140;
+const PORT = 8178;
 const MIB_STAMPED = 64;
 
 interface Verdict {
