@@ -68,6 +68,23 @@ export class Bitmap {
     return changed;
   }
 
+  /** Clears every bit of a run and returns how many of them were set. */
+  clearRun(first: number, count: number): number {
+    let changed = 0;
+    for (let index = first; index < first + count;) {
+      if ((index & 31) === 0 && index + 32 <= first + count && this.#words[index >>> 5] === 0xffffffff) {
+        this.#words[index >>> 5] = 0;
+        this.#count -= 32;
+        changed += 32;
+        index += 32;
+      } else {
+        if (this.clear(index)) changed += 1;
+        index += 1;
+      }
+    }
+    return changed;
+  }
+
   /** Clears every bit. */
   reset(): void {
     this.#words.fill(0);
@@ -82,6 +99,22 @@ export class Bitmap {
   /** The first set bit at or after `from`, or -1. */
   nextSet(from: number): number {
     return this.#next(from, 0);
+  }
+
+  /** The first bit at or after `from` that is set here and clear in `other`, which is as long; -1 when there is none. */
+  nextSetOutside(other: Bitmap, from: number): number {
+    assert(other.length === this.length, "bitmaps that are compared are of one length");
+    if (from >= this.length) return -1;
+    const outside = (index: number) =>
+      ((this.#words[index] as number) & ~(other.#words[index] as number)) >>> 0;
+    let wordIndex = from >>> 5;
+    let word = (outside(wordIndex) & (0xffffffff << (from & 31))) >>> 0;
+    while (word === 0) {
+      wordIndex += 1;
+      if (wordIndex >= this.#words.length) return -1;
+      word = outside(wordIndex);
+    }
+    return wordIndex * 32 + (31 - Math.clz32(word & -word));
   }
 
   /** The first clear bit at or after `from`, or -1. */

@@ -25,6 +25,12 @@ const DONE_DEADLINE_MS = 5000;
 /** A complete child needs nothing more; it stops telling its parent after so many attempts. */
 const MAX_DONE_ATTEMPTS = 5;
 
+/** Frames in which a child tells what it has that are sent before faults have their turn, and the pause after them, or while the network stack lags behind. */
+const HAVE_FRAMES_PER_TURN = 8;
+const HAVE_PAUSE_MS = 1;
+/** Bytes the network stack may lag behind before that waits. */
+const MAX_QUEUED_BYTES = 1024 * 1024;
+
 /** Where a child stands. It owns all its memory from `complete` on, whether or not the parent has heard of it. */
 export type ChildPhase =
   | { phase: "dialling" }
@@ -68,6 +74,8 @@ export class ChildMachine {
   #retry: Timer | undefined;
   #retryMs = FIRST_RETRY_MS;
   #doneAttempts = 0;
+  /** Over the present lanes, the parent has been told which pages are here. */
+  #told = false;
   #closed = false;
   /** Memory is still copied ahead: nothing is missing yet. */
   #held: boolean;
@@ -199,19 +207,33 @@ export class ChildMachine {
     if (this.#phase.phase === "dialling") this.#phase = { phase: "paging" };
     this.#reportRuns = [];
     this.#creditBytes = 0;
-    this.#sendHave();
+    this.#told = false;
     this.#request(this.#pages.requested);
     this.#linked.resolve();
-    if (this.#phase.phase === "paging" && this.#pages.complete) this.#complete();
-    else if (this.#phase.phase === "complete") this.#sendDone();
+    this.#tellHave(this.#pages.received.runs());
   }
 
-  #sendHave(): void {
-    const runs = [...this.#pages.received.runs()];
-    for (let first = 0; first === 0 || first < runs.length; first += MAX_RECEIVED_RUNS) {
-      const last = first + MAX_RECEIVED_RUNS >= runs.length;
-      this.#link.pair.bulk?.send({ kind: "have", last, runs: runs.slice(first, first + MAX_RECEIVED_RUNS) });
+  /** Tells which pages are here, a few frames a turn: a large memory full of holes has millions of runs, and faults must not wait for all of them. */
+  #tellHave(runs: Iterator<PageRange>): void {
+    this.#flush = undefined;
+    const { bulk } = this.#link.pair;
+    for (let frames = 0; frames < HAVE_FRAMES_PER_TURN; frames += 1) {
+      if ((bulk?.queuedBytes ?? 0) > MAX_QUEUED_BYTES) break;
+      const some = takeRuns(runs, MAX_RECEIVED_RUNS);
+      const last = some.length < MAX_RECEIVED_RUNS;
+      bulk?.send({ kind: "have", last, runs: some });
+      if (last) return this.#onTold();
     }
+    this.#flush = this.#options.clock.after(HAVE_PAUSE_MS, () => this.#tellHave(runs));
+  }
+
+  /** The parent knows what is here; what came meanwhile on the urgent lane is reported like everything later. */
+  #onTold(): void {
+    this.#told = true;
+    if (this.#phase.phase === "paging" && this.#pages.complete) return this.#complete();
+    if (this.#phase.phase !== "complete") return this.#reportSoon();
+    if (this.#reportRuns.length > 0) this.#report();
+    this.#sendDone();
   }
 
   #onLaneEnd(pair: LanePair, end: LaneEnd): void {
@@ -232,6 +254,7 @@ export class ChildMachine {
 
   #dropLanes(end: LaneEnd): void {
     this.#link.drop(end);
+    this.#told = false;
     this.#flush?.cancel();
     this.#flush = undefined;
     this.#retry?.cancel();
@@ -275,6 +298,7 @@ export class ChildMachine {
 
   #complete(): void {
     this.#becomeComplete();
+    if (!this.#told) return;
     this.#report();
     this.#sendDone();
   }
@@ -301,7 +325,7 @@ export class ChildMachine {
   }
 
   #reportSoon(): void {
-    if (this.#closed || this.#flush !== undefined) return;
+    if (this.#closed || this.#flush !== undefined || !this.#told) return;
     if (this.#reportRuns.length === 0 && this.#creditBytes === 0) return;
     this.#flush = this.#options.clock.soon(() => this.#report());
   }
@@ -335,4 +359,15 @@ export class ChildMachine {
     this.#closed = true;
     this.#dropLanes({ code: "complete", message: "the child is complete", fatal: true });
   }
+}
+
+/** The next runs, at most `count` of them. */
+function takeRuns(runs: Iterator<PageRange>, count: number): PageRange[] {
+  const taken: PageRange[] = [];
+  while (taken.length < count) {
+    const next = runs.next();
+    if (next.done === true) break;
+    taken.push(next.value);
+  }
+  return taken;
 }

@@ -10,6 +10,9 @@ export function pageDigest(page: Uint8Array): Buffer {
 
 const ZERO_DIGEST = pageDigest(new Uint8Array(PAGE_BYTES));
 
+/** Digests compared in one step before they are looked at one by one. */
+const COMPARED_AT_ONCE = 4096;
+
 /** The digests of a whole memory, 16 bytes a page, kept to compare what a child was given with what its parent had. */
 export class PageDigests {
   readonly pageCount: number;
@@ -56,8 +59,12 @@ export class PageDigests {
   /** The pages whose digests differ from `other`'s. */
   differences(other: PageDigests): number[] {
     const pages: number[] = [];
-    for (let page = 0; page < this.pageCount; page += 1) {
-      if (Buffer.compare(this.slice(page, 1), other.slice(page, 1)) !== 0) pages.push(page);
+    for (let first = 0; first < this.pageCount; first += COMPARED_AT_ONCE) {
+      const past = Math.min(first + COMPARED_AT_ONCE, this.pageCount);
+      // Nearly always all are equal, and one comparison of many is hundreds of times faster than many of one.
+      if (Buffer.compare(this.slice(first, past - first), other.slice(first, past - first)) === 0) continue;
+      for (let page = first; page < past; page += 1)
+        if (Buffer.compare(this.slice(page, 1), other.slice(page, 1)) !== 0) pages.push(page);
     }
     return pages;
   }

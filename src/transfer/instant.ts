@@ -163,7 +163,7 @@ export class Instant {
       this.release();
       return;
     }
-    this.#settleFrom(0);
+    this.settle([{ first: 0, count: this.pageCount }]);
   }
 
   /** Copies pages as they were at the instant into `into`. Some reader must still owe each of them. */
@@ -199,6 +199,16 @@ export class Instant {
     return !this.#tracking || this.#protected.has(page) || this.#copies.has(page);
   }
 
+  /** The first page of `owed` whose content at the instant is not here any more; undefined when there is none. */
+  firstLost(owed: Bitmap): number | undefined {
+    if (!this.#tracking) return undefined;
+    for (let page = owed.nextSetOutside(this.#protected, 0); page !== -1;) {
+      if (!this.#copies.has(page)) return page;
+      page = owed.nextSetOutside(this.#protected, page + 1);
+    }
+    return undefined;
+  }
+
   /** True when the page is held as a copy, which is sent as a push, ahead of the sweep. */
   hasCopy(page: number): boolean {
     return this.#copies.has(page);
@@ -217,11 +227,22 @@ export class Instant {
     return this.#memory.nextData(page);
   }
 
-  /** Lets go of every page in `ranges` that no reader owes any more: its copy is dropped, its protection lifted. */
+  /**
+   * Lets go of every page in `ranges` that no reader owes any more: its copy is dropped, its protection lifted. Many pages are let go of in slices; a
+   * writer that touches one of a later slice is let through meanwhile, as nobody is owed it.
+   */
   settle(ranges: readonly PageRange[]): void {
     if (this.#phase !== "frozen") return;
-    for (const range of ranges) this.#settleRange(range);
+    const later: PageRange[] = [];
+    let room = SETTLE_SLICE_PAGES;
+    for (const { first, count } of ranges) {
+      const now = Math.min(count, room);
+      room -= now;
+      this.#settleRange({ first, count: now });
+      if (now < count) later.push({ first: first + now, count: count - now });
+    }
     this.#admitWriters();
+    if (later.length > 0) this.#clock.soon(() => this.settle(later));
   }
 
   /** Ends it: everything is unprotected and unregistered and nobody waits any more. May be called at any time, twice too. */
@@ -256,13 +277,6 @@ export class Instant {
     }
     for (const run of rangesOf(dropped)) this.#copies.drop(run);
     for (const run of rangesOf(free)) this.#unprotect(run);
-  }
-
-  /** Settles everything from a page on, in slices. A writer that touches a page of a later slice is let through meanwhile, as nobody is owed it. */
-  #settleFrom(first: number): void {
-    if (this.#phase !== "frozen" || first >= this.pageCount) return;
-    this.settle([{ first, count: Math.min(SETTLE_SLICE_PAGES, this.pageCount - first) }]);
-    this.#clock.soon(() => this.#settleFrom(first + SETTLE_SLICE_PAGES));
   }
 
   #onWriteFaults(pages: readonly number[]): void {

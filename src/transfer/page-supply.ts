@@ -103,10 +103,7 @@ export class PageSupply implements SweepSource {
 
   /** A page that is owed and can not be given any more; undefined when, as it must be, there is none. */
   firstLost(): number | undefined {
-    for (let page = this.owed.nextSet(0); page !== -1; page = this.owed.nextSet(page + 1)) {
-      if (!this.#instant.holds(page)) return page;
-    }
-    return undefined;
+    return this.#instant.firstLost(this.owed);
   }
 
   /** Of a child that has just told all it has: what it did not name it is owed, even if it, or the agent before its own, has reported it received. */
@@ -118,10 +115,18 @@ export class PageSupply implements SweepSource {
 
   /** The child has these pages. */
   received(ranges: readonly PageRange[]): void {
+    const settled: PageRange[] = [];
     for (const { first, count } of ranges) {
-      for (let page = first; page < first + count; page += 1) this.owed.clear(page);
+      const past = first + count;
+      for (let page = this.owed.nextSet(first); page !== -1 && page < past;) {
+        const clear = this.owed.nextClear(page);
+        const end = clear === -1 || clear > past ? past : clear;
+        settled.push({ first: page, count: end - page });
+        this.owed.clearRun(page, end - page);
+        page = this.owed.nextSet(end);
+      }
     }
-    this.#instant.settle(ranges);
+    this.#instant.settle(settled);
   }
 
   #takePushes(): PageRun[] {

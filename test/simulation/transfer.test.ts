@@ -7,7 +7,7 @@ const firstSeed = Number(process.env["RAMET_SEED"] ?? "1");
 /** Names the crashes of one small transfer, to play that alone: for each the number of a host, a colon, and that of one of its acts. */
 const onlyCrashes = process.env["RAMET_CRASHES"];
 /** For so many schedules there is one small transfer that is played with a crash at each of its acts. */
-const SCHEDULES_PER_SMALL = 100;
+const SCHEDULES_PER_SMALL = 50;
 /** An agent that crashes twice does so again so many acts later at the most: while it recovers. */
 const SECOND_WITHIN_ACTS = 12;
 

@@ -89,13 +89,13 @@ const SMALL: Partial<Plan> = {
   hosts: ["own", "own"],
 };
 
-/** Small transfers of every kind. */
+/** Small transfers of every kind. What is not named is the seed's. */
 export const SMALL_PLANS: readonly Partial<Plan>[] = [
   { ...SMALL, verify: true, touchers: 1 },
-  { ...SMALL, verify: false, touchers: 0 },
-  { ...SMALL, migrate: true, verify: true, touchers: 1 },
-  { ...SMALL, children: 2, touchers: 1 },
+  { ...SMALL, verify: true, migrate: true, touchers: 1 },
+  { ...SMALL, verify: false, holes: 0.6 },
+  { ...SMALL, children: 2 },
+  { ...SMALL, migrate: true, verify: false, holes: 0.6, sweep: false },
   { ...SMALL, hosts: ["parent's"], touchers: 1 },
-  { ...SMALL, migrate: true, verify: false, touchers: 1, sweep: false },
-  { ...SMALL, children: 2, hosts: ["shared", "shared"], touchers: 2 },
+  { ...SMALL, children: 2, hosts: ["shared", "shared"] },
 ];
