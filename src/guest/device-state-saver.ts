@@ -21,7 +21,7 @@ import {
 } from "./device-state.js";
 import { GuestError } from "./errors.js";
 import type { Layout } from "./layout.js";
-import { PREPARED_ROOM_BYTES, SAVE_DEADLINE_MS } from "./limits.js";
+import { MAX_DEVICE_STATE_BYTES, PREPARED_ROOM_BYTES, SAVE_DEADLINE_MS } from "./limits.js";
 import {
   blocksToCarry,
   candidatesFor,
@@ -177,7 +177,14 @@ export class DeviceStateSaver {
 
   #readSaved(): Buffer {
     const file = this.#file as number;
-    const bytes = Buffer.allocUnsafe(fstatSync(file).size);
+    const { size } = fstatSync(file);
+    if (size > MAX_DEVICE_STATE_BYTES) {
+      throw new GuestError(
+        "bad-device-state",
+        `the emulator saved ${size} bytes of device state; at most ${MAX_DEVICE_STATE_BYTES} are taken`,
+      );
+    }
+    const bytes = Buffer.allocUnsafe(size);
     const got = readSync(file, bytes, 0, bytes.length, 0);
     return bytes.subarray(0, got);
   }

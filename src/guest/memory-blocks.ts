@@ -6,6 +6,7 @@ import { readSync } from "node:fs";
 import { PAGE_BYTES } from "../base/index.js";
 import { MAIN_MEMORY } from "./command-line.js";
 import { GuestError } from "./errors.js";
+import { MAX_DEVICE_STATE_BYTES } from "./limits.js";
 
 /**
  * How a block is carried:
@@ -53,6 +54,9 @@ const GUEST_ADDRESS: Readonly<Record<string, string>> = { "virt.flash0": "0x0", 
 /** What the emulator aligns memory blocks to on Linux (QEMU, QEMU_VMALLOC_ALIGN), and the guard page it puts behind. */
 const BLOCK_ALIGNMENT_BYTES = 2 * 1024 * 1024;
 
+/** Most bytes of one block, and of those together that are read whole. The largest, flash of the `virt` machine, has 64 MiB. */
+const MAX_BLOCK_BYTES = MAX_DEVICE_STATE_BYTES;
+
 const PAGEMAP_ENTRY_BYTES = 8;
 /** Bits of the highest byte of an entry (Linux, Documentation/admin-guide/mm/pagemap.rst): present, or swapped out. */
 const PAGEMAP_EXISTS = 0xc0;
@@ -81,7 +85,9 @@ export function parseBlockList(text: string): ListedBlock[] {
     }
     const block: ListedBlock = { name, usedBytes: parseInt(used, 16), totalBytes: parseInt(total, 16) };
     if (address !== undefined) block.address = parseInt(address, 16);
-    return block;
+    const numbers = [block.usedBytes, block.totalBytes, block.address ?? 0];
+    if (block.usedBytes <= block.totalBytes && numbers.every(Number.isSafeInteger)) return block;
+    throw new GuestError("protocol", `the emulator's memory block ${name} has impossible numbers: ${line}`);
   });
 }
 
@@ -98,9 +104,21 @@ export function kindOf(name: string): BlockKind {
   );
 }
 
-/** Every block but guest memory itself. */
+/**
+ * Every block but guest memory itself. They are read into the agent's memory, so what an emulator may list is bounded.
+ * @throws GuestError `unsupported-memory`.
+ */
 export function blocksToCarry(blocks: readonly ListedBlock[]): ListedBlock[] {
-  return blocks.filter((block) => block.name !== MAIN_MEMORY);
+  const carried = blocks.filter((block) => block.name !== MAIN_MEMORY);
+  const wholeBytes = carried
+    .filter((block) => kindOf(block.name) !== "sparse")
+    .reduce((total, block) => total + block.usedBytes, 0);
+  const fits = wholeBytes <= MAX_BLOCK_BYTES && carried.every((block) => block.usedBytes <= MAX_BLOCK_BYTES);
+  if (fits && new Set(carried.map((block) => block.name)).size === carried.length) return carried;
+  throw new GuestError(
+    "unsupported-memory",
+    `the emulator lists memory besides the guest's that cannot be carried to a child: more than ${MAX_BLOCK_BYTES} bytes, or one name twice`,
+  );
 }
 
 function parseMappings(maps: string): Mapping[] {

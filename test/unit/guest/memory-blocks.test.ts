@@ -56,6 +56,31 @@ describe("the list of memory blocks", () => {
     );
   });
 
+  it("is refused when its numbers cannot be", () => {
+    const huge = OLD.replace(
+      "0x0000000000040000 0x0000000000040000",
+      "0xffffffffffffffff 0xffffffffffffffff",
+    );
+    assert.throws(() => parseBlockList(huge), /pc\.bios has impossible numbers/);
+    const moreThanAll = OLD.replace(
+      "0x0000000000040000 0x0000000000040000",
+      "0x0000000000040001 0x0000000000040000",
+    );
+    assert.throws(() => parseBlockList(moreThanAll), /pc\.bios has impossible numbers/);
+  });
+
+  it("is refused when it would not fit in the agent's memory", () => {
+    const block = { name: "pc.bios", usedBytes: 40 * 1024 * 1024, totalBytes: 40 * 1024 * 1024 };
+    assert.equal(blocksToCarry([block]).length, 1);
+    for (const more of [
+      block,
+      { ...block, name: "pc.rom" },
+      { ...block, name: "virt.flash0", usedBytes: 2 ** 40 },
+    ]) {
+      assert.throws(() => blocksToCarry([block, more]), { code: "unsupported-memory" });
+    }
+  });
+
   it("knows how each is carried, and refuses what nobody has thought about", () => {
     assert.equal(kindOf("pc.bios"), "fixed");
     assert.equal(kindOf("/rom@etc/table-loader"), "changing");
