@@ -189,6 +189,7 @@ export class ChildAgent {
     const record = this.#record;
     const guest = this.#guest;
     if (record === undefined || guest === undefined) return;
+    await life.look();
     if (record.step === "prepared" || !guest.exists) return this.#remove(life);
     const running = await guest.isRunning(life);
     if (record.failed) return guest.pause();

@@ -3,6 +3,8 @@ import type { Scheduler } from "./scheduler.js";
 
 /** Longest time an agent is away, in µs: so short that nobody notices, or long enough for everybody to have dialled in vain. */
 const AWAY_US = [50, 2000, 150_000];
+/** Longest time a new agent takes to find out what it has, in µs. */
+const LOOKING_US = [400, 400, 80_000];
 /** After a crash, the next may come within so many acts: while the new agent still recovers. */
 const SOON_ACTS = 12;
 
@@ -40,6 +42,11 @@ export class Life {
   acts(): boolean {
     if (this.#alive) this.#count();
     return this.#alive;
+  }
+
+  /** Waits as long as a new agent takes to find out what there is, which may be long. */
+  look(): Promise<void> {
+    return this.lag(this.#scheduler.random.pick(LOOKING_US));
   }
 
   /** What a promise of the world's comes to, as long as there is somebody to hear it. */

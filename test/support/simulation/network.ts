@@ -18,6 +18,10 @@ export class SimulatedRefusal extends CodedError<Refusal> {
   }
 }
 
+/** Share of the commands that take their time to arrive, and how long at most: agents may die and be started again meanwhile. */
+const SLOW_COMMANDS = 0.04;
+const SLOW_US = 60_000;
+
 /** Everything between hosts: commands that are answered or not, and page lanes that break. */
 export class SimulatedNetwork {
   readonly #scheduler: Scheduler;
@@ -37,7 +41,8 @@ export class SimulatedNetwork {
     options: { answerMayBeLost?: boolean } = {},
   ): Promise<T> {
     if (!from.acts()) return from.never();
-    const answered = this.#scheduler.lag(400).then(async () => {
+    const slow = this.#scheduler.random.chance(SLOW_COMMANDS);
+    const answered = this.#scheduler.lag(slow ? SLOW_US : 400).then(async () => {
       const there = to.life;
       if (there === undefined) throw new SimulatedRefusal("unreachable", `no agent listens on ${to.name}`);
       const answer = await orItsEnd(there, serve(there), to.name);

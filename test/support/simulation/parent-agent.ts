@@ -210,6 +210,7 @@ export class ParentAgent {
   /** A new agent goes on with transfers whose children may run, and takes back all else. */
   async #recover(life: Life): Promise<void> {
     const { children, guest, plan } = this.#options;
+    await life.look();
     if (this.#gone && life.acts()) this.#records.clear();
     if (this.#gone || this.stays) {
       this.#ready = true;
