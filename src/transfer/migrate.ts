@@ -85,7 +85,7 @@ export async function migrateGuest(options: MigrateOptions): Promise<MigrateOutc
     const started = await target.run();
     const ranUs = clock.nowUs();
     options.onStep("paging");
-    await options.precopy?.releaseSlowly();
+    await letParentMemoryGo(options);
     return { started, downtimeUs: ranUs - stoppedUs, firstInstructionUs: ranUs - beganUs };
   } catch (thrown) {
     const error =
@@ -99,6 +99,18 @@ export async function migrateGuest(options: MigrateOptions): Promise<MigrateOutc
     if (detached) await attachOrGoWithout(options);
     if (stopped) await emulator.resume();
     throw error;
+  }
+}
+
+/** Once the child runs, nothing that befalls the parent's emulator is a reason to end it. */
+async function letParentMemoryGo({ precopy, log }: MigrateOptions): Promise<void> {
+  try {
+    await precopy?.releaseSlowly();
+  } catch (thrown) {
+    log.warn(
+      { problem: messageOf(thrown) },
+      "the memory of a parent that has moved away could not be let go of",
+    );
   }
 }
 

@@ -6,6 +6,7 @@ import {
   Instant,
   migrateGuest,
   ParentSession,
+  PrecopySource,
   TransferError,
   type ChildTarget,
   type FrameLane,
@@ -94,7 +95,10 @@ function scene(options: { migrate?: boolean } = {}) {
     return work;
   };
   const fork = () => play(forkGuest({ ...common, children: [{ target, session }], paused: false }));
-  const migrate = () => play(migrateGuest({ ...common, child: { target, session }, network }));
+  const migrate = (precopy?: PrecopySource) => {
+    const ahead = precopy === undefined ? {} : { precopy };
+    return play(migrateGuest({ ...common, child: { target, session }, network, ...ahead }));
+  };
   return { clock, memory, instant, session, emulator, target, network, calls, fork, migrate };
 }
 
@@ -164,6 +168,17 @@ test("a parent whose network cannot be given back runs on all the same", async (
   network.attach = () => Promise.reject(new Error("the port is taken"));
   await assert.rejects(migrate(), { code: "gone" });
   assert.equal(calls.at(-1), "resume");
+});
+
+test("a parent whose emulator ends after the switch does not take the child with it", async () => {
+  class BrokenPrecopy extends PrecopySource {
+    override run = () => Promise.resolve();
+    override finish = () => new Bitmap(pages);
+    override releaseSlowly = () => Promise.reject(new GoneError("gone", "the emulator has ended"));
+  }
+  const { migrate, calls, clock, memory } = scene({ migrate: true });
+  await migrate(new BrokenPrecopy({ transfer: 7, memory, clock, log, compress: false }));
+  assert.equal(calls.at(-1), "run");
 });
 
 test("a parent that was not taken off its network is not put back there", async () => {
