@@ -117,9 +117,7 @@ export class Agent {
   async #makeServices(): Promise<Services> {
     const configuration = this.#configuration;
     const { limits } = configuration;
-    const clock = this.#clock;
-    const log = this.#log;
-    const events = new EventHub();
+    const [clock, log, events] = [this.#clock, this.#log, new EventHub()];
     const paths = new Paths(configuration);
     const boot = await BootStore.open(paths.boot);
     const admission = new Admission({
@@ -127,7 +125,10 @@ export class Agent {
       reserveBytes: limits.memoryReserveMib * MIB,
       room: () => measureRoom(paths.memory),
     });
-    const source = await this.#makeLauncher(paths);
+    const isolation = await Isolation.open({ settings: configuration.isolation, paths, log });
+    this.#undo.push(() => isolation.close());
+    const source = new Launcher({ paths, isolation, clock, log });
+    this.#undo.push(() => source.close());
     const registry = await GuestRegistry.open({
       paths,
       source,
@@ -173,6 +174,7 @@ export class Agent {
       admission,
       catalogue,
       starter,
+      isolation,
       registry,
       book,
       routes: new LaneRoutes(),
@@ -181,15 +183,6 @@ export class Agent {
       isAccepting: () => this.#accepting,
       requireAccepting: () => this.#requireAccepting(),
     };
-  }
-
-  async #makeLauncher(paths: Paths): Promise<Launcher> {
-    const log = this.#log;
-    const isolation = await Isolation.open({ settings: this.#configuration.isolation, paths, log });
-    this.#undo.push(() => isolation.close());
-    const launcher = new Launcher({ paths, isolation, clock: this.#clock, log });
-    this.#undo.push(() => launcher.close());
-    return launcher;
   }
 
   #makeSessions(services: Services): Sessions {

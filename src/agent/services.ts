@@ -5,6 +5,7 @@ import type { Admission } from "./guests/admission.js";
 import type { EmulatorCatalogue } from "./guests/emulator-catalogue.js";
 import type { EmulatorStarter } from "./guests/emulator-starter.js";
 import type { GuestRegistry } from "./guests/registry.js";
+import type { Isolation } from "./isolation/isolation.js";
 import type { BootStore } from "./store/boot-store.js";
 import type { Paths } from "./store/paths.js";
 import type { LaneRoutes } from "./transfers/lane-routes.js";
@@ -22,6 +23,7 @@ export interface Services {
   readonly admission: Admission;
   readonly catalogue: EmulatorCatalogue;
   readonly starter: EmulatorStarter;
+  readonly isolation: Isolation;
   readonly registry: GuestRegistry;
   readonly book: TransferBook;
   readonly routes: LaneRoutes;

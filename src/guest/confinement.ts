@@ -157,7 +157,7 @@ export function confinedCommand(options: {
   args: readonly string[];
 }): { binary: string; args: string[]; environment: Record<string, string> } {
   const { uid, root, cgroups } = options.confinement;
-  const namespaces = ["--mount", "--ipc", "--uts", ...(options.sharesNetwork ? [] : ["--net"])];
+  const namespaces = ["--mount", "--ipc", ...(options.sharesNetwork ? [] : ["--net"])];
   const groups = options.groups.length === 0 ? ["--clear-groups"] : ["--groups", options.groups.join(",")];
   const args = [
     ...namespaces,

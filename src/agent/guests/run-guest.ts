@@ -21,7 +21,7 @@ type RunParams = Params<"guest.run">;
 export async function runGuest(services: Services, params: RunParams): Promise<Guest> {
   services.registry.requireRoomFor(params.name);
   const config = parseGuestConfig(await configFor(services, params));
-  await requireNetwork(config);
+  await requireNetwork(services, config);
   const holds: BootFileHold[] = [];
   let handedOver = false;
   try {
@@ -106,9 +106,10 @@ function networkFor({ network }: RunParams, forwardAddress: string): GuestConfig
   };
 }
 
-async function requireNetwork({ network }: GuestConfig): Promise<void> {
+async function requireNetwork({ isolation }: Services, { network }: GuestConfig): Promise<void> {
   if (network.mode === "tap" && network.bridge !== undefined) requireBridge(network.bridge);
-  if (network.mode === "user") for (const forward of network.forwards) await requireFreePort(forward);
+  if (network.mode !== "user") return;
+  for (const forward of network.forwards) await requireFreePort(forward, { confined: isolation.confines });
 }
 
 async function importFile(

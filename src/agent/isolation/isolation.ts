@@ -85,6 +85,11 @@ export class Isolation {
     return new Isolation({ settings, paths, cgroups, confines });
   }
 
+  /** Whether emulators have a user of their own, who may less than the agent's. */
+  get confines(): boolean {
+    return this.#confines;
+  }
+
   /** Lets go of what no emulator uses. */
   close(): void {
     this.#cgroups?.close();

@@ -1,4 +1,5 @@
 import { createSocket } from "node:dgram";
+import { readFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { AgentError } from "../errors.js";
 
@@ -9,12 +10,32 @@ export interface HostPort {
   protocol: "tcp" | "udp";
 }
 
+const LEAST_PORT_PATH = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
+
+/** Below this a port is for root only (Linux, Documentation/networking/ip-sysctl.rst). */
+function leastUnprivilegedPort(): number {
+  try {
+    return Number(readFileSync(LEAST_PORT_PATH, "utf8"));
+  } catch {
+    return 1024;
+  }
+}
+
 /**
- * Makes sure that a port is free, by taking and releasing it. Someone may take it in between; then the emulator's own
+ * Makes sure that an emulator can listen on a port, by taking and releasing it. Someone may take it in between; then the emulator's own
  * error says so.
+ * @param options.confined whether emulators run as users who are not root.
  * @throws AgentError `port-taken`.
  */
-export async function requireFreePort(port: HostPort): Promise<void> {
+export async function requireFreePort(port: HostPort, options: { confined: boolean }): Promise<void> {
+  const least = options.confined ? leastUnprivilegedPort() : 0;
+  if (port.hostPort < least) {
+    throw new AgentError(
+      "port-taken",
+      `${port.protocol} port ${port.hostPort} is for root only, and emulators are not: forward a port from ${least} on, ` +
+        `or run: sysctl net.ipv4.ip_unprivileged_port_start=${port.hostPort}`,
+    );
+  }
   try {
     await (port.protocol === "tcp" ? tryTcp(port) : tryUdp(port));
   } catch (error) {

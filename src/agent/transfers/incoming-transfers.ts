@@ -119,8 +119,9 @@ export class IncomingTransfers {
       requireBridge(guest.network.bridge);
     // A migrated guest's ports are its parent's until that stops, which may be on this very machine.
     if (kind === "migrate") return;
-    const { forwards } = networkFromPeer(guest, this.#services.configuration.forwardAddress);
-    for (const forward of forwards) await requireFreePort(forward);
+    const { configuration, isolation } = this.#services;
+    const { forwards } = networkFromPeer(guest, configuration.forwardAddress);
+    for (const forward of forwards) await requireFreePort(forward, { confined: isolation.confines });
   }
 
   async #make(params: PrepareParams, session: RpcServerSession): Promise<void> {

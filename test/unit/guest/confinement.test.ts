@@ -40,7 +40,7 @@ describe("the command that confines an emulator", () => {
     const [script] = args.filter((arg) => arg.includes("pivot_root"));
     assert.ok(script !== undefined);
     assert.deepEqual(args.slice(0, args.indexOf(script)), [
-      ...["--mount", "--ipc", "--uts", "--net", "--propagation", "private", "--", "/bin/sh", "-euc"],
+      ...["--mount", "--ipc", "--net", "--propagation", "private", "--", "/bin/sh", "-euc"],
     ]);
     assert.deepEqual(args.slice(args.indexOf(script) + 1), [
       ...["ramet", "/var/lib/ramet/guests/g/root.mounts", confinement.root, ...confinement.cgroups, "--"],
