@@ -32,6 +32,7 @@ export const TARGETS: readonly Entry[] = [
   { name: "agent-notes", share: 4, load: async () => (await import("./agent.js")).agentNotes },
   { name: "cli-values", share: 8, load: async () => (await import("./cli.js")).cliValues },
   { name: "cli-arguments", share: 0.5, load: async () => (await import("./cli.js")).cliArguments },
+  { name: "cli-answers", share: 1, load: async () => (await import("./cli-answers.js")).cliAnswers },
 ];
 
 /** @throws Error when there is no such target. */
