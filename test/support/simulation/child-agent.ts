@@ -1,10 +1,10 @@
-import { silentLog, sleep } from "../../../src/base/index.js";
-import { ChildMachine, TransferError, type ChildStarted } from "../../../src/transfer/index.js";
+import { silentLog, sleep, type Bitmap } from "../../../src/base/index.js";
+import { ChildMachine, PrecopySink, TransferError, type ChildStarted } from "../../../src/transfer/index.js";
 import { SimulatedGuest } from "./guest.js";
 import type { Life, SimulatedHost } from "./host.js";
 import { SimulatedNotes } from "./kept.js";
 import { SimulatedMemory } from "./memory.js";
-import { filledBy, notesOf } from "./mortal.js";
+import { filledBy, notesOf, writtenBy } from "./mortal.js";
 import { SimulatedRefusal, type SimulatedNetwork } from "./network.js";
 import type { ParentAgent } from "./parent-agent.js";
 import type { Plan } from "./plan.js";
@@ -50,6 +50,7 @@ export class ChildAgent {
   #guest: SimulatedGuest | undefined;
   #record: ChildRecord | undefined;
   #machine: ChildMachine | undefined;
+  #ahead: PrecopySink | undefined;
   #ready = false;
   #loading = false;
   #heardOf = 0;
@@ -131,15 +132,24 @@ export class ChildAgent {
     this.#guest = new SimulatedGuest({ memory, scheduler, onRun: () => this.#runs() });
     this.#record = { step: "prepared", incarnation: 0, complete: false, failed: false };
     this.#watch(there, from);
-    this.#page(there, {});
+    this.#page(there, plan.precopy ? { precopied: true } : {});
+    if (plan.precopy) this.#takeAhead(there, memory);
   }
 
-  async start(there: Life, from: Life, run: boolean): Promise<ChildStarted> {
+  async start(
+    there: Life,
+    from: Life,
+    { run, lacking }: { run: boolean; lacking?: Bitmap },
+  ): Promise<ChildStarted> {
     const { plan, scheduler } = this.#options;
     const { record, guest } = await this.#find(there, from);
     if (record.step !== "prepared" || this.#loading) throw badState();
     this.#loading = true;
     this.#watch(there, from);
+    if (lacking !== undefined) {
+      this.#ahead?.commit(lacking);
+      this.#machine?.begin();
+    }
     await guest.command(there, () => {});
     if (scheduler.random.chance(plan.startFails))
       throw new SimulatedRefusal("failed", "the simulated child did not load");
@@ -180,6 +190,7 @@ export class ChildAgent {
     this.#ready = false;
     this.#loading = false;
     this.#machine = undefined;
+    this.#ahead = undefined;
     const broken = (error: unknown): void => this.#options.scheduler.fail(error);
     this.#recover(life).then(() => void (life.alive && (this.#ready = true)), broken);
   }
@@ -202,7 +213,7 @@ export class ChildAgent {
     }
   }
 
-  #page(life: Life, options: { recovered?: { epoch: number } }): void {
+  #page(life: Life, options: { recovered?: { epoch: number }; precopied?: boolean }): void {
     const { plan, network, scheduler } = this.#options;
     const guest = this.#guest as SimulatedGuest;
     const before = this.#highestEpoch;
@@ -233,6 +244,26 @@ export class ChildAgent {
     ended.catch((error: unknown) => this.#options.scheduler.fail(error));
   }
 
+  /** Takes what the parent copies ahead. */
+  #takeAhead(life: Life, memory: SimulatedMemory): void {
+    const { plan, network } = this.#options;
+    const machine = this.#machine;
+    this.#ahead = new PrecopySink({
+      transfer: this.transfer,
+      memory: writtenBy(life, memory),
+      dial: (epoch) => {
+        const parent = this.#parent as ParentAgent;
+        return network.dial(life, parent.host, (_there, end) => parent.acceptAhead(epoch, end));
+      },
+      clock: life.clock,
+      log: silentLog,
+      notes: notesOf(life, this.#notes),
+      verify: plan.verify,
+      onFailed: (error) => machine?.cancel(error),
+    });
+    this.#ahead.start();
+  }
+
   #onEverything(life: Life, machine: ChildMachine): void {
     const mismatches = machine.verify?.mismatches ?? 0;
     if (life.alive && mismatches > 0)
@@ -253,6 +284,7 @@ export class ChildAgent {
 
   #cancelMachine(reason: string): void {
     this.#waits += 1;
+    this.#ahead?.close();
     this.#machine?.cancel(new TransferError("cancelled", reason));
   }
 

@@ -4,6 +4,7 @@ import type {
   FillableMemory,
   FrameLane,
   TrackedMemory,
+  WritableMemory,
 } from "../../../src/transfer/index.js";
 import type { Life } from "./host.js";
 import type { SimulatedMemory } from "./memory.js";
@@ -34,6 +35,15 @@ export function filledBy(life: Life, memory: SimulatedMemory): FillableMemory {
     installZero: (range) => void (life.acts() && memory.installZero(range)),
     wake: (range) => void (life.acts() && memory.wake(range)),
     release: () => void (life.acts() && memory.release()),
+  };
+}
+
+/** The memory of a child that does not run yet, in the hands of one agent's life. */
+export function writtenBy(life: Life, memory: SimulatedMemory): WritableMemory {
+  return {
+    pageCount: memory.pageCount,
+    write: (firstPage, bytes) => void (life.acts() && memory.write(firstPage, bytes)),
+    discard: (range) => void (life.acts() && memory.discard(range)),
   };
 }
 

@@ -4,6 +4,7 @@ import {
   Instant,
   migrateGuest,
   ParentSession,
+  type PrecopySource,
   TransferError,
   type ChildTarget,
   type FrameLane,
@@ -11,34 +12,14 @@ import {
   type PageLane,
 } from "../../../src/transfer/index.js";
 import type { ChildAgent } from "./child-agent.js";
-import { emulatorOf, type EmulatorOptions } from "./emulator.js";
+import { copyAhead } from "./copy-ahead.js";
+import { emulatorOf } from "./emulator.js";
 import type { Life, SimulatedHost } from "./host.js";
 import { SimulatedCopies } from "./kept.js";
 import { copiesOf, trackedBy } from "./mortal.js";
-import { SimulatedPeer } from "./peer.js";
-import { SimulatedRefusal, type SimulatedNetwork } from "./network.js";
-
-/** How often a child's host is asked about its child while that is out of reach, or may or may not have been told to run; in ms. */
-const ASK_MS = 60;
-
-/**
- * What lies on the parent's host's disk of one transfer. `told`: the child may have been told to run. `decided`: it is known that it does, which
- * matters in a migration. `stays`: a migration whose child ran and was lost; the parent stays stopped, for its operator.
- */
-interface ParentRecord {
-  told: boolean;
-  decided: boolean;
-  stays: boolean;
-}
-
-export interface ParentAgentOptions extends EmulatorOptions {
-  host: SimulatedHost;
-  network: SimulatedNetwork;
-  children: readonly ChildAgent[];
-  signal: AbortSignal;
-  /** From here on a new agent goes on with a transfer instead of taking it back. */
-  onTold(): void;
-}
+import { ASK_MS, SimulatedPeer } from "./peer.js";
+import { SimulatedRefusal } from "./network.js";
+import type { ParentAgentOptions, ParentRecord } from "./parent-record.js";
 
 /** A parent as the agents of its host treat it, one after the other: the first is told to fork or migrate it, the others go on with what they find. */
 export class ParentAgent {
@@ -54,6 +35,7 @@ export class ParentAgent {
   /** Of the present life. */
   #instant: Instant | undefined;
   #sessions = new Map<number, ParentSession>();
+  #ahead: PrecopySource | undefined;
   #ready = false;
   #busy = false;
   /** What the fork or migration failed with, as its operator was told. */
@@ -132,10 +114,19 @@ export class ParentAgent {
     }
   }
 
+  /** The lane that a child has dialled for what is copied ahead. */
+  acceptAhead(epoch: number, end: FrameLane): void {
+    if (!this.#ready) throw new SimulatedRefusal("not-ready", "the agent has just been started");
+    if (this.#ahead === undefined)
+      throw new SimulatedRefusal("no-such-transfer", "nothing is copied ahead here", { fatal: true });
+    this.#ahead.acceptLane(epoch, end);
+  }
+
   #start(life: Life): void {
     this.#ready = false;
     this.#busy = true;
     this.#instant = undefined;
+    this.#ahead = undefined;
     this.#sessions = new Map();
     const first = !this.#begun;
     this.#begun = true;
@@ -191,11 +182,15 @@ export class ParentAgent {
   async #migrate(life: Life, instant: Instant): Promise<void> {
     const child = this.#options.children[0] as ChildAgent;
     const session = this.#session(child);
+    const isOver = () => this.#records.get(child.transfer)?.told !== false;
+    const peer = this.#peer(life, child);
+    if (this.#options.plan.precopy) this.#ahead = copyAhead({ ...this.#options, life, peer, isOver });
     await migrateGuest({
       emulator: emulatorOf(life, this.#options),
       memory: trackedBy(life, this.#options.guest.memory),
       instant,
       child: { target: this.#target(life, child), session },
+      ...(this.#ahead === undefined ? {} : { precopy: this.#ahead }),
       network: { detach: () => life.lag(), attach: () => life.lag() },
       verify: this.#options.plan.verify,
       onDigests: (digests) => this.#keepDigests(life, digests),
@@ -217,8 +212,9 @@ export class ParentAgent {
       return;
     }
     const told = children.filter(({ transfer }) => this.#records.get(transfer)?.told === true);
+    // What was copied ahead of a migration is protected; its parent is stopped, and runs on only if it is to stay.
+    if (told.length === 0 || plan.migrate) trackedBy(life, guest.memory).release();
     if (told.length === 0) {
-      trackedBy(life, guest.memory).release();
       if (life.acts()) this.#copies.clear();
     } else {
       const instant = Instant.recover(this.#instantOptions(life));
@@ -376,9 +372,9 @@ export class ParentAgent {
       transfer: child.transfer,
       host: child.host.name,
       prepare: () => peer.prepare(),
-      start: async (_state, { run }) => {
+      start: async (_state, options) => {
         try {
-          return await peer.start(run);
+          return await peer.start(options);
         } catch (error) {
           if (!this.#options.plan.migrate) this.givenUp.add(child.transfer);
           throw error;

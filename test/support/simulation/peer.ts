@@ -1,8 +1,11 @@
-import { codeOf } from "../../../src/base/index.js";
+import { codeOf, type Bitmap } from "../../../src/base/index.js";
 import type { ChildStarted } from "../../../src/transfer/index.js";
 import type { ChildAgent, ChildView } from "./child-agent.js";
 import type { Life } from "./host.js";
 import type { SimulatedNetwork } from "./network.js";
+
+/** How often a child's host is asked about its child while that is out of reach, or may or may not have been told to run; in ms. */
+export const ASK_MS = 60;
 
 /** A child's host as one life of the parent's agent commands it. Every command rejects when it is refused or its answer is lost. */
 export class SimulatedPeer {
@@ -20,8 +23,8 @@ export class SimulatedPeer {
     return this.#call((there) => this.child.prepare(there, this.#life), false);
   }
 
-  start(run: boolean): Promise<ChildStarted> {
-    return this.#call((there) => this.child.start(there, this.#life, run), true);
+  start(options: { run: boolean; lacking?: Bitmap }): Promise<ChildStarted> {
+    return this.#call((there) => this.child.start(there, this.#life, options), true);
   }
 
   run(options = { answerMayBeLost: false }): Promise<ChildStarted> {

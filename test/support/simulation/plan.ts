@@ -5,6 +5,8 @@ export interface Plan {
   pages: number;
   children: number;
   migrate: boolean;
+  /** A migration copies memory ahead. */
+  precopy: boolean;
   holes: number;
   verify: boolean;
   compress: boolean;
@@ -43,6 +45,7 @@ export function planOf(random: SeededRandom): Plan {
     pages: 1 + random.below(60),
     children: migrate ? 1 : 1 + random.below(3),
     migrate,
+    precopy: migrate && random.chance(0.5),
     holes: random.pick([0, 0.2, 0.9]),
     verify: random.chance(0.5),
     compress: random.chance(0.5),
@@ -73,6 +76,7 @@ const SMALL: Partial<Plan> = {
   pages: 6,
   children: 1,
   migrate: false,
+  precopy: false,
   holes: 0.2,
   copyBudgetPages: 2,
   breaks: 0,
