@@ -20,7 +20,7 @@ export class SimulatedRefusal extends CodedError<Refusal> {
 
 /** Share of the commands that take their time to arrive, and how long at most: agents may die and be started again meanwhile. */
 const SLOW_COMMANDS = 0.04;
-const SLOW_US = 60_000;
+const SLOW_US = 200_000;
 
 /** Everything between hosts: commands that are answered or not, and page lanes that break. */
 export class SimulatedNetwork {

@@ -1,5 +1,4 @@
-import { SeededRandom } from "../../../src/base/index.js";
-import { TransferError } from "../../../src/transfer/index.js";
+import { CodedError, SeededRandom } from "../../../src/base/index.js";
 import { checkAlways, checkEnd, checkPage, type Scene } from "./checks.js";
 import { ChildAgent } from "./child-agent.js";
 import { SimulatedGuest } from "./guest.js";
@@ -82,7 +81,7 @@ export class World {
     };
   }
 
-  /** How the run ended, for statistics: `complete`, or the code it failed with. */
+  /** How the run ended, for statistics: `complete`, the code its operator was told, or what became of the children of a fork whose start went well. */
   get result(): string {
     const crashes = this.hosts.reduce((sum, host) => sum + host.crashes, 0);
     const reconnected = this.#children.some((child) => child.reconnects > 0);
@@ -90,7 +89,7 @@ export class World {
     const { failure } = this.#agent;
     const all = this.#children.every((child) => child.complete);
     if (all) return `complete${after}`;
-    if (failure instanceof TransferError) return `${failure.code}${after}`;
+    if (failure instanceof CodedError) return `${failure.code}${after}`;
     return (this.#children.some((child) => child.complete) ? "partly" : "none") + after;
   }
 
