@@ -28,6 +28,7 @@ import { StateLock } from "./store/state-lock.js";
 import { IncomingTransfers } from "./transfers/incoming-transfers.js";
 import { LaneRoutes } from "./transfers/lane-routes.js";
 import { Peers } from "./transfers/peers.js";
+import { recoverTransfers } from "./transfers/recover.js";
 import { restoreMigrations } from "./transfers/roll-back.js";
 import { TransferBook } from "./transfers/transfer-book.js";
 import { AGENT_VERSION } from "./version.js";
@@ -45,6 +46,7 @@ export class Agent {
   readonly #undo: Undo[] = [];
   readonly #startedAtMs: number;
   #services: Services | undefined;
+  #incoming: IncomingTransfers | undefined;
   #tcp: Listener | undefined;
   #accepting = true;
   #stopped: Promise<void> | undefined;
@@ -99,10 +101,19 @@ export class Agent {
     checkKernel();
     const services = await this.#makeServices();
     this.#services = services;
-    await restoreMigrations(services);
-    const sessions = this.#makeSessions(services);
+    const { clock, log } = services;
+    const uploads = new BootUploads({ boot: services.boot, clock, log });
+    this.#undo.push(() => uploads.close());
+    const incoming = new IncomingTransfers(services, uploads);
+    this.#incoming = incoming;
+    this.#undo.push(() => incoming.close());
+    await recoverTransfers(services, incoming);
+    const sessions = this.#makeSessions(services, { incoming, uploads });
     this.#undo.push(() => sessions.close());
     await this.#listen(services, sessions);
+    // Only now: an emulator may wait for pages that are sent by this very agent.
+    await services.registry.settle();
+    await restoreMigrations(services);
     this.#log.info(
       {
         name: this.#configuration.name,
@@ -136,6 +147,7 @@ export class Agent {
       admission,
       events,
       maxGuests: limits.maxGuests,
+      clock,
       log,
     });
     this.#undo.push(() => registry.leaveAll());
@@ -177,7 +189,7 @@ export class Agent {
       isolation,
       registry,
       book,
-      routes: new LaneRoutes(),
+      routes: new LaneRoutes({ isWhole: () => registry.isWhole }),
       peers,
       ownUrl: () => this.url,
       isAccepting: () => this.#accepting,
@@ -185,12 +197,11 @@ export class Agent {
     };
   }
 
-  #makeSessions(services: Services): Sessions {
-    const { boot, clock, log, paths } = services;
-    const uploads = new BootUploads({ boot, clock, log });
-    this.#undo.push(() => uploads.close());
-    const incoming = new IncomingTransfers(services, uploads);
-    this.#undo.push(() => incoming.close());
+  #makeSessions(
+    services: Services,
+    { incoming, uploads }: { incoming: IncomingTransfers; uploads: BootUploads },
+  ): Sessions {
+    const { clock, log, paths } = services;
     const addresses = () => [`unix:${this.#configuration.socket}`, this.url];
     const client: Handlers<"client"> = {
       ...agentHandlers(services, { startedAtMs: this.#startedAtMs, addresses }),
@@ -203,8 +214,8 @@ export class Agent {
       "peer.putFile": (params, { session }) => uploads.put(params, session),
       "peer.lacks": (params) => incoming.lacks(params),
       "peer.start": (params, context) => incoming.start(params, context),
-      "peer.run": (params) => incoming.run(params),
-      "peer.show": (params) => incoming.show(params),
+      "peer.run": (params, context) => incoming.run(params, context),
+      "peer.show": (params, context) => incoming.show(params, context),
       "peer.cancel": (params) => incoming.cancel(params),
       "peer.warm": (params, context) => incoming.warm(params, context),
     };
@@ -250,6 +261,8 @@ export class Agent {
     if (this.#services !== undefined) {
       const hurried = new Promise<void>((resolve) => (this.#hurry = resolve));
       await drainTransfers(this.#services, { drainMs: this.#configuration.drainSeconds * 1000, hurried });
+      this.#services.book.detachAll();
+      this.#incoming?.detach();
     }
     await this.#undoAll();
     this.#log.info("the agent has stopped; guests run on");

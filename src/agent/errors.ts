@@ -20,6 +20,7 @@ export type AgentErrorCode =
   | "network"
   | "refused"
   | "draining"
+  | "not-ready"
   | "timeout"
   | "transfer-failed"
   | "cancelled";

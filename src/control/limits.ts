@@ -52,3 +52,6 @@ assert(MAX_FILE_CHUNK_BYTES < MAX_CONTROL_BYTES, "a chunk of a boot file fits in
 assert(EVENT_BACKLOG_BYTES < REPLY_BACKLOG_BYTES, "events are dropped before a client is cut off");
 // A log line may take four bytes for each character.
 assert(MAX_LOG_LINES * MAX_LOG_LINE_CHARACTERS < MAX_CONTROL_BYTES, "a log of plain text fits in an answer");
+
+/** Longest time a client may ask to wait for a child that is out of reach: 24 days, what a timer can count. */
+export const MAX_LINK_DEADLINE_MS = 24 * 86_400_000;

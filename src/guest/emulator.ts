@@ -46,6 +46,11 @@ export interface Emulator {
   readonly config: GuestConfig;
   readonly ramPath: string;
 
+  /**
+   * Makes sure that commands can be given, which an emulator that was found again takes only once it answers: its main loop may wait for a page.
+   * It goes on trying by itself when this rejects.
+   */
+  connect(): Promise<void>;
   status(): Promise<EmulatorStatus>;
   /**
    * Stops processors and devices. `stoppedAtUs` is the emulator's wall clock in microseconds. When the emulator does not answer

@@ -18,5 +18,5 @@ export * from "./limits.js";
 export { tailOf } from "./logs.js";
 export { defaultMachine, findEmulator, probeEmulator } from "./probe.js";
 export type { EmulatorProbe } from "./probe.js";
-export { adoptEmulator, endLeftover, startEmulator } from "./start.js";
+export { adoptEmulator, endLeftover, locateEmulator, startEmulator } from "./start.js";
 export type { EmulatorPlace, StartOptions } from "./start.js";

@@ -42,12 +42,12 @@ export class QemuEmulator implements Emulator {
   #version = "";
   #exit: EmulatorExit | undefined;
   #processEnd: ProcessEnd | undefined;
-  /** Whether its exit code is still to come, from the one who started it. */
+  /** Whether its exit code is still to come, by `noteProcessEnd`. */
   #awaitsProcessEnd: boolean;
   #asked = false;
   #switchedOff = false;
   #detached = false;
-  #reconnecting = false;
+  #opening: Promise<void> | undefined;
   #liveness: Timer | undefined;
   #logsCheckedUs: number;
   #consoleOpen = false;
@@ -61,7 +61,6 @@ export class QemuEmulator implements Emulator {
     config: GuestConfig;
     layout: Layout;
     identity: ProcessIdentity;
-    /** Whether `noteProcessEnd` will be called. */
     isOwnProcess: boolean;
     clock: Clock;
     log: Log;
@@ -90,11 +89,16 @@ export class QemuEmulator implements Emulator {
   }
 
   /**
-   * Connects to the emulator and watches over its process from then on.
+   * Connects to the emulator, unless that has been done, and watches over its process from then on.
    * @throws GuestError `gone`, `protocol`, `timeout`.
    */
-  async connect(deadlineMs: number): Promise<void> {
-    await this.#openQmp(deadlineMs);
+  async connect(deadlineMs = COMMAND_DEADLINE_MS): Promise<void> {
+    if (this.#qmp?.open !== true) await this.#openOnce(deadlineMs);
+    this.watch();
+  }
+
+  /** Watches over the process from now on, and connects to it as soon as it answers. */
+  watch(): void {
     if (this.#liveness === undefined) this.#watch();
   }
 
@@ -256,6 +260,11 @@ export class QemuEmulator implements Emulator {
     this.#release();
   }
 
+  #openOnce(deadlineMs: number): Promise<void> {
+    this.#opening ??= this.#openQmp(deadlineMs).finally(() => (this.#opening = undefined));
+    return this.#opening;
+  }
+
   async #openQmp(deadlineMs: number): Promise<void> {
     const qmp = await QmpClient.connect({
       path: this.#layout.qmpSocket,
@@ -342,15 +351,11 @@ export class QemuEmulator implements Emulator {
   }
 
   #checkConnection(): void {
-    if (this.#exit !== undefined || this.#detached || this.#reconnecting || this.#qmp?.open === true) return;
-    this.#reconnecting = true;
-    this.#openQmp(COMMAND_DEADLINE_MS)
-      .catch((error: unknown) =>
-        this.#log.debug({ reason: messageOf(error) }, "the emulator cannot be reached"),
-      )
-      .finally(() => {
-        this.#reconnecting = false;
-      });
+    if (this.#exit !== undefined || this.#detached || this.#opening !== undefined || this.#qmp?.open === true)
+      return;
+    this.#openOnce(COMMAND_DEADLINE_MS).catch((error: unknown) =>
+      this.#log.debug({ reason: messageOf(error) }, "the emulator cannot be reached"),
+    );
   }
 
   #checkLogs(): void {

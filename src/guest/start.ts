@@ -176,6 +176,21 @@ function confine(
 }
 
 /**
+ * Finds the emulator of a guest again, without a word to it: it may not answer before the pages it waits for are there. `connect` of what is returned
+ * makes it take commands; its end is noticed from now on.
+ * @returns undefined when it has ended.
+ */
+export function locateEmulator(options: EmulatorPlace): Emulator | undefined {
+  const { config, clock, log } = options;
+  const layout = layoutOf(options);
+  const identity = findProcess(layout);
+  if (identity === undefined) return undefined;
+  const emulator = new QemuEmulator({ config, layout, identity, isOwnProcess: false, clock, log });
+  emulator.watch();
+  return emulator;
+}
+
+/**
  * Finds the emulator of a guest again, after the agent was restarted. Whether it runs is told by its own pid file and command line.
  * @returns undefined when it has ended.
  * @throws GuestError `timeout`, `gone`, `protocol` when it lives but cannot be commanded; `endLeftover` ends it.

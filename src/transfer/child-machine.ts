@@ -79,6 +79,7 @@ export class ChildMachine {
   #closed = false;
   /** Memory is still copied ahead: nothing is missing yet. */
   #held: boolean;
+  #lost: TransferProgress["lost"];
 
   constructor(options: ChildMachineOptions) {
     this.#options = options;
@@ -134,6 +135,7 @@ export class ChildMachine {
       },
       reconnects: this.#link.reconnects,
       linked: this.#phase.phase === "complete" || this.#link.pair.linked,
+      ...(this.#lost === undefined || this.#phase.phase === "complete" ? {} : { lost: this.#lost }),
     };
   }
 
@@ -203,6 +205,7 @@ export class ChildMachine {
 
   #onLinked(): void {
     this.#retryMs = FIRST_RETRY_MS;
+    this.#lost = undefined;
     if (this.#held) return this.#linked.resolve();
     if (this.#phase.phase === "dialling") this.#phase = { phase: "paging" };
     this.#reportRuns = [];
@@ -247,6 +250,7 @@ export class ChildMachine {
       return;
     }
     const { log, clock, transfer } = this.#options;
+    this.#lost = { sinceUs: this.#lost?.sinceUs ?? clock.nowUs(), why: end.message };
     log.warn({ transfer, end, retryMs: this.#retryMs }, "page lanes lost; dialling again");
     this.#retry = clock.after(this.#retryMs, () => this.#dialLanes());
     this.#retryMs = Math.min(this.#retryMs * 2, LONGEST_RETRY_MS);

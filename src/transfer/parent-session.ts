@@ -69,6 +69,7 @@ export class ParentSession implements InstantReader {
   #pump: Timer | undefined;
   #linkTimer: Timer | undefined;
   #paceFromUs = 0;
+  #lost: TransferProgress["lost"];
 
   constructor(options: ParentSessionOptions) {
     const { transfer, instant } = options;
@@ -111,6 +112,7 @@ export class ParentSession implements InstantReader {
       faults: { count: 0, waiting: 0, p50Us: 0, p90Us: 0, p99Us: 0, maxUs: 0 },
       reconnects: this.#link.reconnects,
       linked: this.#phase.phase !== "waiting-for-child",
+      ...(this.#lost === undefined ? {} : { lost: this.#lost }),
     };
   }
 
@@ -149,6 +151,17 @@ export class ParentSession implements InstantReader {
     this.#wake();
   }
 
+  /** The child is out of reach and has to dial: from here on its absence counts, unless it does already. */
+  awaitChild(why: string): void {
+    const { clock, linkDeadlineMs } = this.#options;
+    this.#lost ??= { sinceUs: clock.nowUs(), why };
+    if (linkDeadlineMs === undefined || this.#linkTimer !== undefined) return;
+    this.#linkTimer = clock.after(linkDeadlineMs, () => {
+      const message = `the child's host was out of reach for ${linkDeadlineMs} ms: ${why}`;
+      this.fail(new TransferError("link-lost", message));
+    });
+  }
+
   /** Holds the sweep or lets it go on. */
   setSweep(on: boolean): void {
     this.#supply.sweep = on;
@@ -163,6 +176,16 @@ export class ParentSession implements InstantReader {
     this.#linkTimer?.cancel();
     this.#lanesLost();
     this.#link.drop(RESTARTS);
+  }
+
+  /** The child has every page, as its host says by another way than the page lanes, which it may never dial again. */
+  childIsComplete(): void {
+    if (this.#phase.phase === "complete" || this.#phase.phase === "failed") return;
+    this.#phase = { phase: "complete" };
+    this.#lanesLost();
+    this.#link.drop({ code: "complete", message: "the child is complete", fatal: true });
+    this.#linked.resolve();
+    this.#end();
   }
 
   /** Ends the session before its time: the child is told that there will be no more pages. */
@@ -211,6 +234,7 @@ export class ParentSession implements InstantReader {
   #onLinked(): void {
     this.#linkTimer?.cancel();
     this.#linkTimer = undefined;
+    this.#lost = undefined;
     if (this.#phase.phase === "waiting-for-child") this.#phase = { phase: "linked" };
     this.#linked.resolve();
     this.#wake();
@@ -226,13 +250,9 @@ export class ParentSession implements InstantReader {
     this.#link.drop({ code: "lane-lost", message: "the other lane of this link was lost", fatal: false });
     if (this.#phase.phase === "complete") return;
     this.#phase = { phase: "waiting-for-child" };
-    const { log, clock, linkDeadlineMs } = this.#options;
+    const { log } = this.#options;
     log.warn({ transfer: this.transfer, end }, "page lanes lost; waiting for the child's host to dial again");
-    if (linkDeadlineMs === undefined || this.#linkTimer !== undefined) return;
-    this.#linkTimer = clock.after(linkDeadlineMs, () => {
-      const message = `the child's host was out of reach for ${linkDeadlineMs} ms: ${end.message}`;
-      this.fail(new TransferError("link-lost", message));
-    });
+    this.awaitChild(end.message);
   }
 
   #lanesLost(): void {

@@ -19,6 +19,8 @@ export interface TransferProgress {
   reconnects: number;
   /** Whether both page lanes are there; while they are not, whoever needs a page waits. */
   linked: boolean;
+  /** While lanes that were there are not: since when, on the clock's monotonic scale, and why. */
+  lost?: { sinceUs: number; why: string };
 }
 
 /** Counts pages by why they were sent. */

@@ -32,7 +32,7 @@ export function guestHandlers(
     "guest.remove": async ({ name }) => {
       const guest = find(name);
       guest.requireIdle();
-      if (guest.state === "running" || guest.state === "starting") {
+      if (guest.state === "running" || guest.state === "starting" || guest.state === "unreadable") {
         throw new AgentError(
           "bad-state",
           `guest ${name} is ${guest.state}; stop or kill it before it is removed`,

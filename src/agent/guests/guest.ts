@@ -27,7 +27,14 @@ export interface GuestChange {
 }
 
 /** States in which an emulator holds the guest. */
-const LIVE_STATES: readonly GuestState[] = ["starting", "running", "paused", "receiving", "migrated"];
+const LIVE_STATES: readonly GuestState[] = [
+  "starting",
+  "running",
+  "paused",
+  "receiving",
+  "migrated",
+  "unreadable",
+];
 
 /** One guest of this host: its record on disk, its emulator while it has one, and what it is busy with. */
 export class Guest {
@@ -43,9 +50,12 @@ export class Guest {
   #occupation: Occupation | undefined;
   #saving: Promise<void> = Promise.resolve();
   #removed = false;
+  readonly #isKept: boolean;
 
-  constructor(options: { record: GuestRecord; paths: Paths; events: EventHub; log: Log }) {
+  /** @param options.isKept false for a guest whose record stands in for one that is not to be overwritten. */
+  constructor(options: { record: GuestRecord; paths: Paths; events: EventHub; log: Log; isKept?: boolean }) {
     this.#record = options.record;
+    this.#isKept = options.isKept ?? true;
     this.#paths = options.paths;
     this.#events = options.events;
     this.log = options.log.child({ guest: options.record.config.name, id: options.record.config.id });
@@ -210,7 +220,7 @@ export class Guest {
     const next = this.#saving
       .catch(() => {})
       .then(async () => {
-        if (!this.#removed) await writeRecord(this.#paths.record(this.id), this.#record);
+        if (!this.#removed && this.#isKept) await writeRecord(this.#paths.record(this.id), this.#record);
       });
     this.#saving = next;
     return next;

@@ -2,8 +2,8 @@ import { mkdir } from "node:fs/promises";
 import { closeSync } from "node:fs";
 import { messageOf, type Clock, type Log } from "../../base/index.js";
 import {
-  adoptEmulator,
   endLeftover,
+  locateEmulator,
   startEmulator,
   type Emulator,
   type GuestConfig,
@@ -29,7 +29,7 @@ export interface LaunchOptions {
 export interface EmulatorSource {
   /** Starts an emulator, stopped. Undoes everything when that fails. */
   launch(options: LaunchOptions): Promise<LiveEmulator>;
-  /** Finds an emulator that an earlier agent started; undefined when it has ended. */
+  /** Finds an emulator that an earlier agent started, without a word to it (`connect` it); undefined when it has ended. */
   adopt(options: Omit<LaunchOptions, "incoming">): Promise<LiveEmulator | undefined>;
   /** Ends whatever emulator an earlier agent left in the directory of this id. */
   endLeftover(id: string): Promise<void>;
@@ -81,7 +81,7 @@ export class Launcher implements EmulatorSource {
 
   async adopt(options: Omit<LaunchOptions, "incoming">): Promise<LiveEmulator | undefined> {
     const { config } = options;
-    const emulator = await adoptEmulator({ config, ...this.#place(config.id) });
+    const emulator = locateEmulator({ config, ...this.#place(config.id) });
     if (emulator === undefined) {
       this.#isolation.forget(config.id);
       return undefined;

@@ -1,16 +1,18 @@
 import { readdir, rm, mkdir } from "node:fs/promises";
-import { messageOf, type Log } from "../../base/index.js";
+import { messageOf, sleep, withDeadline, type Clock, type Log } from "../../base/index.js";
 import type { GuestState } from "../../control/index.js";
 import { AgentError } from "../errors.js";
 import type { EventHub } from "../events.js";
 import type { BootStore } from "../store/boot-store.js";
 import { removeGuestMemory } from "../store/guest-memory.js";
 import type { Paths } from "../store/paths.js";
+import { readTransferRecords, type LeftTransfers } from "../transfers/transfer-record.js";
 import type { Admission } from "./admission.js";
 import { digestsOf, readRecord, type GuestRecord } from "./guest-record.js";
 import { Guest } from "./guest.js";
 import type { EmulatorSource } from "./launcher.js";
 import type { LiveEmulator } from "./live-emulator.js";
+import { unreadableRecord } from "./unreadable.js";
 
 const UUID_PATTERN = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
@@ -21,7 +23,17 @@ export interface RegistryOptions {
   admission: Admission;
   events: EventHub;
   maxGuests: number;
+  clock: Clock;
   log: Log;
+}
+
+/** How long the start of an agent waits for emulators to answer, and how often one that does not is tried again. */
+const ANSWER_DEADLINE_MS = 2000;
+const ANSWER_RETRY_MS = 1000;
+
+/** A guest with transfers that an earlier agent did not bring to their end. Its memory is as that agent left it. */
+export interface UnfinishedGuest extends LeftTransfers {
+  guest: Guest;
 }
 
 /** The guests of this host, by name and by id; on disk, so that a new agent finds them again. */
@@ -31,11 +43,19 @@ export class GuestRegistry {
   /** Digests that emulators outside the registry were started with. */
   readonly digestsElsewhere: (() => Iterable<string>)[] = [];
 
+  readonly #unfinished: UnfinishedGuest[] = [];
+  /** What is to be done with each guest that was found, once its emulator answers, before its state is looked at. */
+  readonly #toSettle = new Map<Guest, (() => Promise<void>)[]>();
+  #isWhole = true;
+
   private constructor(options: RegistryOptions) {
     this.#options = options;
   }
 
-  /** Reads every guest's record and takes over the emulators that still run. */
+  /**
+   * Reads every guest's record and finds the emulators that still run, without a word to them: whoever waits for a page must be served first. Guests with
+   * unfinished transfers are left to `unfinished`; `settle` completes it.
+   */
   static async open(options: RegistryOptions): Promise<GuestRegistry> {
     const registry = new GuestRegistry(options);
     await mkdir(options.paths.guests, { recursive: true, mode: 0o700 });
@@ -46,11 +66,49 @@ export class GuestRegistry {
       } catch (error) {
         // One damaged record must not keep an agent from its other guests. Nothing of it is touched.
         options.log.error({ id, problem: messageOf(error) }, "a guest could not be taken over");
+        await registry.#settleUnreadable(id, error);
       }
     }
     await registry.#removeStrayMemory();
     await registry.collectBootFiles();
     return registry;
+  }
+
+  /** Guests whose transfers are to be gone on with, on the agent's start. */
+  get unfinished(): readonly UnfinishedGuest[] {
+    return this.#unfinished;
+  }
+
+  /** False when there may be guests here that this agent could not take over: nobody may be told that something is not here. */
+  get isWhole(): boolean {
+    return this.#isWhole;
+  }
+
+  /** Has something done with a guest that was found as soon as its emulator answers. */
+  whenAnswering(guest: Guest, act: () => Promise<void>): void {
+    this.#toSettle.get(guest)?.push(act);
+  }
+
+  /** A guest that was found, and whose transfers cannot be gone on with. */
+  withhold(guest: Guest, error: unknown): void {
+    this.#isWhole = false;
+    guest.log.error(
+      { problem: messageOf(error) },
+      "the transfers of an earlier agent could not be gone on with",
+    );
+    guest.note({ message: `its transfers could not be gone on with: ${messageOf(error)}`.slice(0, 500) });
+  }
+
+  /** Speaks to the emulators that were found. Resolves when that is done, or has not been for a while; it goes on then. */
+  async settle(): Promise<void> {
+    const settling = [...this.#toSettle].map(([guest, acts]) => this.#settleLive(guest, acts));
+    this.#toSettle.clear();
+    try {
+      const { clock } = this.#options;
+      await withDeadline(clock, ANSWER_DEADLINE_MS, "the answer of every emulator", Promise.all(settling));
+    } catch (error) {
+      this.#options.log.warn({ problem: messageOf(error) }, "not every guest is taken over yet");
+    }
   }
 
   list(): Guest[] {
@@ -175,26 +233,72 @@ export class GuestRegistry {
       await this.#removeDirectories(id);
       return;
     }
-    let live: LiveEmulator | undefined;
+    const guest = this.#enter(record);
+    if (isOver(record.state)) return;
     try {
-      live = isOver(record.state) ? undefined : await this.#adopt(record);
+      const left = readTransferRecords(paths.guestMemory(id));
+      const live = await this.#adopt(record);
+      if (live === undefined) await this.#settleDead(guest);
+      else this.#found(guest, live, left);
     } catch (error) {
-      await this.#settleUnanswering(this.#enter(record), error);
+      this.#isWhole = false;
+      await this.#settleUnanswering(guest, error);
+    }
+  }
+
+  #found(guest: Guest, live: LiveEmulator, left: LeftTransfers): void {
+    guest.attach(live);
+    this.#toSettle.set(guest, []);
+    if (left.parents.length + left.children.length > 0) {
+      this.#unfinished.push({ guest, ...left });
       return;
     }
-    const guest = this.#enter(record);
-    if (live === undefined) await this.#settleDead(guest);
-    else await this.#settleAlive(guest, live);
+    // Nothing says what its pages are held up for: its writers must not wait for ever.
+    if (live.memory.registration() !== "write-protect") return;
+    live.memory.tracked().track(() => {});
+    live.memory.tracked().release();
+    this.whenAnswering(guest, async () => {
+      if (guest.state === "running" && (await live.emulator.status()) === "paused")
+        await live.emulator.resume();
+    });
+  }
+
+  /** What cannot be read is listed, holds its name, and is otherwise left as it is: its emulator may run, and nobody else may take its place. */
+  async #settleUnreadable(id: string, error: unknown): Promise<void> {
+    this.#isWhole = false;
+    if (this.#guests.has(id)) return;
+    const record = await unreadableRecord(this.#options.paths.record(id), id, messageOf(error));
+    const { paths, events, log } = this.#options;
+    this.#guests.set(id, new Guest({ record, paths, events, log, isKept: false }));
   }
 
   /**
-   * An emulator that lives and cannot be commanded, such as one whose device waits for a page that will not come, is left as it is: what its guest
-   * did is nowhere else. It stays listed, so that it can be ended.
+   * An emulator that lives and cannot be taken over is left as it is: what its guest did is nowhere else. It stays listed, so that it can be ended.
    */
   async #settleUnanswering(guest: Guest, error: unknown): Promise<void> {
-    guest.log.warn({ problem: messageOf(error) }, "a running guest does not answer");
-    const silent = `its emulator does not answer (${messageOf(error)}); kill ends it`;
-    await guest.update({ message: guest.state === "receiving" ? INTERRUPTED : silent });
+    guest.log.warn({ problem: messageOf(error) }, "a running guest could not be taken over");
+    await guest.update({ message: silent(error) });
+  }
+
+  /** Waits for the emulator for as long as it takes. */
+  async #settleLive(guest: Guest, acts: (() => Promise<void>)[]): Promise<void> {
+    const { clock } = this.#options;
+    for (let tries = 1; guest.hasEmulator; tries += 1) {
+      try {
+        await guest.live.emulator.connect();
+        for (let act = acts[0]; act !== undefined; act = acts[0]) {
+          await act();
+          acts.shift();
+        }
+        if (guest.hasEmulator && guest.occupation === undefined) await this.#settleAlive(guest);
+        return;
+      } catch (error) {
+        if (!guest.hasEmulator) return;
+        guest.log.warn({ problem: messageOf(error) }, "a running guest does not answer");
+        if (tries === 1) guest.note({ message: silent(error) });
+        await sleep(clock, ANSWER_RETRY_MS);
+      }
+    }
   }
 
   /** Ends an emulator that was found running and could not be commanded. */
@@ -226,19 +330,15 @@ export class GuestRegistry {
     await removeGuestMemory(this.#options.paths, guest.id);
   }
 
-  async #settleAlive(guest: Guest, live: LiveEmulator): Promise<void> {
-    guest.attach(live);
-    // A fork that the old agent could not finish has left pages protected: its writers must not wait for ever. When it ended in the pause
-    // itself, its guest stands still as well; only a fork leaves a guest stopped whose pages are protected.
-    if (live.memory.registration() === "write-protect") {
-      live.memory.tracked().track(() => {});
-      live.memory.tracked().release();
-      if (guest.state === "running" && (await live.emulator.status()) === "paused")
-        await live.emulator.resume();
-    }
-    const state = await liveState(guest, live);
+  async #settleAlive(guest: Guest): Promise<void> {
+    const state = await liveState(guest, guest.live);
     guest.log.info({ state }, "a running guest was taken over");
-    await guest.update(state === "receiving" ? { state, message: INTERRUPTED } : { state });
+    const { message } = guest.record;
+    const kept = state === guest.state && message !== undefined && !message.startsWith(SILENT);
+    await guest.update({
+      state,
+      ...(state === "receiving" ? { message: INTERRUPTED } : kept ? { message } : {}),
+    });
   }
 
   async #removeDirectories(id: string): Promise<void> {
@@ -259,6 +359,12 @@ export class GuestRegistry {
 /** What the end of the old agent means for a child whose pages it had yet to receive. */
 const INTERRUPTED =
   "the agent was restarted before its memory was complete: it waits for pages that will not come; remove it";
+
+const SILENT = "its emulator does not answer";
+
+function silent(error: unknown): string {
+  return `${SILENT} (${messageOf(error)}); kill ends it`.slice(0, 500);
+}
 
 function isOver(state: GuestRecord["state"]): boolean {
   return state === "stopped" || state === "crashed";

@@ -1,11 +1,10 @@
 import { messageOf } from "../../base/index.js";
 import type { ChildOutcome, Params, PauseParts as PausePartsView } from "../../control/index.js";
 import { childrenOf } from "../../control/index.js";
-import { CopiesFile } from "../../memory/index.js";
 import {
   forkGuest,
-  Instant,
   TransferError,
+  type Instant,
   type ForkOutcome,
   type PauseParts,
 } from "../../transfer/index.js";
@@ -15,10 +14,10 @@ import { networkOfForked } from "../network/translate.js";
 import type { Services } from "../services.js";
 import { chosenName, NumberedNames } from "./child-names.js";
 import { compressFor } from "./compression.js";
+import { detachParent, makeInstant, ParentKeep } from "./parent-keep.js";
+import { newParentRecord } from "./new-transfer.js";
 import { OutgoingChild } from "./outgoing-child.js";
 import { viewOfError } from "./transfer-entry.js";
-
-const MIB = 1024 * 1024;
 
 /**
  * Forks a guest as a client asks for it. Resolves when every child runs, is held, or has failed by itself; memory goes on being sent afterwards.
@@ -52,9 +51,9 @@ class OutgoingFork {
   readonly #services: Services;
   readonly #guest: Guest;
   readonly #params: Params<"guest.fork">;
-  readonly #copies: CopiesFile;
+  readonly #keep: ParentKeep;
   readonly #instant: Instant;
-  readonly #children: OutgoingChild[] = [];
+  readonly #children: OutgoingChild[];
   readonly #abort = new AbortController();
   readonly #arrivedUs: number;
 
@@ -63,40 +62,48 @@ class OutgoingFork {
     this.#guest = guest;
     this.#params = params;
     this.#arrivedUs = services.clock.nowUs();
-    this.#copies = CopiesFile.create(services.paths.copies(guest.id), guest.live.memory.pageCount);
-    this.#instant = new Instant({
-      memory: guest.live.memory.tracked(),
-      copies: this.#copies,
-      copyBudgetBytes: services.configuration.limits.copiesMib * MIB,
-      tracking: true,
-      clock: services.clock,
-      log: guest.log,
-    });
-    const row = new NumberedNames(guest.name);
-    for (let index = 0; index < childrenOf(params); index += 1) {
-      const host = params.to[index % Math.max(1, params.to.length)] ?? services.configuration.name;
-      const name = params.names?.[index];
-      this.#children.push(
-        new OutgoingChild({
+    this.#keep = ParentKeep.create(services, guest);
+    try {
+      const records = Array.from({ length: childrenOf(params) }, (_, index) =>
+        this.#keep.add(
+          newParentRecord(services, guest, {
+            kind: "fork",
+            url: urls[index % urls.length] as string,
+            host: params.to[index % Math.max(1, params.to.length)] ?? services.configuration.name,
+            verify: params.verify,
+            paused: params.paused,
+            sweep: params.sweep,
+            compress: compressFor(params.compression, urls[index % urls.length] as string),
+            rateLimitBytesPerSecond: params.rateLimitBytesPerSecond,
+            linkDeadlineMs: params.linkDeadlineMs,
+          }),
+        ),
+      );
+      this.#instant = makeInstant(services, guest, { copies: this.#keep.copies, tracking: true });
+      const row = new NumberedNames(guest.name);
+      this.#children = records.map((record, index) => {
+        const name = params.names?.[index];
+        return new OutgoingChild({
           services,
           guest,
-          kind: "fork",
           instant: this.#instant,
-          url: urls[index % urls.length] as string,
-          host,
-          names: name === undefined ? row : chosenName(name),
-          network: networkOfForked(guest.config.network, {
-            attached: params.network === "attached",
-            forwards: params.forwards.map((forward) => ({ ...forward, hostPort: forward.hostPort + index })),
-          }),
-          verify: params.verify,
-          paused: params.paused,
-          sweep: params.sweep,
-          compress: compressFor(params.compression, urls[index % urls.length] as string),
-          rateLimitBytesPerSecond: params.rateLimitBytesPerSecond,
+          record,
+          making: {
+            names: name === undefined ? row : chosenName(name),
+            network: networkOfForked(guest.config.network, {
+              attached: params.network === "attached",
+              forwards: params.forwards.map((forward) => ({
+                ...forward,
+                hostPort: forward.hostPort + index,
+              })),
+            }),
+          },
           abort: (reason) => this.#cancelAll(reason),
-        }),
-      );
+        });
+      });
+    } catch (error) {
+      this.#keep.remove();
+      throw error;
     }
   }
 
@@ -107,9 +114,12 @@ class OutgoingFork {
       what: `a fork to ${hosts} (transfers ${transfers.join(", ")})`,
       transfers,
     });
+    const parts = { children: this.#children, instant: this.#instant, keep: this.#keep };
+    const forget = this.#services.book.onDetach(() => detachParent(parts));
     const leave = (): void => {
+      forget();
       vacate();
-      this.#copies.remove();
+      this.#keep.remove();
     };
     try {
       const outcome = await forkGuest({
@@ -118,6 +128,7 @@ class OutgoingFork {
         instant: this.#instant,
         children: this.#children,
         verify: this.#params.verify,
+        onDigests: (digests) => this.#keep.keepDigests(digests),
         paused: this.#params.paused,
         clock: this.#services.clock,
         log: this.#guest.log,
@@ -125,7 +136,7 @@ class OutgoingFork {
         signal: this.#abort.signal,
       });
       const views = this.#children.map((child, index) => this.#describe(child, outcome, index));
-      void this.#finish(leave);
+      void finishFork(this.#guest, this.#children, leave);
       return views;
     } catch (error) {
       for (const child of this.#children) child.fail(error);
@@ -138,17 +149,6 @@ class OutgoingFork {
   #cancelAll(reason: string): void {
     this.#abort.abort();
     for (const child of this.#children) child.session.fail(new TransferError("cancelled", reason));
-  }
-
-  /** The guest is free again when the last child needs it no more; so is its memory, should its emulator end before. */
-  async #finish(leave: () => void): Promise<void> {
-    try {
-      await Promise.all(this.#children.map((child) => child.finish()));
-    } catch (error) {
-      this.#guest.log.error({ problem: messageOf(error) }, "a fork could not be brought to its end in order");
-    } finally {
-      leave();
-    }
   }
 
   #describe(child: OutgoingChild, outcome: ForkOutcome, index: number): ChildOutcome {
@@ -177,6 +177,21 @@ class OutgoingFork {
 
   #sinceArrival(firstInstructionUs: number): number {
     return Math.min(firstInstructionUs, this.#services.clock.nowUs() - this.#arrivedUs);
+  }
+}
+
+/** The guest is free again when the last child needs it no more; so is its memory, should its emulator end before. */
+export async function finishFork(
+  guest: Guest,
+  children: readonly OutgoingChild[],
+  leave: () => void,
+): Promise<void> {
+  try {
+    await Promise.all(children.map((child) => child.finish()));
+  } catch (error) {
+    guest.log.error({ problem: messageOf(error) }, "a fork could not be brought to its end in order");
+  } finally {
+    leave();
   }
 }
 

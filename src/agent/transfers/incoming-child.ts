@@ -1,14 +1,6 @@
-import { assert, codeOf, messageOf, withDeadline, type Log, type Timer } from "../../base/index.js";
+import { assert, codeOf, messageOf, type Log, type Timer } from "../../base/index.js";
 import type { ChildReport, Params, Result, RpcServerSession } from "../../control/index.js";
-import { dial } from "../../lane/index.js";
-import {
-  ChildMachine,
-  TransferError,
-  type ChildPhase,
-  type FrameLane,
-  type PageLane,
-  type TransferProgress,
-} from "../../transfer/index.js";
+import { ChildMachine, TransferError, type ChildPhase, type TransferProgress } from "../../transfer/index.js";
 import { AgentError } from "../errors.js";
 import type { Guest } from "../guests/guest.js";
 import type { LiveEmulator } from "../guests/live-emulator.js";
@@ -16,32 +8,22 @@ import { connectGuest } from "../network/guest-link.js";
 import type { Services } from "../services.js";
 import { FileNotes } from "./child-notes.js";
 import { ChildPrecopy } from "./child-precopy.js";
+import {
+  dialParent,
+  reportOfView,
+  type HostedChild,
+  type IncomingChildOptions,
+  type PrepareParams,
+} from "./hosted-child.js";
+import { keepIncomplete, livesOn } from "./incomplete-child.js";
 import { namingTheEnd } from "./naming-the-end.js";
 import { TransferEntry } from "./transfer-entry.js";
-
-const LANE_DEADLINE_MS = 5000;
+import { EPOCHS_PER_AGENT, type ChildRecord, type RecordFile } from "./transfer-record.js";
 
 /** A child that nobody started in this time after its parent's agent was last heard of is removed. */
 const ABANDONED_MS = 20_000;
 
-/** How long after a failure the emulator's end may still become known. */
-const END_NOTICE_MS = 1000;
-
-/** How often the parent's agent is told what only the child's knows. */
 const REPORT_INTERVAL_MS = 1000;
-
-export type PrepareParams = Params<"peer.prepare">;
-
-export interface IncomingChildOptions {
-  services: Services;
-  params: PrepareParams;
-  guest: Guest;
-  live: LiveEmulator;
-  /** The connection that commands the child. */
-  session: RpcServerSession;
-  /** Called when the transfer is over. */
-  onOver(): void;
-}
 
 /**
  * The child's side of a transfer on this host: a guest that is not one yet. It ends as a guest whose memory is complete, or not at all.
@@ -49,11 +31,13 @@ export interface IncomingChildOptions {
  *     prepared ──start──▶ loaded ──run──▶ running ──▶ (complete)
  *        └──────────────────┴── abandoned, cancelled, failed: emulator and guest are removed
  */
-export class IncomingChild {
+export class IncomingChild implements HostedChild {
   readonly entry: TransferEntry;
   readonly guest: Guest;
   readonly #services: Services;
   readonly #params: PrepareParams;
+  readonly #record: RecordFile<ChildRecord>;
+  readonly #recovered: boolean;
   readonly #live: LiveEmulator;
   readonly #notes: FileNotes;
   readonly #precopy: ChildPrecopy | undefined;
@@ -61,7 +45,8 @@ export class IncomingChild {
   readonly #leave: () => void;
   readonly #onOver: () => void;
   readonly #log: Log;
-  #session: RpcServerSession;
+  #session: RpcServerSession | undefined;
+  #detached = false;
   #step: "prepared" | "loading" | "loaded" | "running" = "prepared";
   #loadUs = 0;
   #stopWatching: () => void = () => {};
@@ -70,10 +55,15 @@ export class IncomingChild {
   #ending: Promise<void> | undefined;
 
   constructor(options: IncomingChildOptions) {
-    const { services, params, guest, live } = options;
+    const { services, guest, live } = options;
     const { clock } = services;
+    const { params, step, incarnation, startedAtMs } = options.record.record;
+    const recovered = incarnation > 0;
     this.#services = services;
     this.#params = params;
+    this.#record = options.record;
+    this.#recovered = recovered;
+    this.#step = recovered ? step : "prepared";
     this.guest = guest;
     this.#live = live;
     this.#session = options.session;
@@ -87,21 +77,28 @@ export class IncomingChild {
       peerGuest: params.parent.guest,
       host: params.parent.host,
       pageCount: params.pageCount,
+      startedAtMs,
       clock,
     });
     const { pageCount, verify } = params;
-    this.#notes = new FileNotes(services.paths.guestMemory(guest.id), { pageCount, verify, recover: false });
+    this.#notes = new FileNotes(services.paths.guestMemory(guest.id), {
+      pageCount,
+      verify,
+      recover: recovered,
+    });
     this.#machine = new ChildMachine({
       transfer: params.transfer,
       memory: namingTheEnd(live.memory.fillable(), services.configuration.name),
-      dial: this.#dial,
+      dial: dialParent(services, params),
       clock,
       log: this.#log,
       verify: params.verify,
       notes: this.#notes,
-      precopied: params.precopy,
+      precopied: params.precopy && !recovered,
+      ...(recovered ? { recovered: { epoch: incarnation * EPOCHS_PER_AGENT } } : {}),
+      onEverything: () => this.#noteComplete(),
     });
-    if (params.precopy) this.#precopy = this.#makePrecopy(verify);
+    if (params.precopy && !recovered) this.#precopy = this.#makePrecopy(verify);
     this.entry.countFrom(() => this.#count());
     this.entry.commands = {
       cancel: (reason) => this.cancel(reason),
@@ -119,7 +116,9 @@ export class IncomingChild {
 
   /** Serves the memory's faults and dials the parent. */
   begin(): void {
-    this.#watch(this.#session);
+    if (this.#session === undefined) this.#belongToNobody();
+    else this.#watch(this.#session);
+    if (this.#recovered) this.#toFilling();
     this.#stopWatching = this.guest.onExit((why) => this.#onEmulatorEnd(why));
     this.#machine.start();
     this.#precopy?.start();
@@ -148,22 +147,44 @@ export class IncomingChild {
     await this.#live.emulator.loadDeviceState(params.deviceState);
     this.#loadUs = this.#services.clock.nowUs() - beganUs;
     this.#step = "loaded";
-    // From its first instruction on a migrated guest is nowhere else: a new agent must know it for one.
-    if (this.#params.kind === "migrate") await this.guest.saved();
+    this.#record.update({ step: params.run ? "running" : "loaded" });
+    // From its first instruction on it is a guest, and a migrated one is nowhere else: a new agent must know it for one.
+    await this.guest.saved();
     if (params.run) await this.#letRun();
     this.#toFilling();
     return { loadUs: this.#loadUs, runUs: params.run ? this.#services.clock.nowUs() - beganUs : 0 };
   }
 
   /** Lets a loaded child execute its first instruction. Asking again is answered as the first time. */
-  async run(): Promise<Result<"peer.run">> {
+  async run(session?: RpcServerSession): Promise<Result<"peer.run">> {
+    if (session !== undefined) this.#watch(session);
     if (this.#ending !== undefined) throw this.#badStep("run");
     if (this.#step === "running") return { loadUs: this.#loadUs, runUs: 0 };
     if (this.#step !== "loaded") throw this.#badStep("run");
     const beganUs = this.#services.clock.nowUs();
+    this.#record.update({ step: "running" });
     await this.#letRun();
     if (this.entry.phase === "complete") this.guest.note({ state: "running" });
     return { loadUs: this.#loadUs, runUs: this.#services.clock.nowUs() - beganUs };
+  }
+
+  /** Once the emulator of a child that an earlier agent loaded answers: it may have been told to run and not let run yet. */
+  async settle(): Promise<void> {
+    if (this.#ending !== undefined || this.#step !== "running") return;
+    if ((await this.#live.emulator.status()) !== "paused") return;
+    await this.#letRun();
+    if (this.entry.phase === "complete") this.guest.note({ state: "running" });
+  }
+
+  /** Leaves it to the next agent: whoever touches a missing page waits for that. */
+  detach(): void {
+    this.#detached = true;
+    this.#record.leave();
+    this.#stopWatching();
+    this.#abandoned?.cancel();
+    this.#reporting?.cancel();
+    this.#machine.detach();
+    this.#notes.close();
   }
 
   /** Ends the child and removes all of it. @throws AgentError `bad-state` when it is a complete guest that runs. */
@@ -184,7 +205,7 @@ export class IncomingChild {
       memory: this.#live.memory.writable(),
       notes: this.#notes,
       verify,
-      dial: (epoch) => this.#dial("precopy", epoch),
+      dial: (epoch) => dialParent(this.#services, this.#params)("precopy", epoch),
       onFailed: (error) => this.#machine.cancel(error),
       clock: this.#services.clock,
       log: this.#log,
@@ -195,19 +216,6 @@ export class IncomingChild {
     const progress = this.#machine.progress();
     return this.#step === "prepared" ? (this.#precopy?.addTo(progress) ?? progress) : progress;
   }
-
-  readonly #dial = (purpose: PageLane | "precopy", epoch: number): Promise<FrameLane> => {
-    const { configuration, clock } = this.#services;
-    const { key } = configuration;
-    const { transfer, token, parentUrl } = this.#params;
-    return dial({
-      url: parentUrl,
-      hello: { purpose, role: "peer", transfer, epoch, token },
-      ...(key === undefined ? {} : { key }),
-      clock,
-      deadlineMs: LANE_DEADLINE_MS,
-    });
-  };
 
   async #letRun(): Promise<void> {
     const { emulator } = this.#live;
@@ -242,20 +250,24 @@ export class IncomingChild {
     this.#abandoned?.cancel();
     this.#abandoned = undefined;
     session.onEnd(() => {
-      if (session !== this.#session || !this.#isAbandonable()) return;
-      this.#abandoned ??= this.#services.clock.after(ABANDONED_MS, () => {
-        if (!this.#isAbandonable()) return;
-        this.#run(
-          "abandon",
-          this.cancel(`the connection to ${this.#params.parent.host} was lost before the child ran`),
-        );
-      });
+      if (session === this.#session) this.#belongToNobody();
+    });
+  }
+
+  #belongToNobody(): void {
+    if (!this.#isAbandonable()) return;
+    this.#abandoned ??= this.#services.clock.after(ABANDONED_MS, () => {
+      if (!this.#isAbandonable()) return;
+      this.#run(
+        "abandon",
+        this.cancel(`the connection to ${this.#params.parent.host} was lost before the child ran`),
+      );
     });
   }
 
   /** A fork's child that is loaded and held lives; a migration's does not, because its parent may go on instead. */
   #isAbandonable(): boolean {
-    if (this.#ending !== undefined || this.#step === "running") return false;
+    if (this.#detached || this.#ending !== undefined || this.#step === "running") return false;
     return this.#step !== "loaded" || this.#params.kind === "migrate";
   }
 
@@ -291,7 +303,18 @@ export class IncomingChild {
     this.#close();
   }
 
-  /** One end, whoever asks for it first. */
+  /** From here on the child needs nobody: a new agent only has to let go of its memory. */
+  #noteComplete(): void {
+    const { verify } = this.#machine;
+    const found = verify && { checked: verify.checked, mismatches: verify.mismatches };
+    try {
+      this.#record.update({ complete: found === undefined ? {} : { verify: found } });
+    } catch (error) {
+      // A new agent would find that there is nothing to be asked for.
+      this.#log.warn({ problem: messageOf(error) }, "it could not be noted that a child is complete");
+    }
+  }
+
   #end(phase: "failed" | "cancelled", error: TransferError): Promise<void> {
     this.#ending ??= this.#endNow(phase, error);
     return this.#ending;
@@ -305,6 +328,7 @@ export class IncomingChild {
       await this.#keep(error);
       return;
     }
+    this.#record.remove();
     if (phase === "failed" && this.#step === "running") {
       // It was a guest its user could see: say what became of it.
       const live = this.guest.detachEmulator();
@@ -315,30 +339,14 @@ export class IncomingChild {
     await this.#services.registry.remove(this.guest);
   }
 
-  /** Whether the emulator has run the guest and still has it. That it has ended may be known a moment later than that its memory is gone. */
-  async #ranAndLives(): Promise<boolean> {
-    if (this.#step !== "running") return false;
-    try {
-      const { clock } = this.#services;
-      await withDeadline(clock, END_NOTICE_MS, "the end of the emulator", this.#live.exited);
-      return false;
-    } catch {
-      return this.guest.hasEmulator;
-    }
+  /** A migrated guest that ran on here: what it did since is nowhere else, so nothing of it is thrown away. */
+  async #keep(error: TransferError): Promise<void> {
+    this.#record.update({ failed: error.message.slice(0, 400) });
+    await keepIncomplete(this.guest, this.#live, error);
   }
 
-  /** A migrated guest that ran on here: what it did since is nowhere else, so nothing of it is thrown away. Whoever touches a missing page waits. */
-  async #keep(error: TransferError): Promise<void> {
-    await this.guest.update({
-      state: "paused",
-      message: `its memory cannot be completed: ${error.message}`.slice(0, 400),
-    });
-    try {
-      await this.#live.emulator.stop();
-    } catch (cause) {
-      // A processor that waits for a page cannot be stopped, but does not run either.
-      this.#log.warn({ problem: messageOf(cause) }, "a guest that cannot be completed could not be stopped");
-    }
+  async #ranAndLives(): Promise<boolean> {
+    return this.#step === "running" && (await livesOn(this.guest, this.#live, this.#services.clock));
   }
 
   #close(): void {
@@ -364,21 +372,14 @@ export class IncomingChild {
     return this.#step === "loaded" && this.#ending === undefined && this.guest.hasEmulator;
   }
 
-  /** What only this side knows of the transfer. */
-  report(): ChildReport {
-    const view = this.entry.view();
-    return {
-      transfer: view.id,
-      phase: view.phase,
-      duplicates: view.pages.duplicates,
-      ...(view.faults === undefined ? {} : { faults: view.faults }),
-      ...(view.verify === undefined ? {} : { verify: view.verify }),
-      ...(view.error === undefined ? {} : { message: view.error.message }),
-    };
+  /** What only this side knows of the transfer. Whoever asks is told of its changes from then on. */
+  report(session?: RpcServerSession): ChildReport {
+    if (session !== undefined && session !== this.#session) this.#watch(session);
+    return reportOfView(this.entry.view());
   }
 
   #tell(): void {
-    this.#session.sendEvent("peerTransfer", this.report());
+    this.#session?.sendEvent("peerTransfer", this.report());
   }
 
   #badStep(doing: string): AgentError {
@@ -388,7 +389,6 @@ export class IncomingChild {
     );
   }
 
-  /** Work nobody waits for. */
   #run(what: string, work: Promise<void>): void {
     work.catch((error: unknown) => {
       this.#log.error(

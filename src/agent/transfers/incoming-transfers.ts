@@ -11,7 +11,10 @@ import { requireBridge } from "../network/tap.js";
 import { networkFromPeer } from "../network/translate.js";
 import type { Services } from "../services.js";
 import type { BootUploads } from "../store/boot-uploads.js";
-import { IncomingChild, type PrepareParams } from "./incoming-child.js";
+import { CompleteChild, reportOf } from "./complete-child.js";
+import type { HostedChild, PrepareParams } from "./hosted-child.js";
+import { IncomingChild } from "./incoming-child.js";
+import { readTransferRecords, RecordFile, type ChildRecord } from "./transfer-record.js";
 
 /** How long the host still knows a transfer that is over. */
 const REMEMBER_MS = 60_000;
@@ -22,7 +25,9 @@ type PeerGuest = PrepareParams["guest"];
 export class IncomingTransfers {
   readonly #services: Services;
   readonly #uploads: BootUploads;
-  readonly #children = new Map<number, IncomingChild>();
+  readonly #children = new Map<number, HostedChild>();
+  /** Transfers whose child is here and could not be taken over. */
+  readonly #unsettled = new Set<number>();
   readonly #preparing = new Set<number>();
   readonly #forgetting = new Set<Timer>();
 
@@ -56,10 +61,10 @@ export class IncomingTransfers {
     return this.#find(params.transfer).start(params, session);
   }
 
-  async run(params: Params<"peer.run">): Promise<Result<"peer.run">> {
+  async run(params: Params<"peer.run">, { session }: CallContext): Promise<Result<"peer.run">> {
     const { transfer } = params;
     const guest = this.#children.has(transfer) ? undefined : this.#formerChild(transfer);
-    if (guest === undefined) return this.#find(transfer).run();
+    if (guest === undefined) return this.#find(transfer).run(session);
     if (guest.state === "running") return { loadUs: 0, runUs: 0 };
     throw new AgentError(
       "bad-state",
@@ -73,8 +78,14 @@ export class IncomingTransfers {
     return {};
   }
 
-  async show(params: Params<"peer.show">): Promise<Result<"peer.show">> {
-    return this.#find(params.transfer).report();
+  async show(params: Params<"peer.show">, { session }: CallContext): Promise<Result<"peer.show">> {
+    const { transfer } = params;
+    const guest = this.#children.has(transfer) ? undefined : this.#formerChild(transfer);
+    if (guest === undefined) return this.#find(transfer).report(session);
+    const { children } = readTransferRecords(this.#services.paths.guestMemory(guest.id));
+    const record = children.find((file) => file.record.transfer === transfer)?.record;
+    if (record !== undefined) return reportOf(record);
+    return { transfer, phase: "failed", message: `nothing is known of how guest ${guest.name} came here` };
   }
 
   /** Answers when the child is gone, or was never there. */
@@ -86,6 +97,40 @@ export class IncomingTransfers {
     return {};
   }
 
+  /**
+   * Goes on with the child of an agent that has ended: its memory is served at once.
+   * @returns what is to be done once its emulator answers.
+   * @throws AgentError or MemoryError when that is not possible; its parent is told to ask again until it is.
+   */
+  async recover(guest: Guest, record: RecordFile<ChildRecord>): Promise<() => Promise<void>> {
+    const { transfer, step, incarnation, complete, failed } = record.record;
+    // It is kept as it is: its operator decides.
+    if (failed !== undefined) return async () => {};
+    if (step === "loading") {
+      guest.log.info({ transfer }, "a child that was never loaded is removed");
+      await this.#services.registry.remove(guest);
+      return async () => {};
+    }
+    try {
+      if (complete === undefined) record.update({ incarnation: incarnation + 1 });
+      else if (guest.live.memory.registration() === "missing") guest.live.memory.fillable().release();
+      const child =
+        complete === undefined ? this.#goOn(guest, record) : new CompleteChild(this.#services, guest, record);
+      this.#children.set(transfer, child);
+      if (complete === undefined) guest.log.info({ transfer }, "a child of an earlier agent goes on");
+      else this.#forgetLater(transfer);
+      return () => child.settle();
+    } catch (error) {
+      this.#unsettled.add(transfer);
+      throw error;
+    }
+  }
+
+  /** A child that is here, and out of this agent's hands: its parent must not take it for gone. */
+  withhold(transfer: number): void {
+    this.#unsettled.add(transfer);
+  }
+
   /** Keeps emulators warm for children of a guest of a peer. */
   async warm(params: Params<"peer.warm">, { session }: CallContext): Promise<Result<"peer.warm">> {
     this.#services.requireAccepting();
@@ -95,6 +140,11 @@ export class IncomingTransfers {
     if (missingFiles.length > 0) return { ready: false, missingFiles, count: 0 };
     const spec = this.#specOf(guest, "fork");
     return { ready: true, missingFiles: [], count: await this.#services.starter.pool.warm(spec, count) };
+  }
+
+  /** Leaves every child to the next agent. */
+  detach(): void {
+    for (const child of this.#children.values()) child.detach();
   }
 
   close(): void {
@@ -139,11 +189,22 @@ export class IncomingTransfers {
     try {
       // While it is not running yet a refusal costs nothing. A migrated guest has to wait until its parent has left the network.
       if (kind === "fork") await connectGuest(live.emulator, guest.config.network);
+      const directory = this.#services.paths.guestMemory(guest.id);
+      const startedAtMs = clock.wallMs();
+      const record = RecordFile.create<ChildRecord>(directory, {
+        version: 1,
+        side: "child",
+        transfer,
+        params,
+        step: "loading",
+        incarnation: 0,
+        startedAtMs,
+      });
       child = new IncomingChild({
         services: this.#services,
-        params,
         guest,
         live,
+        record,
         session,
         onOver: () => this.#forgetLater(transfer),
       });
@@ -154,6 +215,19 @@ export class IncomingTransfers {
       else await child.cancel(messageOf(error));
       throw error;
     }
+  }
+
+  #goOn(guest: Guest, record: RecordFile<ChildRecord>): IncomingChild {
+    const { transfer } = record.record;
+    const child = new IncomingChild({
+      services: this.#services,
+      guest,
+      live: guest.live,
+      record,
+      onOver: () => this.#forgetLater(transfer),
+    });
+    child.begin();
+    return child;
   }
 
   #recordOf(params: PrepareParams, live: LiveEmulator, createdAtMs: number): GuestRecord {
@@ -218,7 +292,7 @@ export class IncomingTransfers {
    * parent must not hear that there is none: it would run on beside it.
    */
   #formerChild(transfer: number): Guest | undefined {
-    if (this.#preparing.has(transfer)) return undefined;
+    if (this.#preparing.has(transfer) || this.#unsettled.has(transfer)) return undefined;
     return this.#services.registry
       .list()
       .find(({ record, isLive }) => isLive && record.parent?.transfer === transfer);
@@ -233,9 +307,15 @@ export class IncomingTransfers {
     );
   }
 
-  #find(transfer: number): IncomingChild {
+  #find(transfer: number): HostedChild {
     const child = this.#children.get(transfer);
     if (child !== undefined) return child;
+    if (this.#unsettled.has(transfer) || !this.#services.registry.isWhole) {
+      throw new AgentError(
+        "not-ready",
+        `this host has guests its agent could not take over, perhaps the child of transfer ${transfer}; ask again`,
+      );
+    }
     throw new AgentError("no-such-transfer", `this host has no child of transfer ${transfer}`);
   }
 

@@ -21,6 +21,12 @@ interface Route {
 /** Leads the page lanes that children dial to the sessions of their transfers. A lane must know the transfer's token. */
 export class LaneRoutes {
   readonly #routes = new Map<number, Route>();
+  readonly #isWhole: () => boolean;
+
+  /** @param options.isWhole whether every guest of this host, and so every transfer, is known. */
+  constructor(options: { isWhole(): boolean }) {
+    this.#isWhole = options.isWhole;
+  }
 
   /** Lets lanes of a transfer in, from now until the returned function is called. */
   open(transfer: number, token: string, taker: LaneTaker): () => void {
@@ -32,12 +38,17 @@ export class LaneRoutes {
     return this.#routes.has(transfer);
   }
 
-  /** The taker of a lane. @throws LaneError `unknown-transfer`, alike for a transfer that is not there and a token that is wrong. */
+  /**
+   * The taker of a lane.
+   * @throws LaneError `unknown-transfer`, alike for a transfer that is not there and a token that is wrong; not for good when there are guests this agent
+   *   could not take over.
+   */
   find(transfer: number | undefined, token: string | undefined): LaneTaker {
     const route = transfer === undefined ? undefined : this.#routes.get(transfer);
     const shown = Buffer.from(token ?? "");
     if (route !== undefined && shown.length === route.token.length && timingSafeEqual(shown, route.token))
       return route.taker;
-    throw new LaneError("unknown-transfer", `this agent sends no pages for transfer ${transfer ?? "(none)"}`);
+    const message = `this agent sends no pages for transfer ${transfer ?? "(none)"}`;
+    throw new LaneError("unknown-transfer", message, { fatal: this.#isWhole() });
   }
 }

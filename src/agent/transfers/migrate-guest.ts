@@ -1,7 +1,5 @@
-import { messageOf } from "../../base/index.js";
 import type { ChildOutcome, Params } from "../../control/index.js";
-import { CopiesFile } from "../../memory/index.js";
-import { Instant, migrateGuest, TransferError, type MigrateOutcome } from "../../transfer/index.js";
+import { migrateGuest, TransferError, type Instant, type MigrateOutcome } from "../../transfer/index.js";
 import { AgentError } from "../errors.js";
 import type { Guest } from "../guests/guest.js";
 import { connectGuest, disconnectGuest } from "../network/guest-link.js";
@@ -9,11 +7,10 @@ import { networkOfMigrated } from "../network/translate.js";
 import type { Services } from "../services.js";
 import { chosenName } from "./child-names.js";
 import { compressFor } from "./compression.js";
+import { MigrationEnd } from "./migration-end.js";
+import { newParentRecord } from "./new-transfer.js";
 import { OutgoingChild } from "./outgoing-child.js";
-import { whatBecameOf } from "./undecided.js";
-import { offerRollBack, rollBackAdvice, runOn } from "./roll-back.js";
-
-const MIB = 1024 * 1024;
+import { detachParent, makeInstant, ParentKeep } from "./parent-keep.js";
 
 /**
  * Migrates a guest as a client asks for it. Resolves when the child runs; memory goes on being sent afterwards, and then the guest is removed here.
@@ -38,7 +35,7 @@ class OutgoingMigration {
   readonly #services: Services;
   readonly #guest: Guest;
   readonly #params: Params<"guest.migrate">;
-  readonly #copies: CopiesFile;
+  readonly #keep: ParentKeep;
   readonly #instant: Instant;
   readonly #child: OutgoingChild;
   readonly #abort = new AbortController();
@@ -47,38 +44,39 @@ class OutgoingMigration {
     this.#services = services;
     this.#guest = guest;
     this.#params = params;
-    this.#copies = CopiesFile.create(services.paths.copies(guest.id), guest.live.memory.pageCount);
-    this.#instant = new Instant({
-      memory: guest.live.memory.tracked(),
-      copies: this.#copies,
-      copyBudgetBytes: services.configuration.limits.copiesMib * MIB,
+    this.#keep = ParentKeep.create(services, guest);
+    try {
+      const record = this.#keep.add(
+        newParentRecord(services, guest, {
+          kind: "migrate",
+          url,
+          host: params.to,
+          verify: params.verify,
+          paused: false,
+          sweep: "on",
+          compress: compressFor(params.compression, url),
+          rateLimitBytesPerSecond: params.rateLimitBytesPerSecond,
+          linkDeadlineMs: params.linkDeadlineMs,
+        }),
+      );
       // A guest that is stopped for good writes nothing.
-      tracking: false,
-      clock: services.clock,
-      log: guest.log,
-    });
-    this.#child = new OutgoingChild({
-      services,
-      guest,
-      kind: "migrate",
-      instant: this.#instant,
-      url,
-      host: params.to,
-      names: chosenName(guest.name),
-      network: networkOfMigrated(guest.config.network, services.configuration.forwardAddress),
-      verify: params.verify,
-      precopy: params.precopy,
-      paused: false,
-      sweep: "on",
-      compress: compressFor(params.compression, url),
-      rateLimitBytesPerSecond: params.rateLimitBytesPerSecond,
-      abort: (reason) => {
-        this.#abort.abort();
-        // Up to the child's start its session may be failed at will; after that the child itself must be asked.
-        if (["preparing", "precopying"].includes(this.#child.entry.phase))
-          this.#child.session.fail(new TransferError("cancelled", reason));
-      },
-    });
+      this.#instant = makeInstant(services, guest, { copies: this.#keep.copies, tracking: false });
+      this.#child = new OutgoingChild({
+        services,
+        guest,
+        instant: this.#instant,
+        record,
+        making: {
+          names: chosenName(guest.name),
+          network: networkOfMigrated(guest.config.network, services.configuration.forwardAddress),
+          precopy: params.precopy,
+        },
+        abort: (reason) => this.#cancel(reason),
+      });
+    } catch (error) {
+      this.#keep.remove();
+      throw error;
+    }
   }
 
   async run(): Promise<ChildOutcome[]> {
@@ -87,28 +85,43 @@ class OutgoingMigration {
       what: `a migration to ${this.#params.to} (transfer ${entry.transfer})`,
       transfers: [entry.transfer],
     });
+    const parts = { children: [this.#child], instant: this.#instant, keep: this.#keep };
+    const forget = this.#services.book.onDetach(() => detachParent(parts));
     const leave = (): void => {
+      forget();
       vacate();
-      this.#copies.remove();
+      this.#keep.remove();
     };
+    const end = new MigrationEnd({
+      services: this.#services,
+      guest: this.#guest,
+      child: this.#child,
+      vacate,
+      leave,
+    });
     // On disk long before the guest is stopped: a new agent must not take it for one that was paused.
     this.#guest.note({ outgoing: { transfer: entry.transfer, host: this.#params.to } });
     try {
       const outcome = await this.#migrate();
-      this.#toMigrated();
-      void this.#finish(leave);
+      end.toMigrated();
+      void end.finish();
       return [this.#describe(outcome)];
     } catch (error) {
-      if (error instanceof TransferError && error.code === "undecided") {
-        this.#guest.note({ state: "paused", message: error.message.slice(0, 400) });
-        void this.#decide(error, leave);
-      } else {
+      if (error instanceof TransferError && error.code === "undecided") void end.decide(error);
+      else {
         this.#child.fail(error);
         this.#guest.note({ state: this.#guest.hasEmulator ? "running" : this.#guest.state, outgoing: null });
         leave();
       }
       throw error;
     }
+  }
+
+  #cancel(reason: string): void {
+    this.#abort.abort();
+    // Up to the child's start its session may be failed at will; after that the child itself must be asked.
+    if (["preparing", "precopying"].includes(this.#child.entry.phase))
+      this.#child.session.fail(new TransferError("cancelled", reason));
   }
 
   #migrate(): Promise<MigrateOutcome> {
@@ -125,76 +138,11 @@ class OutgoingMigration {
         attach: () => connectGuest(emulator, network),
       },
       verify: this.#params.verify,
+      onDigests: (digests) => this.#keep.keepDigests(digests),
       clock: this.#services.clock,
       log: this.#guest.log,
       onStep: (step) => this.#child.onStep(step),
       signal: this.#abort.signal,
-    });
-  }
-
-  /** The record already says where the guest goes; a disk that is full must not keep it from going on there. */
-  #toMigrated(): void {
-    const message = `runs on ${this.#params.to}; its memory is still being sent there`;
-    this.#guest.note({ state: "migrated", message });
-  }
-
-  async #decide(undecided: TransferError, leave: () => void): Promise<void> {
-    const { entry, session, target } = this.#child;
-    const { clock } = this.#services;
-    const { log } = this.#guest;
-    const isOver = (): boolean =>
-      this.#child.cancelled || !this.#guest.hasEmulator || !this.#services.isAccepting();
-    try {
-      switch (await whatBecameOf({ ask: () => target.settle(), isOver, clock, log })) {
-        case "runs":
-          entry.enter("paging", { message: "the child runs after all" });
-          this.#child.onStep("paging");
-          this.#toMigrated();
-          return await this.#finish(leave);
-        case "gone":
-          session.fail(new TransferError("cancelled", undecided.message));
-          this.#child.fail(undecided);
-          await runOn(this.#guest);
-          return leave();
-        case "unknown":
-          return await this.#stay(undecided, leave);
-      }
-    } catch (error) {
-      log.error(
-        { problem: messageOf(error) },
-        "a migration that was undecided could not be brought to its end",
-      );
-      await this.#stay(new TransferError("undecided", messageOf(error)), leave);
-    }
-  }
-
-  async #finish(leave: () => void): Promise<void> {
-    try {
-      const failure = await this.#child.finish(async () => {
-        const { transfer } = this.#child.entry;
-        this.#guest.log.info({ transfer, to: this.#params.to }, "migrated; the guest is removed here");
-        leave();
-        await this.#services.registry.remove(this.#guest);
-      });
-      if (failure !== undefined) await this.#stay(failure, leave);
-    } catch (error) {
-      this.#guest.log.error({ problem: messageOf(error) }, "a migrated guest could not be removed in full");
-    }
-  }
-
-  /** The child may have run, and is lost: what the guest was at the switch is kept for its operator to decide. */
-  async #stay(error: TransferError, leave: () => void): Promise<void> {
-    const { entry, session } = this.#child;
-    session.fail(error);
-    this.#child.fail(error);
-    leave();
-    if (!this.#guest.hasEmulator) return;
-    offerRollBack(this.#guest, entry);
-    const stopped =
-      `stopped as it was when ${this.#params.to} took over; that failed: ${error.message}`.slice(0, 700);
-    await this.#guest.update({
-      state: "paused",
-      message: `${stopped}. ${rollBackAdvice(this.#guest, entry.transfer)}`,
     });
   }
 

@@ -1,6 +1,5 @@
-import { randomBytes } from "node:crypto";
-import { deferred, messageOf, withDeadline } from "../../base/index.js";
-import type { AnyEvent, ChildReport, ParamsInput, TransferKind } from "../../control/index.js";
+import { deferred, messageOf, withDeadline, type Log } from "../../base/index.js";
+import type { AnyEvent, ChildReport } from "../../control/index.js";
 import {
   ParentSession,
   PrecopySource,
@@ -8,6 +7,7 @@ import {
   type ForkChild,
   type FrameLane,
   type Instant,
+  type PageDigests,
   type PageLane,
   type ParentStep,
 } from "../../transfer/index.js";
@@ -16,13 +16,11 @@ import type { Guest } from "../guests/guest.js";
 import type { NetworkForPeer } from "../network/translate.js";
 import type { Services } from "../services.js";
 import type { ChildNames } from "./child-names.js";
+import { Inquiry } from "./inquiry.js";
 import { PeerChild } from "./peer-child.js";
+import { prepareParams } from "./prepare-params.js";
 import { TransferEntry } from "./transfer-entry.js";
-
-const TOKEN_BYTES = 24;
-
-/** A fork's parent whose child is out of reach runs on, but may come to wait when its copies are used up; hence not for ever. */
-const FORK_LINK_DEADLINE_MS = 30_000;
+import type { ParentRecord, RecordFile } from "./transfer-record.js";
 
 /** How long the child's last word may be behind its last page, before it is asked for. */
 const REPORT_DEADLINE_MS = 500;
@@ -30,19 +28,10 @@ const REPORT_DEADLINE_MS = 500;
 export interface OutgoingChildOptions {
   services: Services;
   guest: Guest;
-  kind: TransferKind;
   instant: Instant;
-  url: string;
-  host: string;
-  names: ChildNames;
-  network: NetworkForPeer;
-  verify: boolean;
-  /** Copies memory ahead, for a migration that is to. */
-  precopy?: boolean;
-  paused: boolean;
-  sweep: "on" | "held";
-  compress: boolean;
-  rateLimitBytesPerSecond: number | undefined;
+  record: RecordFile<ParentRecord>;
+  /** What its host needs to make it; absent for the child of an earlier agent. */
+  making?: { names: ChildNames; network: NetworkForPeer; precopy?: boolean };
   /** Cancels the whole fork or migration while it has no child that runs. */
   abort: (reason: string) => void;
 }
@@ -54,26 +43,30 @@ export class OutgoingChild implements ForkChild {
   readonly target: PeerChild;
   readonly precopy: PrecopySource | undefined;
   readonly #options: OutgoingChildOptions;
+  readonly #inquiry: Inquiry;
   readonly #closeRoute: () => void;
   #step: ParentStep = "preparing";
   #cancelled: string | undefined;
+  #undecided = false;
+  #detached = false;
   readonly #reported = deferred<void>();
 
   constructor(options: OutgoingChildOptions) {
     const { services, guest, instant } = options;
+    const { record } = options.record;
     this.#options = options;
-    const transfer = newTransferNumber(services);
-    const token = randomBytes(TOKEN_BYTES).toString("base64url");
+    const { transfer, token } = record;
     const { clock } = services;
     const log = guest.log.child({ transfer });
     this.entry = new TransferEntry({
       transfer,
-      kind: options.kind,
+      kind: record.kind,
       role: "parent",
       guest: guest.name,
-      peerGuest: guest.name,
-      host: options.host,
+      peerGuest: record.peerGuest,
+      host: record.host,
       pageCount: instant.pageCount,
+      startedAtMs: record.startedAtMs,
       clock,
     });
     this.session = new ParentSession({
@@ -81,41 +74,28 @@ export class OutgoingChild implements ForkChild {
       instant,
       clock,
       log,
-      compress: options.compress,
+      compress: record.compress,
       // Until the child runs, nothing may stand in the way of the pages its loading waits for.
       sweep: false,
-      ...(options.rateLimitBytesPerSecond === undefined
-        ? {}
-        : { rateBytesPerSecond: options.rateLimitBytesPerSecond }),
-      ...(options.kind === "fork" ? { linkDeadlineMs: FORK_LINK_DEADLINE_MS } : {}),
+      ...rateOf(record),
+      ...(record.linkDeadlineMs === undefined ? {} : { linkDeadlineMs: record.linkDeadlineMs }),
     });
-    if (options.precopy === true) {
+    if (options.making?.precopy === true) {
       this.precopy = new PrecopySource({
         transfer,
         memory: guest.live.memory.tracked(),
         clock,
         log,
-        compress: options.compress,
-        ...(options.rateLimitBytesPerSecond === undefined
-          ? {}
-          : { rateBytesPerSecond: options.rateLimitBytesPerSecond }),
+        compress: record.compress,
+        ...rateOf(record),
       });
     }
-    this.target = new PeerChild({
-      peers: services.peers,
-      url: options.url,
-      host: options.host,
-      prepare: { ...prepareParams(options), transfer, token },
-      names: options.names,
-      onStarted: () => this.session.setSweep(this.entry.facts.sweep === "on"),
-      onNamed: (name) => (this.entry.peerGuest = name),
-      onEvent: (event) => this.#onEvent(event),
-      log,
-    });
+    this.target = this.#makeTarget(log);
+    this.#inquiry = this.#makeInquiry(log);
     this.#closeRoute = services.routes.open(transfer, token, {
       acceptLane: (lane, epoch, connection, offers) => this.#acceptLane(lane, epoch, connection, offers),
     });
-    this.entry.facts.sweep = options.sweep;
+    this.entry.facts.sweep = record.sweep;
     this.entry.commands = {
       cancel: (reason) => this.#cancel(reason),
       setSweep: (mode) => this.#setSweep(mode),
@@ -137,6 +117,15 @@ export class OutgoingChild implements ForkChild {
     this.precopy.acceptLane(epoch, connection, offers);
   }
 
+  /** Whether it was let go of for the next agent. */
+  get detached(): boolean {
+    return this.#detached;
+  }
+
+  get record(): Readonly<ParentRecord> {
+    return this.#options.record.record;
+  }
+
   /** Whether a user ended it. */
   get cancelled(): boolean {
     return this.#cancelled !== undefined;
@@ -144,7 +133,36 @@ export class OutgoingChild implements ForkChild {
 
   onStep(step: ParentStep): void {
     this.#step = step;
+    if (step === "paging") this.#toPaging();
     if (!this.entry.over) this.entry.enter(step);
+  }
+
+  /** Goes on with the child of an agent that has ended. `decided`: it is known that it was loaded, and, if migrated, that it runs. */
+  goOn(options: { digests: PageDigests | undefined; decided: boolean }): void {
+    const { digests, decided } = options;
+    this.session.begin(digests === undefined ? {} : { digests });
+    this.session.awaitChild("the agent of the parent was restarted");
+    if (!decided) {
+      this.markUndecided();
+      this.entry.enter("starting");
+      return;
+    }
+    this.session.setSweep(this.record.sweep === "on");
+    this.onStep("paging");
+  }
+
+  /** From now on nobody knows whether the child runs; a user may give it up. */
+  markUndecided(): void {
+    this.#undecided = true;
+  }
+
+  /** Lets go of it when the agent ends: its record stays, and the next agent goes on. */
+  detach(): void {
+    this.#detached = true;
+    this.#options.record.leave();
+    this.session.detach();
+    this.#inquiry.stop();
+    this.target.close();
   }
 
   /** It never came to a child that runs, or its child did not start. */
@@ -155,27 +173,31 @@ export class OutgoingChild implements ForkChild {
 
   /**
    * Waits until the child has all its memory, or never will. Returns the failure.
-   * @param atEnd what is to be done before anybody is told of a good end.
+   * @param atEnd what is to be done before anybody is told of a good end; should it fail, the transfer is over all the same.
    */
   async finish(atEnd: () => Promise<void> = async () => {}): Promise<TransferError | undefined> {
     const end = await this.session.ended;
-    if (end.phase !== "failed") {
-      await this.#lastReport();
-      const error = this.#verifyError();
+    if (end.phase === "failed") {
+      if (!this.entry.over) {
+        this.entry.enter(this.cancelled ? "cancelled" : "failed", {
+          error: end.error,
+          message: end.error.message,
+        });
+      }
+      this.#close();
+      return end.error;
+    }
+    this.#keep({ step: "complete" });
+    await this.#lastReport();
+    const error = this.#verifyError();
+    try {
       await atEnd();
+    } finally {
       if (!this.entry.over)
         this.entry.enter(error === undefined ? "complete" : "failed", error === undefined ? {} : { error });
       this.#close();
-      return undefined;
     }
-    if (!this.entry.over) {
-      this.entry.enter(this.cancelled ? "cancelled" : "failed", {
-        error: end.error,
-        message: end.error.message,
-      });
-    }
-    this.#close();
-    return end.error;
+    return undefined;
   }
 
   /** The child's last word comes over another connection than its last page, or has to be asked for where that was lost. */
@@ -198,11 +220,96 @@ export class OutgoingChild implements ForkChild {
 
   #close(): void {
     this.#closeRoute();
+    this.#inquiry.stop();
     this.target.close();
+    this.#options.record.remove();
+  }
+
+  #toPaging(): void {
+    this.#undecided = false;
+    this.#inquiry.start();
+    this.#keep({ step: "paging" });
+  }
+
+  #keep(change: Partial<ParentRecord>): void {
+    try {
+      this.#options.record.update(change);
+    } catch (error) {
+      this.#options.guest.log.warn(
+        { problem: messageOf(error) },
+        "a transfer's record could not be brought up to date",
+      );
+    }
+  }
+
+  #makeTarget(log: Log): PeerChild {
+    const { services, record: file } = this.#options;
+    const { clock } = services;
+    const { record } = file;
+    return new PeerChild({
+      transfer: record.transfer,
+      kind: record.kind,
+      paused: record.paused,
+      peers: services.peers,
+      url: record.url,
+      host: record.host,
+      ...this.#making(),
+      onTelling: () => file.update({ step: "told", peerGuest: this.entry.peerGuest }),
+      onStarted: () => this.session.setSweep(this.entry.facts.sweep === "on"),
+      onNamed: (name) => (this.entry.peerGuest = name),
+      onEvent: (event) => this.#onEvent(event),
+      isOver: () => this.#detached || this.session.phase.phase === "failed",
+      clock,
+      log,
+    });
+  }
+
+  #makeInquiry(log: Log): Inquiry {
+    const { clock } = this.#options.services;
+    return new Inquiry({
+      ask: () => this.target.report(),
+      isAway: () => this.session.phase.phase === "waiting-for-child",
+      onReport: (report) => this.#onAsked(report),
+      onGone: (message) => this.session.fail(new TransferError("child-failed", message)),
+      clock,
+      log,
+    });
+  }
+
+  #making() {
+    const { making } = this.#options;
+    if (making === undefined) return {};
+    const { services, guest, record } = this.#options;
+    const prepare = prepareParams({ services, guest, record: record.record, ...making });
+    return { making: { prepare, names: making.names } };
+  }
+
+  /** The child's host says, asked because the page lanes are away, how the child is. */
+  #onAsked(report: ChildReport): void {
+    this.#note(report);
+    const why = report.message ?? `its host says that it is ${report.phase}`;
+    switch (report.phase) {
+      case "complete":
+        return this.session.childIsComplete();
+      case "failed":
+      case "cancelled":
+        return this.session.fail(new TransferError("child-failed", why));
+      case "preparing":
+        return this.#neverLoaded();
+      default:
+    }
+  }
+
+  #neverLoaded(): void {
+    const message = "the parent's agent ended before the child had its device state";
+    this.session.fail(new TransferError("child-failed", message));
+    this.target.cancel(message).catch((error: unknown) => {
+      this.#options.guest.log.warn({ problem: messageOf(error) }, "a child that never ran stays prepared");
+    });
   }
 
   #verifyError(): AgentError | undefined {
-    if (!this.#options.verify) return undefined;
+    if (!this.record.verify) return undefined;
     const { verify } = this.entry.facts;
     if (verify === undefined)
       return new AgentError("transfer-failed", "the child's host did not tell the result of the comparison");
@@ -215,17 +322,29 @@ export class OutgoingChild implements ForkChild {
 
   async #cancel(reason: string): Promise<void> {
     if (this.#step !== "paging") {
+      this.#requireUntold();
       this.#cancelled = reason;
       this.#options.abort(reason);
       return;
     }
-    if (this.#options.kind === "migrate") {
+    if (this.record.kind === "migrate") {
       this.#giveUp(reason);
       return;
     }
     this.#cancelled = reason;
     this.session.fail(new TransferError("cancelled", reason));
     await this.target.cancel(reason);
+  }
+
+  /** A migrated guest that was just told to run does so in a moment, unless nobody knows. */
+  #requireUntold(): void {
+    const { kind, step } = this.record;
+    if (kind !== "migrate" || step !== "told" || this.#undecided) return;
+    const { guest, host } = this.entry;
+    throw new TransferError(
+      "already-switched",
+      `guest ${guest} was told a moment ago to run on ${host}; ask again when it is known whether it does`,
+    );
   }
 
   /** A migrated guest that is out of reach may be given up, for its parent to be let run on; one that is there may not. */
@@ -244,11 +363,12 @@ export class OutgoingChild implements ForkChild {
   #setSweep(mode: "on" | "held"): void {
     if (this.#step === "paging") this.session.setSweep(mode === "on");
     this.entry.facts.sweep = mode;
+    this.#keep({ sweep: mode });
     this.entry.onChange();
   }
 
   async #run(): Promise<void> {
-    await this.target.run();
+    await this.target.letRun();
   }
 
   #count() {
@@ -275,53 +395,6 @@ export class OutgoingChild implements ForkChild {
   }
 }
 
-function prepareParams(options: OutgoingChildOptions): Omit<
-  ParamsInput<"peer.prepare">,
-  "guest" | "transfer" | "token"
-> & {
-  guest: Omit<ParamsInput<"peer.prepare">["guest"], "name">;
-} {
-  const { services, guest } = options;
-  return {
-    kind: options.kind,
-    guest: peerGuestOf(guest, options.network, options.kind),
-    parent: { guest: guest.name, host: services.configuration.name },
-    emulatorVersion: guest.live.emulator.version,
-    parentUrl: services.ownUrl(),
-    pageCount: options.instant.pageCount,
-    verify: options.verify,
-    paused: options.paused,
-    precopy: options.precopy === true,
-  };
-}
-
-/** A guest as another host must know it to make an emulator for it; all but the child's name. */
-export function peerGuestOf(
-  guest: Guest,
-  network: NetworkForPeer,
-  kind: TransferKind,
-): Omit<ParamsInput<"peer.prepare">["guest"], "name"> {
-  const { config, record } = guest;
-  const bootFile = ({ sha256, sizeBytes }: { sha256: string; sizeBytes: number }) => ({ sha256, sizeBytes });
-  return {
-    architecture: config.architecture,
-    machine: config.machine,
-    memoryBytes: config.memoryBytes,
-    cpus: config.cpus,
-    append: config.append,
-    kernel: bootFile(record.boot.kernel),
-    ...(record.boot.initrd === undefined ? {} : { initrd: bootFile(record.boot.initrd) }),
-    ...network,
-    // A migrated guest is who it was; a fork's child is somebody else, and must find that out.
-    ...(kind === "migrate" ? { id: guest.id } : {}),
-    ...(kind === "migrate" && config.vmgenid !== undefined ? { vmgenid: config.vmgenid } : {}),
-  };
-}
-
-/** A number no other transfer of this agent has, and hardly one of any other. */
-function newTransferNumber(services: Services): number {
-  for (;;) {
-    const number = randomBytes(4).readUInt32BE();
-    if (number !== 0 && !services.routes.has(number)) return number;
-  }
+function rateOf({ rateLimitBytesPerSecond }: ParentRecord): { rateBytesPerSecond?: number } {
+  return rateLimitBytesPerSecond === undefined ? {} : { rateBytesPerSecond: rateLimitBytesPerSecond };
 }

@@ -1,4 +1,4 @@
-import { codeOf, messageOf, type Bitmap, type Log } from "../../base/index.js";
+import { assert, codeOf, messageOf, sleep, type Bitmap, type Clock, type Log } from "../../base/index.js";
 import {
   MAX_LACKS_BYTES,
   RemoteError,
@@ -6,6 +6,7 @@ import {
   type ChildReport,
   type ParamsInput,
   type RpcClient,
+  type TransferKind,
 } from "../../control/index.js";
 import { TransferError, type ChildStarted, type ChildTarget } from "../../transfer/index.js";
 import type { ChildNames } from "./child-names.js";
@@ -19,17 +20,35 @@ const CANCEL_DEADLINE_MS = 15_000;
 
 type PrepareParams = ParamsInput<"peer.prepare">;
 
-export interface PeerChildOptions {
-  peers: Peers;
-  url: string;
-  host: string;
+/** How often the host of a child whose start was not answered is asked what became of that. */
+const ASK_INTERVAL_MS = 500;
+
+/** What a host makes a child of. */
+export interface PeerChildMaking {
   /** Everything but the child's name, which may have to be changed when it is taken there. */
   prepare: Omit<PrepareParams, "guest"> & { guest: Omit<PrepareParams["guest"], "name"> };
   names: ChildNames;
+}
+
+export interface PeerChildOptions {
+  transfer: number;
+  kind: TransferKind;
+  /** Held before its first instruction until somebody lets it run. */
+  paused: boolean;
+  peers: Peers;
+  url: string;
+  host: string;
+  /** Absent for a child that an earlier agent had made. */
+  making?: PeerChildMaking;
   onNamed(name: string): void;
+  /** The next word to the host may make the child run; what is thrown here keeps it unsaid. */
+  onTelling(): void;
   /** The child runs, or is held where it was to be held. */
   onStarted(): void;
   onEvent(event: AnyEvent): void;
+  /** Whether nobody wants the child any more. */
+  isOver(): boolean;
+  clock: Clock;
   log: Log;
 }
 
@@ -44,7 +63,7 @@ export class PeerChild implements ChildTarget {
 
   constructor(options: PeerChildOptions) {
     this.#options = options;
-    this.transfer = options.prepare.transfer;
+    this.transfer = options.transfer;
     this.host = options.host;
   }
 
@@ -54,50 +73,67 @@ export class PeerChild implements ChildTarget {
   }
 
   async prepare(): Promise<void> {
-    const { peers, url, names } = this.#options;
-    this.#client = await peers.connect(url);
-    this.#stopListening = this.#client.onEvent(this.#options.onEvent);
+    const { making } = this.#options;
+    assert(making !== undefined, "a child of an earlier agent is prepared already");
+    const client = await this.#connect();
     for (;;) {
-      const name = names.next();
+      const name = making.names.next();
       try {
-        await this.#prepareAs(this.#client, name);
+        await this.#prepareAs(client, making, name);
         this.#options.onNamed(name);
         return;
       } catch (error) {
-        if (!(error instanceof RemoteError) || error.code !== "name-taken" || !names.hasMore) throw error;
+        if (!(error instanceof RemoteError) || error.code !== "name-taken" || !making.names.hasMore)
+          throw error;
       }
     }
   }
 
   async start(deviceState: Uint8Array, options: { run: boolean; lacking?: Bitmap }): Promise<ChildStarted> {
+    const { kind, paused, onTelling, onStarted } = this.#options;
+    // A migration's child runs only when it is told so by another word.
+    if (kind === "fork") onTelling();
     this.#controlBytes += deviceState.length;
     const { transfer } = this;
     if (options.lacking !== undefined) await this.#tellLacking(options.lacking);
     const params = { transfer, deviceState, run: options.run };
-    const started = await this.#connected().call("peer.start", params, { deadlineMs: START_DEADLINE_MS });
-    if (options.run || this.#options.prepare.paused === true) this.#options.onStarted();
+    let started: ChildStarted;
+    try {
+      started = await this.#connected().call("peer.start", params, { deadlineMs: START_DEADLINE_MS });
+    } catch (error) {
+      if (error instanceof RemoteError || error instanceof TransferError) throw error;
+      started = await this.#startedAfterAll(params, error);
+    }
+    if (options.run || paused) onStarted();
     return started;
   }
 
   async run(): Promise<ChildStarted> {
+    this.#options.onTelling();
     const params = { transfer: this.transfer };
     const started = await this.#connected().call("peer.run", params, { deadlineMs: RUN_DEADLINE_MS });
     this.#options.onStarted();
     return started;
   }
 
+  /** Lets a held child run, over a new connection where the old one was lost. */
+  async letRun(): Promise<void> {
+    const client = await this.#connect();
+    await client.call("peer.run", { transfer: this.transfer }, { deadlineMs: RUN_DEADLINE_MS });
+  }
+
   /** What the child's side knows of the transfer; over a new connection where the old one was lost. */
   async report(): Promise<ChildReport> {
-    const client = await this.#options.peers.connect(this.#options.url);
+    const client = await this.#connect();
     return client.call("peer.show", { transfer: this.transfer }, { deadlineMs: RUN_DEADLINE_MS });
   }
 
   /**
    * Finds out what became of a child that may have been told to run: it runs, from now on at the latest, or it is gone. Over a new connection where the old
-   * one was lost; rejects when the host cannot be asked.
+   * one was lost; rejects when the host cannot be asked, or does not know yet.
    */
   async settle(): Promise<"runs" | "gone"> {
-    const client = await this.#options.peers.connect(this.#options.url);
+    const client = await this.#connect();
     const params = { transfer: this.transfer };
     try {
       await client.call("peer.run", params, { deadlineMs: RUN_DEADLINE_MS });
@@ -120,9 +156,8 @@ export class PeerChild implements ChildTarget {
 
   async cancel(reason: string): Promise<void> {
     // Never prepared there: nothing to end, and a host that cannot be reached need not be asked.
-    if (this.#client === undefined) return;
-    const client =
-      this.#client.end === undefined ? this.#client : await this.#options.peers.connect(this.#options.url);
+    if (this.#client === undefined && this.#options.making !== undefined) return;
+    const client = await this.#connect();
     try {
       await client.call(
         "peer.cancel",
@@ -156,8 +191,42 @@ export class PeerChild implements ChildTarget {
     await Promise.all(calls);
   }
 
-  async #prepareAs(client: RpcClient, name: string): Promise<void> {
-    const { prepare, peers, url, log } = this.#options;
+  /** The connection to the host, made anew where it was lost; its events are listened to. */
+  async #connect(): Promise<RpcClient> {
+    if (this.#client !== undefined && this.#client.end === undefined) return this.#client;
+    const client = await this.#options.peers.connect(this.#options.url);
+    this.#stopListening();
+    this.#client = client;
+    this.#stopListening = client.onEvent(this.#options.onEvent);
+    return client;
+  }
+
+  /** The start was not answered; its host may have loaded the child, or be another agent by now that found it loaded. */
+  async #startedAfterAll(params: ParamsInput<"peer.start">, lost: unknown): Promise<ChildStarted> {
+    const { clock, log, isOver } = this.#options;
+    const untilUs = clock.nowUs() + START_DEADLINE_MS * 1000;
+    log.warn({ transfer: this.transfer, problem: messageOf(lost) }, "the child's start was not answered");
+    while (clock.nowUs() < untilUs && !isOver()) {
+      await sleep(clock, ASK_INTERVAL_MS);
+      try {
+        const { phase } = await this.report();
+        const client = await this.#connect();
+        // The device state never arrived.
+        if (phase === "preparing")
+          return await client.call("peer.start", params, { deadlineMs: START_DEADLINE_MS });
+        if (phase === "starting") continue;
+        if (phase !== "paging" && phase !== "complete") throw lost;
+        if (!params.run) return { loadUs: 0, runUs: 0 };
+        return await client.call("peer.run", { transfer: this.transfer }, { deadlineMs: RUN_DEADLINE_MS });
+      } catch (error) {
+        if (error === lost || (error instanceof RemoteError && error.code !== "not-ready")) throw error;
+      }
+    }
+    throw lost;
+  }
+
+  async #prepareAs(client: RpcClient, { prepare }: PeerChildMaking, name: string): Promise<void> {
+    const { peers, url, log } = this.#options;
     const params: PrepareParams = { ...prepare, guest: { ...prepare.guest, name } };
     const first = await client.call("peer.prepare", params, { deadlineMs: PREPARE_DEADLINE_MS });
     if (first.ready) return;

@@ -37,7 +37,7 @@ export function rollBackAdvice(guest: Guest, transfer: number): string {
 export async function restoreMigrations(services: Services): Promise<void> {
   for (const guest of services.registry.list()) {
     const { outgoing } = guest.record;
-    if (outgoing === undefined || !guest.hasEmulator) continue;
+    if (outgoing === undefined || !guest.hasEmulator || guest.occupation !== undefined) continue;
     if (guest.state === "running") {
       // That agent ended before it had stopped the guest.
       await guest.update({ outgoing: null });

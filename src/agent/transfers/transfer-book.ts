@@ -15,6 +15,7 @@ export class TransferBook {
   readonly #events: EventHub;
   readonly #clock: Clock;
   readonly #entries: TransferEntry[] = [];
+  readonly #detachers = new Set<() => void>();
   #ticker: Timer | undefined;
 
   constructor(options: { events: EventHub; clock: Clock }) {
@@ -70,6 +71,18 @@ export class TransferBook {
         entry.kind === "migrate" &&
         entry.phase === "complete",
     );
+  }
+
+  /** Calls `detach` when the agent ends before the transfer does, to leave it to the next agent. Returns what takes that back. */
+  onDetach(detach: () => void): () => void {
+    this.#detachers.add(detach);
+    return () => this.#detachers.delete(detach);
+  }
+
+  /** Lets go of every transfer that runs. */
+  detachAll(): void {
+    for (const detach of this.#detachers) detach();
+    this.#detachers.clear();
   }
 
   close(): void {

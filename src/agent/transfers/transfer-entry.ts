@@ -40,6 +40,8 @@ export interface TransferEntryOptions {
   peerGuest: string;
   host: string;
   pageCount: number;
+  /** Where an earlier agent has begun it. */
+  startedAtMs?: number;
   clock: Clock;
 }
 
@@ -74,8 +76,9 @@ export class TransferEntry {
     this.peerGuest = options.peerGuest;
     this.#guest = options.guest;
     this.#clock = options.clock;
-    this.#startedAtMs = options.clock.wallMs();
-    this.#startedUs = options.clock.nowUs();
+    const nowMs = options.clock.wallMs();
+    this.#startedAtMs = options.startedAtMs ?? nowMs;
+    this.#startedUs = options.clock.nowUs() - Math.max(0, nowMs - this.#startedAtMs) * 1000;
     this.#progress = () => ({
       total: options.pageCount,
       received: 0,

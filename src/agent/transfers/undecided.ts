@@ -11,11 +11,13 @@ const ASK_INTERVAL_MS = 2000;
 export async function whatBecameOf(options: {
   ask(): Promise<"runs" | "gone">;
   isOver(): boolean;
+  /** How long to wait before the first question. */
+  firstAskMs?: number;
   clock: Clock;
   log: Log;
 }): Promise<"runs" | "gone" | "unknown"> {
-  for (;;) {
-    await sleep(options.clock, ASK_INTERVAL_MS);
+  for (let waitMs = options.firstAskMs ?? ASK_INTERVAL_MS; ; waitMs = ASK_INTERVAL_MS) {
+    await sleep(options.clock, waitMs);
     if (options.isOver()) return "unknown";
     try {
       return await options.ask();

@@ -2,7 +2,7 @@ import { AgentError } from "../errors.js";
 import type { Guest } from "../guests/guest.js";
 import { networkOfForked } from "../network/translate.js";
 import type { Services } from "../services.js";
-import { peerGuestOf } from "./outgoing-child.js";
+import { peerGuestOf } from "./prepare-params.js";
 
 /** Boot files may have to be sent, and each emulator takes a tenth of a second or more to start. */
 const WARM_DEADLINE_MS = 120_000;

@@ -1,5 +1,5 @@
 import { Command, Option } from "commander";
-import { MAX_CHILDREN } from "../../control/index.js";
+import { MAX_CHILDREN, MAX_LINK_DEADLINE_MS } from "../../control/index.js";
 import type { Cli } from "../cli.js";
 import { collect, given, sizeBytes, wholeNumber } from "../options.js";
 import { carryOut } from "./transfer-work.js";
@@ -15,6 +15,7 @@ interface ForkOptions {
   sweep: "on" | "held";
   compression: "auto" | "lz4" | "none";
   rateLimit?: number;
+  linkDeadline?: number;
   wait: boolean;
 }
 
@@ -53,6 +54,7 @@ export function forkCommand(cli: Cli): Command {
     )
     .addOption(compressionOption())
     .option("--rate-limit <bytes>", "most bytes of bulk each second and child, such as 50M", sizeBytes)
+    .addOption(linkDeadlineOption())
     .option("--no-wait", "end as soon as the children run, not when their memory is complete")
     .addHelpText("after", "\nExample:\n  ramet fork web --to hostb --count 2 --name web-a,web-b");
   return command.action(async (name: string, options: ForkOptions) => {
@@ -78,12 +80,21 @@ export function forkCommand(cli: Cli): Command {
               names: options.name,
               forwards: forward,
               rateLimitBytesPerSecond: options.rateLimit,
+              linkDeadlineMs: options.linkDeadline === undefined ? undefined : options.linkDeadline * 1000,
             }),
           },
           deadline,
         ),
     });
   });
+}
+
+/** `--link-deadline`, shared with migrate; in seconds. */
+export function linkDeadlineOption(): Option {
+  return new Option(
+    "--link-deadline <seconds>",
+    "give a child up that is out of reach for so long (default: wait for it)",
+  ).argParser(wholeNumber(1, MAX_LINK_DEADLINE_MS / 1000));
 }
 
 /** `--compression`, shared with migrate. */

@@ -1,7 +1,7 @@
 import { Command } from "commander";
 import type { Cli } from "../cli.js";
 import { given, sizeBytes } from "../options.js";
-import { compressionOption } from "./fork.js";
+import { compressionOption, linkDeadlineOption } from "./fork.js";
 import { carryOut } from "./transfer-work.js";
 
 interface MigrateOptions {
@@ -10,6 +10,7 @@ interface MigrateOptions {
   verify?: boolean;
   compression: "auto" | "lz4" | "none";
   rateLimit?: number;
+  linkDeadline?: number;
   wait: boolean;
 }
 
@@ -26,6 +27,7 @@ export function migrateCommand(cli: Cli): Command {
     .option("--verify", "compare every page's hash at the instant of the move with what arrived")
     .addOption(compressionOption())
     .option("--rate-limit <bytes>", "most bytes of bulk each second, such as 50M", sizeBytes)
+    .addOption(linkDeadlineOption())
     .option("--no-wait", "end as soon as the guest runs there, not when its memory is complete");
   return command.action(async (name: string, options: MigrateOptions) => {
     await carryOut(cli.context(command), {
@@ -41,7 +43,10 @@ export function migrateCommand(cli: Cli): Command {
             precopy: options.precopy ?? false,
             verify: options.verify ?? false,
             compression: options.compression,
-            ...given({ rateLimitBytesPerSecond: options.rateLimit }),
+            ...given({
+              rateLimitBytesPerSecond: options.rateLimit,
+              linkDeadlineMs: options.linkDeadline === undefined ? undefined : options.linkDeadline * 1000,
+            }),
           },
           deadline,
         ),

@@ -35,7 +35,10 @@ export const DEFAULT_MEMORY_MIB = 256;
 export const DEFAULT_STOP_DEADLINE_MS = 30_000;
 export const DEFAULT_LOG_LINES = 100;
 
-/** `receiving`: a child whose memory is not complete. `migrated`: it runs on elsewhere. `crashed`: the emulator ended by itself. */
+/**
+ * `receiving`: a child whose memory is not complete. `migrated`: it runs on elsewhere. `crashed`: the emulator ended by itself. `unreadable`: there is a guest
+ * whose record the agent cannot read; it is left as it is, and may run.
+ */
 export const GUEST_STATES = [
   "starting",
   "running",
@@ -44,6 +47,7 @@ export const GUEST_STATES = [
   "migrated",
   "stopped",
   "crashed",
+  "unreadable",
 ] as const;
 export const guestState = z.enum(GUEST_STATES);
 export type GuestState = z.infer<typeof guestState>;

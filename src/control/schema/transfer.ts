@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { MAX_CHILDREN, MAX_FORWARDS, MAX_LISTED } from "../limits.js";
+import { MAX_CHILDREN, MAX_FORWARDS, MAX_LINK_DEADLINE_MS, MAX_LISTED } from "../limits.js";
 import {
   count,
   durationUs,
@@ -124,6 +124,8 @@ export type ChildOutcome = z.infer<typeof childOutcome>;
 const compression = z.enum(["auto", "lz4", "none"]);
 const sweep = z.enum(["on", "held"]);
 const rate = z.int().min(1024);
+/** How long a child may be out of reach before it is given up; without it, it is waited for. */
+const linkDeadlineMs = z.int().min(1000).max(MAX_LINK_DEADLINE_MS);
 
 /** Fork one guest into one or many children. Refused whole when the request itself cannot be met. */
 export const forkParams = z
@@ -147,6 +149,7 @@ export const forkParams = z
     compression: compression.default("auto"),
     /** Bytes of bulk each second and child, at most. */
     rateLimitBytesPerSecond: optional(rate),
+    linkDeadlineMs: optional(linkDeadlineMs),
   })
   .check((context) => {
     const { to, count: children, names } = context.value;
@@ -172,6 +175,7 @@ export const migrateParams = z.strictObject({
   precopy: z.boolean().default(false),
   compression: compression.default("auto"),
   rateLimitBytesPerSecond: optional(rate),
+  linkDeadlineMs: optional(linkDeadlineMs),
 });
 
 const outcomes = z.object({ transfers: z.array(childOutcome).max(MAX_CHILDREN) });

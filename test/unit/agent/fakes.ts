@@ -16,6 +16,7 @@ export class FakeEmulator {
   readonly calls: string[] = [];
   state: "running" | "paused" = "paused";
   detached = false;
+  isSilent = false;
   #exit: EmulatorExit | undefined;
   readonly #handlers: ((exit: EmulatorExit) => void)[] = [];
 
@@ -33,6 +34,15 @@ export class FakeEmulator {
   async kill(): Promise<void> {
     this.calls.push("kill");
     if (this.#exit === undefined) this.finish({ cause: "asked", expected: true, lastLog: "" });
+  }
+
+  async connect(): Promise<void> {
+    if (this.isSilent) throw new Error("it does not answer");
+  }
+
+  async resume(): Promise<void> {
+    this.calls.push("resume");
+    this.state = "running";
   }
 
   async status(): Promise<string> {

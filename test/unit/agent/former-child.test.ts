@@ -10,9 +10,11 @@ import type { Services } from "../../../src/agent/services.js";
 import type { BootUploads } from "../../../src/agent/store/boot-uploads.js";
 import { IncomingChild } from "../../../src/agent/transfers/incoming-child.js";
 import { IncomingTransfers } from "../../../src/agent/transfers/incoming-transfers.js";
+import { RecordFile, type ChildRecord } from "../../../src/agent/transfers/transfer-record.js";
 import { ManualClock } from "../../support/lane-clock.js";
 
 const TRANSFER = 9;
+const CONTEXT = { session: { onEnd: () => {}, sendEvent: () => true } } as never;
 
 /** A host whose agent was restarted: it has the child as a guest, and knows nothing of its transfer. */
 function restarted(state: string) {
@@ -23,7 +25,11 @@ function restarted(state: string) {
     record: { parent: { transfer: TRANSFER } },
   };
   const removed: unknown[] = [];
-  const registry = { list: () => [guest], remove: async (one: unknown) => void removed.push(one) };
+  const registry = {
+    isWhole: true,
+    list: () => [guest],
+    remove: async (one: unknown) => void removed.push(one),
+  };
   const services = { registry, clock: new ManualClock(), log: silentLog } as unknown as Services;
   const incoming = new IncomingTransfers(services, {} as BootUploads);
   return { incoming, guest, removed };
@@ -32,7 +38,7 @@ function restarted(state: string) {
 describe("a child whose transfer this agent does not know any more", () => {
   test("is removed before its parent hears that it is gone", async () => {
     const { incoming, guest, removed } = restarted("receiving");
-    await assert.rejects(incoming.run({ transfer: TRANSFER }), { code: "bad-state" });
+    await assert.rejects(incoming.run({ transfer: TRANSFER }, CONTEXT), { code: "bad-state" });
     assert.deepEqual(removed, []);
     assert.deepEqual(await incoming.cancel({ transfer: TRANSFER, reason: "by a test" }), {});
     assert.deepEqual(removed, [guest]);
@@ -40,7 +46,7 @@ describe("a child whose transfer this agent does not know any more", () => {
 
   test("is never said to be gone when it is a guest that runs", async () => {
     const { incoming, removed } = restarted("running");
-    assert.deepEqual(await incoming.run({ transfer: TRANSFER }), { loadUs: 0, runUs: 0 });
+    assert.deepEqual(await incoming.run({ transfer: TRANSFER }, CONTEXT), { loadUs: 0, runUs: 0 });
     const cancelled = incoming.cancel({ transfer: TRANSFER, reason: "by a test" });
     await assert.rejects(cancelled, { code: "bad-state" });
     assert.deepEqual(removed, []);
@@ -48,7 +54,7 @@ describe("a child whose transfer this agent does not know any more", () => {
 
   test("is gone when its emulator is, or when it never was", async () => {
     const { incoming } = restarted("crashed");
-    await assert.rejects(incoming.run({ transfer: TRANSFER }), { code: "no-such-transfer" });
+    await assert.rejects(incoming.run({ transfer: TRANSFER }, CONTEXT), { code: "no-such-transfer" });
     await assert.rejects(incoming.cancel({ transfer: 1, reason: "" }), { code: "no-such-transfer" });
   });
 });
@@ -84,7 +90,16 @@ function migrated(directory: string) {
   const session = { onEnd: () => () => {}, sendEvent: () => true };
   const live = { emulator, memory: { fillable: () => ({ pageCount: 16 }) } };
   const params = { transfer: TRANSFER, kind: "migrate", parent: { guest: "web", host: "a" }, pageCount: 16 };
-  const options = { services, params, guest, live, session, onOver: () => {} };
+  const record = RecordFile.create(directory, {
+    version: 1,
+    side: "child",
+    transfer: TRANSFER,
+    params,
+    step: "loading",
+    incarnation: 0,
+    startedAtMs: 0,
+  } as unknown as ChildRecord);
+  const options = { services, record, guest, live, session, onOver: () => {} };
   const child = new IncomingChild(options as unknown as ConstructorParameters<typeof IncomingChild>[0]);
   const start = () =>
     child.start({ transfer: TRANSFER, deviceState: new Uint8Array(8), run: false }, session as never);

@@ -11,7 +11,7 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, test } from "node:test";
-import { silentLog } from "../../../src/base/index.js";
+import { realClock, silentLog } from "../../../src/base/index.js";
 import { EventHub } from "../../../src/agent/events.js";
 import { Admission } from "../../../src/agent/guests/admission.js";
 import { GuestRegistry } from "../../../src/agent/guests/registry.js";
@@ -45,8 +45,21 @@ beforeEach(async () => {
 });
 afterEach(() => rmSync(scratch, { recursive: true }));
 
-const open = (maxGuests = 3) =>
-  GuestRegistry.open({ paths, source, boot, admission, events, maxGuests, log: silentLog });
+const open = async (maxGuests = 3): Promise<GuestRegistry> => {
+  const clock = realClock;
+  const registry = await GuestRegistry.open({
+    paths,
+    source,
+    boot,
+    admission,
+    events,
+    maxGuests,
+    clock,
+    log: silentLog,
+  });
+  await registry.settle();
+  return registry;
+};
 
 /** Leaves a guest on disk as an earlier agent would, with its emulator running or not. */
 async function leave(
@@ -139,9 +152,59 @@ describe("the registry of guests", () => {
     mkdirSync(paths.guestMemory("01234567-89ab-4cde-8f01-23456789abcd"));
     mkdirSync(join(paths.guests, "lost+found"));
     const registry = await open();
-    assert.deepEqual(registry.list(), []);
+    assert.deepEqual(
+      registry.list().map(({ id }) => id),
+      [damaged.config.id],
+    );
     assert.deepEqual(readdirSync(paths.guests).toSorted(), ["lost+found", damaged.config.id].toSorted());
     assert.deepEqual(readdirSync(paths.memory), [damaged.config.id]);
+  });
+
+  test("shows what it cannot read, under its name, and lets nobody take its place", async () => {
+    const damaged = await leave(fakeRecord(), {});
+    const text = readFileSync(paths.record(damaged.config.id), "utf8").replace(
+      '"version": 1',
+      '"version": 9',
+    );
+    writeFileSync(paths.record(damaged.config.id), text);
+    const registry = await open();
+    const guest = registry.find("web");
+    assert.equal(guest.state, "unreadable");
+    assert.match(guest.view().message ?? "", /is not a guest's record of this version.*was not touched/);
+    assert.equal(registry.isWhole, false);
+    assert.deepEqual(source.ended, []);
+    await assert.rejects(registry.add(fakeRecord()), { code: "name-taken" });
+    await guest.update({ message: "changed" });
+    assert.equal(readFileSync(paths.record(damaged.config.id), "utf8"), text, "the record stays as it is");
+    await registry.endUnanswering(guest);
+    assert.deepEqual(source.ended, [damaged.config.id]);
+    assert.equal(guest.state, "crashed");
+    await registry.remove(guest);
+    assert.deepEqual(readdirSync(paths.guests), []);
+  });
+
+  test("resumes a guest that was left in a fork's pause, once its writers are let go", async () => {
+    const emulator = new FakeEmulator();
+    const memory = new FakeMemory();
+    memory.registered = "write-protect";
+    await leave(fakeRecord(), { emulator, memory });
+    const registry = await open();
+    assert.deepEqual(memory.calls, ["track", "release"]);
+    assert.deepEqual(emulator.calls, ["resume"]);
+    assert.equal(registry.find("web").state, "running");
+  });
+
+  test("waits for an emulator that does not answer, and takes it over when it does", async () => {
+    const emulator = new FakeEmulator();
+    emulator.state = "running";
+    emulator.isSilent = true;
+    await leave(fakeRecord(), { emulator });
+    const registry = await open();
+    const guest = registry.find("web");
+    assert.match(guest.view().message ?? "", /does not answer.*kill ends it/);
+    emulator.isSilent = false;
+    while (guest.view().message !== undefined) await new Promise((resolve) => setTimeout(resolve, 10));
+    assert.equal(guest.state, "running");
   });
 
   test("keeps boot files of guests and of others who use them", async () => {

@@ -1,0 +1,126 @@
+import type { ChildReport, Params, Result } from "../../control/index.js";
+import { AgentError } from "../errors.js";
+import type { Guest } from "../guests/guest.js";
+import { connectGuest } from "../network/guest-link.js";
+import type { Services } from "../services.js";
+import type { HostedChild } from "./hosted-child.js";
+import { TransferEntry } from "./transfer-entry.js";
+import type { ChildRecord, RecordFile } from "./transfer-record.js";
+
+/** What it counted is gone with the agent that counted. */
+const NOTHING_COUNTED = {
+  fault: 0,
+  push: 0,
+  sweep: 0,
+  zero: 0,
+  duplicates: 0,
+  urgentBytes: 0,
+  bulkBytes: 0,
+  faults: { count: 0, waiting: 0, p50Us: 0, p90Us: 0, p99Us: 0, maxUs: 0 },
+  reconnects: 0,
+  linked: true,
+};
+
+/** The child of an agent that has ended, with all its memory: its parent's agent may ask how it came out, and a held one may be let run. */
+export class CompleteChild implements HostedChild {
+  readonly #services: Services;
+  readonly #guest: Guest;
+  readonly #record: RecordFile<ChildRecord>;
+  readonly #entry: TransferEntry;
+
+  constructor(services: Services, guest: Guest, record: RecordFile<ChildRecord>) {
+    this.#services = services;
+    this.#guest = guest;
+    this.#record = record;
+    const { params, startedAtMs, complete } = record.record;
+    this.#entry = new TransferEntry({
+      transfer: params.transfer,
+      kind: params.kind,
+      role: "child",
+      guest: guest.name,
+      peerGuest: params.parent.guest,
+      host: params.parent.host,
+      pageCount: params.pageCount,
+      startedAtMs,
+      clock: services.clock,
+    });
+    if (complete?.verify !== undefined) this.#entry.facts.verify = complete.verify;
+    this.#entry.commands = {
+      cancel: () => this.cancel(),
+      setSweep: () => {
+        throw new AgentError("bad-state", `transfer ${params.transfer} is over`);
+      },
+      run: async () => void (await this.run()),
+    };
+    const total = params.pageCount;
+    this.#entry.countFrom(() => ({ ...NOTHING_COUNTED, total, received: total }));
+    // Others are over for anybody but the parent's agent.
+    if (this.isHeld) services.book.add(this.#entry);
+    this.#entry.enter("complete");
+    this.#guest.note({ state: record.record.step === "running" ? "running" : "paused" });
+  }
+
+  get isHeld(): boolean {
+    return this.#record.record.step === "loaded" && this.#guest.hasEmulator;
+  }
+
+  /** It was let run by an agent that ended before it could see to that. */
+  async settle(): Promise<void> {
+    const { step } = this.#record.record;
+    if (step === "running" && (await this.#guest.live.emulator.status()) === "paused") await this.#resume();
+  }
+
+  lacks(): void {
+    throw this.#badState("told what it lacks");
+  }
+
+  start(_params: Params<"peer.start">): Promise<Result<"peer.start">> {
+    return Promise.reject(this.#badState("started"));
+  }
+
+  async run(): Promise<Result<"peer.run">> {
+    if (this.#record.record.step === "loaded") {
+      this.#record.update({ step: "running" });
+      await this.#resume();
+    }
+    return { loadUs: 0, runUs: 0 };
+  }
+
+  async cancel(): Promise<void> {
+    if (this.isHeld) return this.#services.registry.remove(this.#guest);
+    const { name } = this.#guest;
+    throw new AgentError("bad-state", `guest ${name} is complete and runs; remove it as any other guest`);
+  }
+
+  report(): ChildReport {
+    return reportOf(this.#record.record);
+  }
+
+  detach(): void {
+    this.#record.leave();
+  }
+
+  #badState(doing: string): AgentError {
+    const { transfer } = this.#record.record;
+    return new AgentError(
+      "bad-state",
+      `the child of transfer ${transfer} is complete and cannot be ${doing}`,
+    );
+  }
+
+  async #resume(): Promise<void> {
+    const { emulator } = this.#guest.live;
+    if (this.#record.record.params.kind === "migrate")
+      await connectGuest(emulator, this.#guest.config.network);
+    await emulator.resume();
+    await this.#guest.update({ state: "running" });
+  }
+}
+
+/** What a record says of a child whose transfer is over. */
+export function reportOf({ transfer, complete, failed }: Readonly<ChildRecord>): ChildReport {
+  if (complete === undefined)
+    return { transfer, phase: "failed", message: failed ?? "it was never completed" };
+  const { verify } = complete;
+  return { transfer, phase: "complete", ...(verify === undefined ? {} : { verify }) };
+}

@@ -1,0 +1,64 @@
+import { codeOf, messageOf, type Clock, type Log, type Timer } from "../../base/index.js";
+import type { ChildReport } from "../../control/index.js";
+
+const FIRST_ASK_MS = 1000;
+const LONGEST_PAUSE_MS = 15_000;
+
+export interface InquiryOptions {
+  /** Asks the child's host; has a deadline of its own. */
+  ask(): Promise<ChildReport>;
+  /** Whether the child's page lanes are away. While they are there nobody need ask. */
+  isAway(): boolean;
+  onReport(report: ChildReport): void;
+  /** The host knows of no such child any more. */
+  onGone(message: string): void;
+  clock: Clock;
+  log: Log;
+}
+
+/**
+ * Asks a child's host about it for as long as its page lanes are away, less and less often, for ever: a child that is complete or gone never dials
+ * again, and nobody else tells.
+ */
+export class Inquiry {
+  readonly #options: InquiryOptions;
+  #pauseMs = FIRST_ASK_MS;
+  #timer: Timer | undefined;
+  #over = false;
+
+  constructor(options: InquiryOptions) {
+    this.#options = options;
+  }
+
+  start(): void {
+    if (this.#over || this.#timer !== undefined) return;
+    this.#timer = this.#options.clock.after(this.#pauseMs, () => {
+      this.#timer = undefined;
+      if (this.#options.isAway()) void this.#ask();
+      else {
+        this.#pauseMs = FIRST_ASK_MS;
+        this.start();
+      }
+    });
+  }
+
+  /** May be called twice. */
+  stop(): void {
+    this.#over = true;
+    this.#timer?.cancel();
+  }
+
+  async #ask(): Promise<void> {
+    const { ask, isAway, onReport, onGone, log } = this.#options;
+    try {
+      const report = await ask();
+      if (!this.#over && isAway()) onReport(report);
+    } catch (error) {
+      if (this.#over) return;
+      if (codeOf(error) === "no-such-transfer" && isAway()) return onGone(messageOf(error));
+      log.debug({ problem: messageOf(error) }, "a child's host cannot be asked about it");
+    }
+    this.#pauseMs = Math.min(this.#pauseMs * 2, LONGEST_PAUSE_MS);
+    this.start();
+  }
+}

@@ -1,0 +1,124 @@
+import { messageOf } from "../../base/index.js";
+import { TransferError } from "../../transfer/index.js";
+import type { Guest } from "../guests/guest.js";
+import type { Services } from "../services.js";
+import type { OutgoingChild } from "./outgoing-child.js";
+import { offerRollBack, rollBackAdvice, runOn } from "./roll-back.js";
+import { whatBecameOf } from "./undecided.js";
+
+/** A migration from the moment on at which its child may run, to its end: the parent is removed, kept for its operator, or runs on. */
+export class MigrationEnd {
+  readonly #services: Services;
+  readonly #guest: Guest;
+  readonly #child: OutgoingChild;
+  readonly #vacate: () => void;
+  readonly #leave: () => void;
+
+  constructor(options: {
+    services: Services;
+    guest: Guest;
+    child: OutgoingChild;
+    /** The guest's memory is needed no more. May be called twice. */
+    vacate: () => void;
+    /** So, and nothing need be known of the transfer either. */
+    leave: () => void;
+  }) {
+    this.#services = options.services;
+    this.#guest = options.guest;
+    this.#child = options.child;
+    this.#vacate = options.vacate;
+    this.#leave = options.leave;
+  }
+
+  get #host(): string {
+    return this.#child.target.host;
+  }
+
+  /** The record already says where the guest goes; a disk that is full must not keep it from going on there. */
+  toMigrated(): void {
+    const message = `runs on ${this.#host}; its memory is still being sent there`;
+    this.#guest.note({ state: "migrated", message });
+  }
+
+  /** Nobody knows whether the child runs: its host is asked until it says so, or until a user gives the child up. */
+  async decide(undecided: TransferError, firstAskMs?: number): Promise<void> {
+    const { entry, session, target } = this.#child;
+    const { clock } = this.#services;
+    const { log } = this.#guest;
+    this.#child.markUndecided();
+    this.#guest.note({ state: "paused", message: undecided.message.slice(0, 400) });
+    const isOver = (): boolean =>
+      this.#child.cancelled || this.#child.detached || session.phase.phase === "failed";
+    try {
+      switch (
+        await whatBecameOf({
+          ask: () => target.settle(),
+          isOver,
+          ...(firstAskMs === undefined ? {} : { firstAskMs }),
+          clock,
+          log,
+        })
+      ) {
+        case "runs":
+          entry.enter("paging", { message: "the child runs after all" });
+          this.#child.onStep("paging");
+          this.toMigrated();
+          return await this.finish();
+        case "gone":
+          return await this.#runOn(undecided);
+        case "unknown":
+          if (!this.#child.detached) await this.#stay(undecided);
+      }
+    } catch (error) {
+      log.error(
+        { problem: messageOf(error) },
+        "a migration that was undecided could not be brought to its end",
+      );
+      await this.#stay(new TransferError("undecided", messageOf(error)));
+    }
+  }
+
+  /** Waits until the child has all its memory; then the guest is removed here. Without a good end it is kept. */
+  async finish(): Promise<void> {
+    try {
+      const failure = await this.#child.finish(async () => {
+        const { transfer } = this.#child.entry;
+        this.#guest.log.info({ transfer, to: this.#host }, "migrated; the guest is removed here");
+        this.#vacate();
+        // With its directory goes the record, by which a new agent would go on with the removal.
+        await this.#services.registry.remove(this.#guest);
+        this.#leave();
+      });
+      if (failure !== undefined) await this.#stay(failure);
+    } catch (error) {
+      this.#guest.log.error({ problem: messageOf(error) }, "a migrated guest could not be removed in full");
+    }
+  }
+
+  /** The child is gone without having run. A guest whose emulator has ended meanwhile stays what it is. */
+  async #runOn(undecided: TransferError): Promise<void> {
+    this.#child.session.fail(new TransferError("cancelled", undecided.message));
+    this.#child.fail(undecided);
+    this.#leave();
+    if (this.#guest.hasEmulator) await runOn(this.#guest);
+    else this.#guest.note({ outgoing: null });
+  }
+
+  /** The child may have run, and is lost: what the guest was at the switch is kept for its operator to decide. */
+  async #stay(error: TransferError): Promise<void> {
+    const { entry, session } = this.#child;
+    session.fail(error);
+    this.#child.fail(error);
+    this.#leave();
+    if (!this.#guest.hasEmulator) return;
+    offerRollBack(this.#guest, entry);
+    const stopped = `stopped as it was when ${this.#host} took over; that failed: ${error.message}`.slice(
+      0,
+      700,
+    );
+    await this.#guest.update({
+      state: "paused",
+      message: `${stopped}. ${rollBackAdvice(this.#guest, entry.transfer)}`,
+    });
+  }
+}

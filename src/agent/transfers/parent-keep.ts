@@ -1,0 +1,118 @@
+import { CopiesFile } from "../../memory/index.js";
+import { Instant, type PageDigests } from "../../transfer/index.js";
+import type { Guest } from "../guests/guest.js";
+import type { Services } from "../services.js";
+import {
+  keepDigests,
+  readDigests,
+  removeDigests,
+  type ParentRecord,
+  type RecordFile,
+} from "./transfer-record.js";
+
+const MIB = 1024 * 1024;
+
+/**
+ * What the parent's side of a fork or migration keeps beside the guest's memory, for a new agent to go on with: temporary copies, digests, a record for each
+ * child. One owner, which removes all of it at the end.
+ */
+export class ParentKeep {
+  readonly copies: CopiesFile;
+  readonly #directory: string;
+  readonly #pageCount: number;
+  readonly #records: RecordFile<ParentRecord>[] = [];
+  #left = false;
+
+  private constructor(directory: string, copies: CopiesFile) {
+    this.#directory = directory;
+    this.copies = copies;
+    this.#pageCount = copies.pageCount;
+  }
+
+  /** @throws MemoryError `bad-file`. */
+  static create(services: Services, guest: Guest): ParentKeep {
+    const { paths } = services;
+    const copies = CopiesFile.create(paths.copies(guest.id), guest.live.memory.pageCount);
+    return new ParentKeep(paths.guestMemory(guest.id), copies);
+  }
+
+  /** What an earlier agent kept. @throws MemoryError `bad-file`. */
+  static open(services: Services, guest: Guest, records: readonly RecordFile<ParentRecord>[]): ParentKeep {
+    const { paths } = services;
+    const copies = CopiesFile.open(paths.copies(guest.id), guest.live.memory.pageCount);
+    const keep = new ParentKeep(paths.guestMemory(guest.id), copies);
+    keep.#records.push(...records);
+    return keep;
+  }
+
+  /** Owns another child's record from here on. */
+  add(record: RecordFile<ParentRecord>): RecordFile<ParentRecord> {
+    this.#records.push(record);
+    return record;
+  }
+
+  /** Throws the file system's error. */
+  keepDigests(digests: PageDigests): void {
+    keepDigests(this.#directory, digests);
+  }
+
+  /** The digests at the instant, where any child is to compare. @throws AgentError `bad-record`. */
+  digests(): PageDigests | undefined {
+    if (!this.#records.some(({ record }) => record.verify)) return undefined;
+    return readDigests(this.#directory, this.#pageCount);
+  }
+
+  /** From here on everything stays as it is, for the next agent. */
+  leave(): void {
+    this.#left = true;
+    for (const record of this.#records) record.leave();
+    this.copies.close();
+  }
+
+  /** Removes all of it; does nothing once it was left. May be called twice. */
+  remove(): void {
+    if (this.#left) return;
+    this.copies.remove();
+    removeDigests(this.#directory);
+    for (const record of this.#records) record.remove();
+  }
+}
+
+interface InstantParts {
+  copies: CopiesFile;
+  /** False for a parent that is stopped for good. */
+  tracking: boolean;
+}
+
+/** The instant of a guest that is about to be forked or migrated. */
+export function makeInstant(services: Services, guest: Guest, parts: InstantParts): Instant {
+  return new Instant(optionsFor(services, guest, parts));
+}
+
+/** The instant an earlier agent had frozen. Errors as `Instant.recover`. */
+export function recoverInstant(services: Services, guest: Guest, parts: InstantParts): Instant {
+  return Instant.recover(optionsFor(services, guest, parts));
+}
+
+function optionsFor(services: Services, guest: Guest, parts: InstantParts) {
+  const { copiesMib, stallMs } = services.configuration.limits;
+  return {
+    ...parts,
+    memory: guest.live.memory.tracked(),
+    copyBudgetBytes: copiesMib * MIB,
+    stallDeadlineMs: stallMs,
+    clock: services.clock,
+    log: guest.log,
+  };
+}
+
+/** Lets go of the parent's side of a fork or migration when the agent ends: nobody who waits is let through, and the next agent goes on. */
+export function detachParent(parts: {
+  children: readonly { detach(): void }[];
+  instant: Instant;
+  keep: ParentKeep;
+}): void {
+  for (const child of parts.children) child.detach();
+  parts.instant.detach();
+  parts.keep.leave();
+}

@@ -1,0 +1,19 @@
+import type { Services } from "../services.js";
+import type { IncomingTransfers } from "./incoming-transfers.js";
+import { recoverParent } from "./recover-parent.js";
+
+/**
+ * Goes on with every transfer that an earlier agent did not bring to its end. Before anybody can reach this agent: a child that dials finds its transfer
+ * there. Emulators are not spoken to yet, because they may wait for pages.
+ */
+export async function recoverTransfers(services: Services, incoming: IncomingTransfers): Promise<void> {
+  const { registry } = services;
+  for (const { guest, parents, children } of registry.unfinished) {
+    try {
+      for (const child of children) registry.whenAnswering(guest, await incoming.recover(guest, child));
+      if (parents.length > 0) registry.whenAnswering(guest, recoverParent(services, guest, parents));
+    } catch (error) {
+      registry.withhold(guest, error);
+    }
+  }
+}
