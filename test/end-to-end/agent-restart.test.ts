@@ -174,7 +174,6 @@ describe("transfers outlive their agents", () => {
 
   for (const [state, victim] of cases([
     "preparing",
-    "arming",
     "pausing",
     "starting",
     "paging",
