@@ -175,7 +175,6 @@ export class Agent {
       log,
     });
     this.#undo.push(() => peers.close());
-    const catalogue = new EmulatorCatalogue({ log });
     return {
       configuration,
       clock,
@@ -184,7 +183,7 @@ export class Agent {
       paths,
       boot,
       admission,
-      catalogue,
+      catalogue: new EmulatorCatalogue({ log }),
       starter,
       isolation,
       registry,
