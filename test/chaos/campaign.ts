@@ -31,14 +31,22 @@ export class Campaign {
   #subjectAge = 0;
   #leaving = new Leaving();
 
+  #stopped = false;
+
   constructor(onResult: (result: Result) => void) {
     this.#onResult = onResult;
+  }
+
+  /** Ends the run after the injection that is under way. */
+  stop(): void {
+    this.#stopped = true;
   }
 
   /** Runs the plans. Returns what was wrong besides them, such as what was left at the end. */
   async run(plans: readonly Plan[]): Promise<string[]> {
     const problems: string[] = [];
     for (const plan of plans) {
+      if (this.#stopped) break;
       const result = await this.#runOne(plan);
       this.#onResult(result);
       if (isBad(result.outcome)) await this.#close();
@@ -120,6 +128,12 @@ export class Campaign {
     if (keptUntilHere.length > 0) return keptUntilHere;
     const surveys = await surveyOf(field);
     const state = on(surveys, subject.host).guests.get(subject.name)?.state;
+    const origin = on(surveys, field.nursery.host).guests.get(field.nursery.name);
+    if (origin?.state !== "running") {
+      // It was judged already; without it there are no new guests.
+      await this.#close();
+      return [];
+    }
     if (state !== "running" || this.#subjectAge >= MAX_SUBJECT_INJECTIONS) this.#subject = undefined;
     const kept = [field.nursery, ...(this.#subject === undefined ? [] : [this.#subject])];
     const left = await removeAll(

@@ -29,6 +29,8 @@ export interface Injected {
   what: string;
   /** Emulators that were ended. */
   killed: readonly number[];
+  /** The host whose memory was full: the kernel ends an emulator there whose guest touches a page that it never had. */
+  full?: Host;
 }
 
 const run = promisify(execFile);
@@ -78,9 +80,9 @@ export async function inject(fault: FaultName, scene: Scene): Promise<Injected> 
     case "kill-warm-emulator":
       return done("the waiting emulator was killed", kill(scene.warmEmulators));
     case "fill-parent-memory":
-      return done(await fill(scene, source.memoryDirectory));
+      return { ...done(await fill(scene, source.memoryDirectory)), full: source };
     case "fill-child-memory":
-      return done(await fill(scene, target.memoryDirectory));
+      return { ...done(await fill(scene, target.memoryDirectory)), full: target };
     case "fill-parent-disk":
       return done(await fill(scene, source.stateDirectory));
     case "fill-child-disk":
@@ -155,7 +157,7 @@ function kill(pids: readonly number[]): readonly number[] {
 
 /** Takes all room there is on a file system, for a while. */
 async function fill(scene: Scene, directory: string): Promise<string> {
-  const lastsMs = 300 + scene.random.below(1200);
+  const lastsMs = 200 + scene.random.below(800);
   const path = join(directory, BALLAST);
   let takenBytes = 0;
   closeSync(openSync(path, "w"));

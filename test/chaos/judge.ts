@@ -113,7 +113,9 @@ export class Judge {
 
   async judge(running: Running | undefined): Promise<Verdict> {
     const surveys = await surveyOf(this.#field);
-    await this.#look(this.#field.nursery);
+    const { nursery } = this.#field;
+    const origin = on(surveys, nursery.host).guests.get(nursery.name);
+    if (!this.#wasKilled(origin)) await this.#look(nursery, { guest: origin });
     if (running === undefined) return this.#judgeIdle(surveys);
     const answer = await running.answer;
     const twins = await running.end();
@@ -183,9 +185,9 @@ export class Judge {
       if ("outcomes" in answer) this.#problems.push(`the migration was said to have happened, but ${views}`);
       await this.#look(this.#subject, { guest: here, verify: true });
       return { ...this.#done("failed cleanly"), code: this.#codeOf(answer, undefined) };
-    } else if (here?.state === "paused" && this.#injected.killed.length > 0 && !this.#wasKilled(here)) {
+    } else if (here?.state === "paused" && MAY_END_CHILD.has(this.#plan.fault)) {
       return this.#rollBack(running, here);
-    } else if (this.#injected.killed.length > 0 && this.#plan.fault !== "kill-warm-emulator") {
+    } else if (this.#wasKilled(here) || this.#wasKilled(there)) {
       return this.#done("killed");
     } else {
       this.#problems.push(
@@ -227,9 +229,11 @@ export class Judge {
     this.#problems.push(...(await subject.look()));
   }
 
-  /** Whether the fault killed this guest's emulator, and its agent says that it ended. */
+  /** Whether the fault ended this guest's emulator, and its agent says so. */
   #wasKilled(guest: GuestView | undefined): boolean {
-    return this.#injected.killed.length > 0 && guest?.state === "crashed";
+    if (guest?.state !== "crashed") return false;
+    const { killed, full } = this.#injected;
+    return killed.length > 0 || (full !== undefined && (guest.message ?? "").includes("SIGBUS"));
   }
 
   #wasAgentEnded(): boolean {

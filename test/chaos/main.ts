@@ -13,6 +13,7 @@ const { values } = parseArgs({
     seed: { type: "string" },
     injections: { type: "string", default: String(DEFAULT_INJECTIONS) },
     only: { type: "string" },
+    seconds: { type: "string" },
     json: { type: "boolean", default: false },
   },
 });
@@ -30,7 +31,15 @@ const campaign = new Campaign((result) => {
   results.push(result);
   process.stderr.write(`${lineOf(result)}\n`);
 });
+// What was begun is brought to its end, so that nothing is left behind.
+process.once("SIGTERM", () => campaign.stop());
+process.once("SIGINT", () => campaign.stop());
+const limit =
+  values.seconds === undefined
+    ? undefined
+    : realClock.after(Number(values.seconds) * 1000, () => campaign.stop());
 const problems = await campaign.run(planOf({ seed, injections, ...(only === undefined ? {} : { only }) }));
+limit?.cancel();
 const tookS = Math.round((realClock.nowUs() - beganUs) / 1e6);
 const bad = results.filter(({ outcome }) => isBad(outcome));
 const commit = execFileSync("git", ["rev-parse", "--short", "HEAD"], { encoding: "utf8" }).trim();

@@ -86,7 +86,7 @@ export class Running {
     );
     void this.answer.then(() => {
       this.#answered = true;
-      this.#heard.resolve();
+      this.#tell();
     });
   }
 
@@ -174,6 +174,11 @@ export class Running {
     const names = view.role === "parent" ? [this.subject.name] : this.children.map(({ name }) => name);
     if (!names.includes(view.guest) || this.#isOld(view)) return;
     this.views.set(`${view.id} ${view.role} ${host.name}`, view);
+    this.#tell();
+  }
+
+  /** Something has changed: whoever waits looks again. */
+  #tell(): void {
     const { resolve } = this.#heard;
     this.#heard = deferred();
     resolve();
