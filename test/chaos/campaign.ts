@@ -101,7 +101,7 @@ export class Campaign {
     const injected: Injected = await inject(plan.fault, scene);
     const rest = { what: injected.what, phase: running?.reached ?? "" };
     if (plan.fault === "kill-warm-emulator") await cool(scene.source, subject, targets[0]);
-    const unsettled = await settle(field, running, this.#leaving);
+    const unsettled = await settle({ field, running, injected, leaving: this.#leaving });
     if (unsettled.length > 0) return result("STUCK", unsettled, rest);
     const verdict = await new Judge({ field, plan, subject, injected }).judge(running);
     const { outcome, problems, code } = verdict;

@@ -48,25 +48,32 @@ const MAY_END_CHILD = new Set<FaultName>([
 ]);
 
 /** Waits until nothing is under way any more. Returns what still is, in words, when that takes too long. */
-export async function settle(
-  field: Field,
-  running: Running | undefined,
-  leaving: Leaving,
-): Promise<string[]> {
+export async function settle(options: {
+  field: Field;
+  running: Running | undefined;
+  injected: Injected;
+  leaving: Leaving;
+}): Promise<string[]> {
+  const { field, running } = options;
   const untilUs = realClock.nowUs() + SETTLE_DEADLINE_MS * 1000;
   let under: string[] = [];
   while (realClock.nowUs() < untilUs) {
     const gone = field.hosts.all.filter(({ ending }) => ending !== undefined);
     if (gone.length > 0) return gone.map(({ name, ending }) => `agent ${name} ended by itself: ${ending}`);
     await running?.letSweep();
-    under = await underWay(field, running, leaving).catch((error: unknown) => [String(error)]);
+    under = await underWay(options).catch((error: unknown) => [String(error)]);
     if (under.length === 0) return [];
     await sleep(realClock, LOOK_INTERVAL_MS);
   }
   return under;
 }
 
-async function underWay(field: Field, running: Running | undefined, leaving: Leaving): Promise<string[]> {
+async function underWay({
+  field,
+  running,
+  injected,
+  leaving,
+}: Parameters<typeof settle>[0]): Promise<string[]> {
   const surveys = await surveyOf(field);
   const isAnswered = running === undefined || running.isAnswered;
   const active = surveys.flatMap(({ host, guests, transfers }) =>
@@ -88,12 +95,17 @@ async function underWay(field: Field, running: Running | undefined, leaving: Lea
       .filter(({ id, state }) => ["starting", "migrated"].includes(state) && !leaving.has(host, id))
       .map(({ name, state }) => `guest ${name} is ${state} on ${host.name}`),
   );
+  const unnoticed = surveys.flatMap(({ host, guests }) =>
+    [...guests.values()]
+      .filter(({ pid }) => pid !== undefined && injected.killed.includes(pid))
+      .map(({ name }) => `the end of guest ${name} on ${host.name} is not noticed`),
+  );
   const waiting = active.map(
     ({ host, view }) =>
       `the ${view.role}'s side of transfer ${view.id} is ${view.phase} on ${host.name}` +
       ` (${view.pages.received} of ${view.pages.total} pages, ${view.message ?? "no message"})`,
   );
-  return [...(isAnswered ? [] : ["the command is not answered"]), ...waiting, ...moving];
+  return [...(isAnswered ? [] : ["the command is not answered"]), ...waiting, ...moving, ...unnoticed];
 }
 
 /** Looks at everything after an injection has settled. */
@@ -154,7 +166,7 @@ export class Judge {
         await this.#look(child, { guest, verify: true });
       } else if (this.#wasKilled(guest) || (guest === undefined && this.#injected.killed.length > 0)) {
         killed = true;
-      } else if (told?.state === "running" && !MAY_END_CHILD.has(this.#plan.fault)) {
+      } else if (told?.state === "running" && !this.#mayEndChild()) {
         this.#problems.push(
           `child ${child.name} ran and is ${guest?.state ?? "gone"}: ${guest?.message ?? view?.message ?? ""}`,
         );
@@ -185,7 +197,7 @@ export class Judge {
       if ("outcomes" in answer) this.#problems.push(`the migration was said to have happened, but ${views}`);
       await this.#look(this.#subject, { guest: here, verify: true });
       return { ...this.#done("failed cleanly"), code: this.#codeOf(answer, undefined) };
-    } else if (here?.state === "paused" && MAY_END_CHILD.has(this.#plan.fault)) {
+    } else if (here?.state === "paused" && this.#mayEndChild()) {
       return this.#rollBack(running, here);
     } else if (this.#wasKilled(here) || this.#wasKilled(there)) {
       return this.#done("killed");
@@ -234,6 +246,11 @@ export class Judge {
     if (guest?.state !== "crashed") return false;
     const { killed, full } = this.#injected;
     return killed.length > 0 || (full !== undefined && (guest.message ?? "").includes("SIGBUS"));
+  }
+
+  #mayEndChild(): boolean {
+    const { fault, operation } = this.#plan;
+    return MAY_END_CHILD.has(fault) || (fault === "fill-parent-memory" && operation === "fork-here");
   }
 
   #wasAgentEnded(): boolean {

@@ -23,7 +23,7 @@ const CALL_DEADLINE_MS = 60_000;
 const REACH_DEADLINE_MS = 15_000;
 const LOOK_INTERVAL_MS = 30;
 /** Bulk a second while the sweep is to last: a guest has some 45 MiB that are not zero. */
-const SLOW_BYTES_PER_S = 40 * 1024 * 1024;
+const SLOW_BYTES_PER_S = 56 * 1024 * 1024;
 const NEARLY = 0.9;
 
 const ORDER: readonly TransferPhase[] = ["preparing", "arming", "pausing", "starting", "paging", "complete"];
