@@ -182,6 +182,7 @@ function targetsOf(field: Field, plan: Plan, source: Host, random: SeededRandom)
       return [first, ...others.filter((host) => host !== first)];
     case "fork":
     case "migrate":
+    case "precopy":
       return [first];
   }
 }

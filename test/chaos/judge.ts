@@ -3,7 +3,7 @@ import { isFinal, type GuestView } from "../../src/control/index.js";
 import type { Injected } from "./faults.js";
 import type { Field } from "./field.js";
 import type { Answer, Running } from "./operation.js";
-import type { FaultName, Plan } from "./plan.js";
+import { isMigration, type FaultName, type Plan } from "./plan.js";
 import type { Subject } from "./subject.js";
 import { on, surveyOf, type HostSurvey, type Leaving } from "./survey.js";
 
@@ -137,10 +137,9 @@ export class Judge {
       if ((view.verify?.mismatches ?? 0) > 0)
         this.#problems.push(`${view.verify?.mismatches} pages differ from the parent's at the instant`);
     }
-    const verdict =
-      this.#plan.operation === "migrate"
-        ? await this.#judgeMigration(running, answer, surveys)
-        : await this.#judgeFork(running, answer, surveys);
+    const verdict = isMigration(this.#plan.operation)
+      ? await this.#judgeMigration(running, answer, surveys)
+      : await this.#judgeFork(running, answer, surveys);
     return this.#problems.length === 0 ? verdict : { outcome: "LOST", problems: this.#problems };
   }
 

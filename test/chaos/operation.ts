@@ -16,7 +16,7 @@ import {
 import type { Host } from "../support/hosts.js";
 import { TwinWatch } from "./emulators.js";
 import type { Field } from "./field.js";
-import type { Plan, State } from "./plan.js";
+import { isMigration, type Plan, type State } from "./plan.js";
 import type { Subject } from "./subject.js";
 
 const CALL_DEADLINE_MS = 60_000;
@@ -26,7 +26,15 @@ const LOOK_INTERVAL_MS = 30;
 const SLOW_BYTES_PER_S = 56 * 1024 * 1024;
 const NEARLY = 0.9;
 
-const ORDER: readonly TransferPhase[] = ["preparing", "arming", "pausing", "starting", "paging", "complete"];
+const ORDER: readonly TransferPhase[] = [
+  "preparing",
+  "precopying",
+  "arming",
+  "pausing",
+  "starting",
+  "paging",
+  "complete",
+];
 
 /** How the command came out. */
 export type Answer = { outcomes: readonly ChildOutcome[] } | { code: string; message: string };
@@ -64,20 +72,18 @@ export class Running {
     this.subject = subject;
     this.source = subject.host;
     this.targets = targets;
-    const isMigration = plan.operation === "migrate";
+    const migrates = isMigration(plan.operation);
     // Child number i gets the first child's port plus i.
-    const port = isMigration
-      ? subject.port
-      : Math.max(...targets.map(() => field.port())) - targets.length + 1;
+    const port = migrates ? subject.port : Math.max(...targets.map(() => field.port())) - targets.length + 1;
     this.children = targets.map((host, index) =>
       subject.child({
-        name: isMigration ? subject.name : `${subject.name}-${plan.index}${"xy"[index] ?? ""}`,
+        name: migrates ? subject.name : `${subject.name}-${plan.index}${"xy"[index] ?? ""}`,
         host,
         port: port + index,
       }),
     );
     this.#stopListening = field.onTransfer((host, view) => this.#onTransfer(host, view));
-    this.#twins = isMigration
+    this.#twins = migrates
       ? new TwinWatch({ directory: field.directory, parent: options.parentPid })
       : undefined;
     this.answer = this.#command(port).then(
@@ -144,14 +150,14 @@ export class Running {
 
   #command(port: number) {
     const { plan, source, subject, targets } = this;
-    const slow = plan.state === "sweeping" || plan.state === "late";
+    const slow = ["precopying", "sweeping", "late"].includes(plan.state);
     const rate = slow ? { rateLimitBytesPerSecond: SLOW_BYTES_PER_S } : {};
     const verify = plan.seed % 4 !== 0;
-    if (plan.operation === "migrate") {
+    if (isMigration(plan.operation)) {
       const to = targets[0]?.name ?? "";
       return source.client.call(
         "guest.migrate",
-        { name: subject.name, to, verify, ...rate },
+        { name: subject.name, to, verify, precopy: plan.operation === "precopy", ...rate },
         { deadlineMs: CALL_DEADLINE_MS },
       );
     }
@@ -220,6 +226,9 @@ export class Running {
       case "starting":
       case "complete":
         return this.#until(isAt(state));
+      case "precopying":
+        await this.#until(isAt("precopying"));
+        return sleep(realClock, random.below(700));
       case "sweeping":
         await this.#until(isAt("paging"));
         return sleep(realClock, random.below(1000));
@@ -236,7 +245,7 @@ export class Running {
   /** Every child reads all it has written, in an order of its own; what it finds out is asked for again later. */
   async #read(): Promise<void> {
     for (const child of this.children) this.#readings.push(child.verify());
-    if (this.plan.operation !== "migrate") return;
+    if (!isMigration(this.plan.operation)) return;
     for (const { id } of this.#parentViews())
       await this.source.call("transfer.sweep", { transfer: id, sweep: "held" }).catch(() => {});
   }

@@ -4,6 +4,7 @@ import { SeededRandom } from "../../src/base/index.js";
 export const STATES = [
   "idle",
   "preparing",
+  "precopying",
   "arming",
   "pausing",
   "starting",
@@ -14,9 +15,13 @@ export const STATES = [
 ] as const;
 export type State = (typeof STATES)[number];
 
-/** What is under way: one child on another host, two on both others, one on the same host, or a migration. */
-export const OPERATIONS = ["fork", "fork-two", "fork-here", "migrate"] as const;
+/** What is under way: one child on another host, two on both others, one on the same host, or a migration, at once or after a pre-copy. */
+export const OPERATIONS = ["fork", "fork-two", "fork-here", "migrate", "precopy"] as const;
 export type Operation = (typeof OPERATIONS)[number];
+
+export function isMigration(operation: Operation): boolean {
+  return operation === "migrate" || operation === "precopy";
+}
 
 export const FAULTS = [
   "cut-one",
@@ -71,6 +76,7 @@ const WARM_STATES = new Set<State>(["idle", "preparing"]);
 const CHILDLESS_STATES = new Set<State>(["idle", "preparing"]);
 
 function makesSense(fault: FaultName, state: State, operation: Operation): boolean {
+  if (state === "precopying" && operation !== "precopy") return false;
   if (fault === "kill-warm-emulator") return WARM_STATES.has(state) && operation === "fork";
   if (fault === "kill-child-emulator" && CHILDLESS_STATES.has(state)) return false;
   if (operation === "fork-here") return !BETWEEN_HOSTS.has(fault) && !fault.includes("child-agent");

@@ -113,7 +113,7 @@ function leftoversIn(host: Host, guest: GuestView, pid: number): string[] {
   try {
     if (registrationsOf(pid) > 0)
       found.push(`memory of guest ${guest.name} on ${host.name} is still registered`);
-    const files = readdirSync(join(host.memoryDirectory, guest.id)).filter((name) => name !== "ram");
+    const files = readdirSync(join(host.memoryDirectory, guest.id)).filter((name) => !name.startsWith("ram"));
     if (files.length > 0)
       found.push(
         `files of transfers beside the memory of ${guest.name} on ${host.name}: ${files.join(", ")}`,
