@@ -25,6 +25,10 @@ export class FrameChannel {
     this.#transfer = options.transfer;
     this.#pageCount = options.pageCount;
     this.#handlers = options.handlers;
+  }
+
+  /** Takes the lane up, once, when its owner is ready: what arrived before, and even the end, is told before this returns. */
+  attach(): void {
     this.#lane.attach({ onFrame: (bytes) => this.#onBytes(bytes), onEnd: (end) => this.#onEnd(end) });
   }
 

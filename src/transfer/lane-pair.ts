@@ -33,7 +33,9 @@ export class LanePair {
 
   add(name: PageLane, lane: FrameLane, handlers: ChannelHandlers): void {
     const [transfer, pageCount] = [this.#transfer, this.#pageCount];
-    this.#channels[name] = new FrameChannel({ lane, transfer, pageCount, handlers });
+    const channel = new FrameChannel({ lane, transfer, pageCount, handlers });
+    this.#channels[name] = channel;
+    channel.attach();
   }
 
   /** Bytes of whole frames that travelled on a lane, both directions. */

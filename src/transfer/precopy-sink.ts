@@ -119,6 +119,7 @@ export class PrecopySink {
     });
     this.#channel = channel;
     this.#retryMs = FIRST_RETRY_MS;
+    channel.attach();
   }
 
   #onLaneEnd(end: LaneEnd): void {

@@ -138,6 +138,7 @@ export class PrecopySource {
       },
     });
     this.#channel = channel;
+    channel.attach();
     this.#wake();
   }
 
