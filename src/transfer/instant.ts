@@ -84,7 +84,12 @@ export class Instant {
   static recover(options: InstantOptions): Instant {
     const instant = new Instant(options);
     instant.#phase = "frozen";
-    if (!options.tracking) return instant;
+    if (!options.tracking) {
+      // A pre-copy may have left writes held up, for which a parent that runs on after all would wait for ever.
+      options.memory.track(() => {});
+      options.memory.release();
+      return instant;
+    }
     options.memory.track((pages) => instant.#onWriteFaults(pages));
     for (const { first, count } of options.memory.protectedPages().runs()) {
       instant.#protected.setRun(first, count);

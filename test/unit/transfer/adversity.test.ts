@@ -205,3 +205,17 @@ test("holes are told of in steps that keep nobody waiting", () => {
   assert.equal(sent.count, pageCount);
   assert.equal(steps, Math.ceil(pageCount / 16384));
 });
+
+test("a parent whose agent ended right after a pre-copy's switch can write again when it runs on", async () => {
+  const clock = new Scheduler(new SeededRandom(1));
+  const memory = new SimulatedMemory(clock, 8);
+  memory.track(() => {});
+  memory.protect({ first: 0, count: 8 });
+  let written = false;
+  memory.touch(3, contentOf(3, 1), () => (written = true));
+  memory.abandon();
+  const copies = new SimulatedCopies();
+  Instant.recover({ memory, copies, copyBudgetBytes: 1 << 20, tracking: false, clock, log });
+  await clock.runUntil(() => written, 1000);
+  assert.ok(memory.quiet);
+});
