@@ -9,6 +9,7 @@ qemu-system-x86   qemu-system-x86_64
 qemu-system-arm   qemu-system-aarch64
 ipxe-qemu         /usr/lib/ipxe/qemu/efi-virtio.rom /usr/share/qemu/efi-virtio.rom
 iproute2          ip
+openssl           openssl
 gcc               gcc
 libc6-dev         /usr/include/stdio.h
 linux-libc-dev    /usr/include/linux/userfaultfd.h

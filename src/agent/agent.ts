@@ -1,8 +1,8 @@
 import { mkdirSync } from "node:fs";
 import { dirname } from "node:path";
-import { messageOf, type Clock, type Log } from "../base/index.js";
+import { messageOf, type Clock, type Identity, type Log } from "../base/index.js";
 import type { Handlers } from "../control/index.js";
-import { Listener, type Connection } from "../lane/index.js";
+import { Credentials, Listener, type Connection } from "../lane/index.js";
 import { checkKernel } from "../memory/index.js";
 import { agentHandlers, describeToPeer } from "./api/agent-handlers.js";
 import { Consoles } from "./api/consoles.js";
@@ -10,7 +10,7 @@ import { guestHandlers } from "./api/guest-handlers.js";
 import { LogFollowers } from "./api/log-followers.js";
 import { Sessions } from "./api/sessions.js";
 import { transferHandlers } from "./api/transfer-handlers.js";
-import { formatAddress, type LoadedConfiguration } from "./configuration/index.js";
+import { formatAddress, transportOf, type LoadedConfiguration } from "./configuration/index.js";
 import { drainTransfers } from "./drain.js";
 import { AgentError } from "./errors.js";
 import { EventHub } from "./events.js";
@@ -78,10 +78,15 @@ export class Agent {
     }
   }
 
-  /** Where peers reach it. */
-  get url(): string {
+  /** Where peers reach it; undefined when they do not. */
+  get url(): string | undefined {
     const { advertise, listen } = this.#configuration;
-    return advertise ?? `ws://${formatAddress({ host: listen.host, port: this.#tcp?.port ?? listen.port })}`;
+    const transport = transportOf(this.#configuration);
+    if (transport === "none") return undefined;
+    const scheme = transport === "tls" ? "wss" : "ws";
+    return (
+      advertise ?? `${scheme}://${formatAddress({ host: listen.host, port: this.#tcp?.port ?? listen.port })}`
+    );
   }
 
   /** Stops: no more commands, some time for running transfers, then everything is closed. Guests run on. A second call ends the waiting. */
@@ -131,6 +136,7 @@ export class Agent {
     const [clock, log, events] = [this.#clock, this.#log, new EventHub()];
     const paths = new Paths(configuration);
     const boot = await BootStore.open(paths.boot);
+    const credentials = this.#loadCredentials();
     const admission = new Admission({
       limitBytes: limits.memoryMib === undefined ? undefined : limits.memoryMib * MIB,
       reserveBytes: limits.memoryReserveMib * MIB,
@@ -168,7 +174,9 @@ export class Agent {
     const peers = new Peers({
       configured: configuration.peers,
       ownName: configuration.name,
+      selfUrl: `unix:${configuration.socket}`,
       ownUrl: () => this.url,
+      credentials,
       key: configuration.key,
       boot,
       clock,
@@ -190,7 +198,7 @@ export class Agent {
       book,
       routes: new LaneRoutes({ isWhole: () => registry.isWhole }),
       peers,
-      ownUrl: () => this.url,
+      credentials,
       isAccepting: () => this.#accepting,
       requireAccepting: () => this.#requireAccepting(),
     };
@@ -201,7 +209,10 @@ export class Agent {
     { incoming, uploads }: { incoming: IncomingTransfers; uploads: BootUploads },
   ): Sessions {
     const { clock, log, paths } = services;
-    const addresses = () => [`unix:${this.#configuration.socket}`, this.url];
+    const addresses = () => [
+      `unix:${this.#configuration.socket}`,
+      ...(this.url === undefined ? [] : [this.url]),
+    ];
     const client: Handlers<"client"> = {
       ...agentHandlers(services, { startedAtMs: this.#startedAtMs, addresses }),
       ...guestHandlers(services, { consoles: new Consoles(), logs: new LogFollowers({ paths, clock }) }),
@@ -211,11 +222,11 @@ export class Agent {
       "peer.info": () => describeToPeer(services),
       "peer.prepare": (params, context) => incoming.prepare(params, context),
       "peer.putFile": (params, { session }) => uploads.put(params, session),
-      "peer.lacks": (params) => incoming.lacks(params),
+      "peer.lacks": (params, context) => incoming.lacks(params, context),
       "peer.start": (params, context) => incoming.start(params, context),
       "peer.run": (params, context) => incoming.run(params, context),
       "peer.show": (params, context) => incoming.show(params, context),
-      "peer.cancel": (params) => incoming.cancel(params),
+      "peer.cancel": (params, context) => incoming.cancel(params, context),
       "peer.warm": (params, context) => incoming.warm(params, context),
     };
     return new Sessions({ client, peer, events: services.events, clock, log });
@@ -223,28 +234,45 @@ export class Agent {
 
   async #listen(services: Services, sessions: Sessions): Promise<void> {
     const { listen, socket, key } = this.#configuration;
-    const { routes } = services;
+    const { credentials, routes } = services;
     const common = {
       clock: this.#clock,
       log: this.#log,
-      authorise: (hello: Connection["hello"]) => {
-        if (hello.purpose !== "control") routes.find(hello.transfer, hello.token);
+      authorise: (hello: Connection["hello"], identity: Identity) => {
+        if (hello.purpose !== "control") routes.find(identity, hello.transfer, hello.token);
       },
       onConnection: (connection: Connection) => {
         const { purpose, transfer, token, epoch } = connection.hello;
         if (purpose === "control") sessions.take(connection);
         else {
           const lz4 = connection.hello.features.includes("lz4");
-          routes.find(transfer, token).acceptLane(purpose, epoch ?? 0, connection, { lz4 });
+          routes
+            .find(connection.identity, transfer, token)
+            .acceptLane(purpose, epoch ?? 0, connection, { lz4 });
         }
       },
     };
-    this.#tcp = await Listener.open({ ...common, address: listen, key });
-    this.#undo.push(() => this.#tcp?.close());
+    if (transportOf(this.#configuration) === "none") {
+      this.#log.warn(
+        "there are no certificates (tls), so this agent is reached through its unix socket only, and has no peers",
+      );
+    } else {
+      this.#tcp = await Listener.open({ ...common, address: listen, credentials, key });
+      this.#undo.push(() => this.#tcp?.close());
+    }
     mkdirSync(dirname(socket), { recursive: true, mode: 0o755 });
     // Whoever may open the socket is root already: its permissions stand in for the key.
     const local = await Listener.open({ ...common, address: { path: socket } });
     this.#undo.push(() => local.close());
+  }
+
+  #loadCredentials(): Credentials | undefined {
+    const { tls } = this.#configuration;
+    if (tls === undefined) return undefined;
+    const credentials = Credentials.load(tls, { clock: this.#clock, log: this.#log });
+    credentials.watch();
+    this.#undo.push(() => credentials.close());
+    return credentials;
   }
 
   #requireAccepting(): void {

@@ -42,7 +42,9 @@ async function run(configuration: LoadedConfiguration): Promise<void> {
   };
   process.on("SIGTERM", stop);
   process.on("SIGINT", stop);
-  process.stdout.write(`rametd ${AGENT_VERSION} is ready: ${agent.url}, unix:${configuration.socket}\n`);
+  process.stdout.write(
+    `rametd ${AGENT_VERSION} is ready: ${[agent.url, `unix:${configuration.socket}`].filter((url) => url !== undefined).join(", ")}\n`,
+  );
 }
 
 try {

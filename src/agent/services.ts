@@ -1,4 +1,5 @@
 import type { Clock, Log } from "../base/index.js";
+import type { Credentials } from "../lane/index.js";
 import type { LoadedConfiguration } from "./configuration/index.js";
 import type { EventHub } from "./events.js";
 import type { Admission } from "./guests/admission.js";
@@ -28,8 +29,8 @@ export interface Services {
   readonly book: TransferBook;
   readonly routes: LaneRoutes;
   readonly peers: Peers;
-  /** Where peers reach this agent's page lanes, as `ws://host:port`. */
-  ownUrl(): string;
+  /** What this agent shows over TCP and whose certificates it takes; undefined without TLS. */
+  readonly credentials: Credentials | undefined;
   /** False once the agent has been told to stop. */
   isAccepting(): boolean;
   /** @throws AgentError `draining` once the agent has been told to stop. */

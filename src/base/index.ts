@@ -1,3 +1,4 @@
+export * from "./access.js";
 export * from "./assert.js";
 export * from "./bitmap.js";
 export * from "./bounded-queue.js";

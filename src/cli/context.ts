@@ -1,9 +1,11 @@
 import { CodedError, messageOf, silentLog } from "../base/index.js";
 import { RpcClient, type MethodName, type ParamsInput, type Result } from "../control/index.js";
 import { DEFAULT_AGENT, parseAgentAddress, type AgentAddress } from "./agent-address.js";
+import { credentialFiles, type CredentialOptions } from "./credentials.js";
 import type { Environment } from "./environment.js";
 import { CliError } from "./errors.js";
 import { readKey } from "./key.js";
+import { reachHint } from "./reach-hint.js";
 
 /** How long connecting, and a command that only asks, may take. */
 const CONNECT_DEADLINE_MS = 10_000;
@@ -13,7 +15,7 @@ export const ASK_DEADLINE_MS = 30_000;
 export const WORK_DEADLINE_MS = 600_000;
 
 /** The options every command has. */
-export interface GlobalOptions {
+export interface GlobalOptions extends CredentialOptions {
   agent?: string;
   keyFile?: string;
   json?: boolean;
@@ -26,7 +28,7 @@ export class Context {
   readonly address: AgentAddress;
   /** Said when the user interrupts, where the work goes on without the command. */
   interruptHint: string | undefined;
-  readonly #keyFile: string | undefined;
+  readonly #options: GlobalOptions;
   readonly #deferred: (() => void)[] = [];
   #client: Promise<RpcClient> | undefined;
 
@@ -34,7 +36,7 @@ export class Context {
     this.environment = environment;
     this.json = options.json ?? false;
     this.address = parseAgentAddress(options.agent ?? environment.variables.RAMET_AGENT ?? DEFAULT_AGENT);
-    this.#keyFile = options.keyFile ?? environment.variables.RAMET_KEY_FILE;
+    this.#options = options;
   }
 
   /** Whether to paint progress in place. */
@@ -93,29 +95,22 @@ export class Context {
   }
 
   async #dial(): Promise<RpcClient> {
-    const { url, local } = this.address;
-    const key = local || this.#keyFile === undefined ? undefined : readKey(this.#keyFile);
+    const { url, shown } = this.address;
+    const { variables } = this.environment;
+    const keyFile = this.#options.keyFile ?? variables.RAMET_KEY_FILE;
+    const key = shown !== "key" || keyFile === undefined ? undefined : readKey(keyFile);
+    const credentials = shown === "certificate" ? credentialFiles(this.#options, variables) : undefined;
     try {
-      const channel = await this.environment.dial({ url, key, deadlineMs: CONNECT_DEADLINE_MS });
+      const channel = await this.environment.dial({ url, key, credentials, deadlineMs: CONNECT_DEADLINE_MS });
       const client = new RpcClient(channel, { clock: this.environment.clock, log: silentLog });
       this.defer(() => client.close());
       return client;
     } catch (error) {
       if (!(error instanceof CodedError)) throw error;
       throw new CliError("unreachable", `no connection to the agent at ${url}: ${messageOf(error)}`, {
-        hint: this.#reachHint(error.code),
+        hint: reachHint(error.code, this.address, { hasKey: keyFile !== undefined }),
         cause: error,
       });
     }
-  }
-
-  #reachHint(code: string): string {
-    if (code === "unauthenticated" || code === "refused") {
-      return this.#keyFile === undefined
-        ? "the agent asks for its pre-shared key: give it with --key-file"
-        : "the key in --key-file must be the one of the agent's keyFile";
-    }
-    if (!this.address.local) return "is rametd running there, and does it listen on that address?";
-    return "is rametd running, and are you root? systemctl status rametd; --agent names another agent";
   }
 }

@@ -1,5 +1,6 @@
 import type { Clock } from "../base/index.js";
 import type { MessageChannel } from "../control/index.js";
+import type { CredentialFiles } from "../lane/index.js";
 
 /** Where text goes: a terminal, a pipe or a file. */
 export interface Output {
@@ -24,7 +25,10 @@ export interface Input {
 /** What `dial` needs to know to reach an agent. */
 export interface DialRequest {
   url: string;
+  /** For `ws://`. */
   key: Buffer | undefined;
+  /** For `wss://`. */
+  credentials: CredentialFiles | undefined;
   deadlineMs: number;
 }
 

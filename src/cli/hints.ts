@@ -8,6 +8,8 @@ const HINTS: { [code: string]: string } = {
   closed: "the agent may have been restarted; guests run on, and ramet list shows them",
   deadline: "ramet list and ramet transfers show what became of it",
   draining: "the agent is about to end; try again when it is back",
+  forbidden:
+    "have a certificate with that role issued (ramet pki issue YOU --renew --role ROLE), or ask somebody who has it",
   internal: "this is a fault of the agent; its log has the details (journalctl -u rametd)",
   "name-taken": "choose another name, or remove the guest that has it: ramet remove NAME",
   "no-memory": "remove a guest, or give this one less memory",

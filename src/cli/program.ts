@@ -8,6 +8,7 @@ import { listCommand } from "./commands/list.js";
 import { logsCommand } from "./commands/logs.js";
 import { migrateCommand } from "./commands/migrate.js";
 import { peersCommand } from "./commands/peers.js";
+import { pkiCommand } from "./commands/pki.js";
 import { pingCommand } from "./commands/ping.js";
 import { removeCommand } from "./commands/remove.js";
 import { runCommand } from "./commands/run.js";
@@ -22,7 +23,8 @@ import { watchCommand } from "./commands/watch.js";
 const EPILOGUE = `
 Environment:
   RAMET_AGENT     the agent, where --agent is not given
-  RAMET_KEY_FILE  the key file, where --key-file is not given
+  RAMET_TLS, RAMET_CERTIFICATE, RAMET_KEY, RAMET_AUTHORITY, RAMET_REVOKED, RAMET_KEY_FILE
+                  what the options of these names are, where they are not given
 
 Exit codes:
   0 done   1 failed   2 wrong usage   3 agent not reached   4 not found   5 refused   6 out of time   130 interrupted`;
@@ -32,8 +34,16 @@ export function createProgram(cli: Cli): Command {
   const program = new Command("ramet")
     .description("Forks and migrates live virtual machines between hosts.")
     .version(cli.environment.version, "-V, --version", "print the version of this program")
-    .option("--agent <address>", "agent: unix:/path, host:port or ws://host:port")
-    .option("--key-file <file>", "pre-shared key of an agent that is reached over the network")
+    .option("--agent <address>", "agent: unix:/path, host:port or wss://host:port")
+    .option(
+      "--tls <directory>",
+      "certificate.pem, key.pem, authority.pem and revoked.pem to reach it over the network",
+    )
+    .option("--certificate <file>", "your certificate, other than in --tls")
+    .option("--key <file>", "its private key, other than in --tls")
+    .option("--authority <file>", "the authority to trust, other than in --tls")
+    .option("--revoked <file>", "its list of revoked certificates, other than in --tls")
+    .option("--key-file <file>", "pre-shared key of an agent with plain connections, on loopback")
     .option("--json", "print one JSON document, or one on each line for what goes on")
     .addHelpText("after", EPILOGUE)
     .configureHelp({ showGlobalOptions: true })
@@ -57,6 +67,7 @@ export function createProgram(cli: Cli): Command {
     resumeCommand(cli),
     peersCommand(cli),
     pingCommand(cli),
+    pkiCommand(cli),
     completionCommand(cli, program),
     versionCommand(cli),
   ];

@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
 import type { ReadStream, WriteStream } from "node:tty";
-import { realClock } from "../base/index.js";
-import { dial } from "../lane/index.js";
+import { realClock, silentLog } from "../base/index.js";
+import { Credentials, dial } from "../lane/index.js";
 import type { Environment, Input, Output } from "./environment.js";
 import { EXIT } from "./exit-codes.js";
 
@@ -19,13 +19,18 @@ export function realEnvironment(): Environment {
     stderr: outputOf(process.stderr),
     clock: realClock,
     version: readVersion(),
-    dial: ({ url, key, deadlineMs }) =>
+    // Asynchronous, so that files that cannot be used are a rejection as all else.
+    dial: async ({ url, key, credentials, deadlineMs }) =>
       dial({
         url,
         hello: { purpose: "control", role: "client" },
         clock: realClock,
         deadlineMs,
-        ...(key === undefined ? {} : { key }),
+        key,
+        credentials:
+          credentials === undefined
+            ? undefined
+            : Credentials.load(credentials, { clock: realClock, log: silentLog }),
       }),
     onInterrupt(handler) {
       const signals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;

@@ -1,3 +1,4 @@
+export { METHOD_ACCESS, TOPIC_ACCESS } from "./access.js";
 export type { ChannelEnd, MessageChannel } from "./channel.js";
 export { RpcClient } from "./client.js";
 export { decodeMessage, encodeMessage } from "./codec.js";

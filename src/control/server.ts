@@ -1,5 +1,14 @@
-import { CodedError, MAX_CONTROL_BYTES, messageOf, type Clock, type Log, type Timer } from "../base/index.js";
+import {
+  CodedError,
+  MAX_CONTROL_BYTES,
+  messageOf,
+  type Clock,
+  type Identity,
+  type Log,
+  type Timer,
+} from "../base/index.js";
 import { z } from "zod";
+import { requireAccess, requireTopic } from "./access.js";
 import type { ChannelEnd, MessageChannel } from "./channel.js";
 import { decodeMessage, encodeMessage, withoutUndefined } from "./codec.js";
 import { describeIssues } from "./describe.js";
@@ -39,7 +48,7 @@ export type Handlers<R extends Role> = { [Name in Exclude<MethodOf<R>, "events.s
 
 type AnyHandlers = { [name: string]: (params: never, context: CallContext) => Promise<object> };
 
-export type ServerSessionOptions = { clock: Clock; log: Log } & (
+export type ServerSessionOptions = { identity: Identity; clock: Clock; log: Log } & (
   { role: "client"; handlers: Handlers<"client"> } | { role: "peer"; handlers: Handlers<"peer"> }
 );
 
@@ -52,6 +61,8 @@ const request = z.strictObject({
 /** The answering side of one control connection. It owns the channel. */
 export class RpcServerSession {
   readonly role: Role;
+  /** Who is at the other end. */
+  readonly identity: Identity;
   readonly #channel: MessageChannel;
   readonly #handlers: AnyHandlers;
   readonly #clock: Clock;
@@ -66,6 +77,7 @@ export class RpcServerSession {
   constructor(channel: MessageChannel, options: ServerSessionOptions) {
     this.#channel = channel;
     this.role = options.role;
+    this.identity = options.identity;
     this.#handlers = options.handlers;
     this.#clock = options.clock;
     this.#log = options.log;
@@ -194,6 +206,7 @@ export class RpcServerSession {
     if (METHODS[method].role !== this.role) {
       throw new ControlError("forbidden", `${method} is for connections of the role ${METHODS[method].role}`);
     }
+    requireAccess(this.identity, method);
     const parsed = METHODS[method].params.safeParse(params);
     if (!parsed.success) {
       throw new ControlError("bad-params", `${method}: ${describeIssues(parsed.error.issues, params)}`);
@@ -211,6 +224,7 @@ export class RpcServerSession {
   }
 
   #subscribe(params: Params<"events.subscribe">): Result<"events.subscribe"> {
+    for (const topic of params.topics) requireTopic(this.identity, topic);
     this.#topics.clear();
     for (const topic of params.topics) this.#topics.add(topic);
     return { topics: [...this.#topics] };

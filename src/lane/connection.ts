@@ -1,6 +1,6 @@
 import type { Socket } from "node:net";
 import type { WebSocket } from "ws";
-import { assert, BoundedQueue, type Clock, type Timer } from "../base/index.js";
+import { assert, BoundedQueue, type Clock, type Identity, type Timer } from "../base/index.js";
 import { decodeEnd, encodeEnd, endOfError, type ConnectionEnd } from "./end.js";
 import type { Hello } from "./handshake.js";
 import { CLOSE_DEADLINE_MS, DEAD_AFTER_MS, MAX_EARLY_FRAMES, MAX_QUEUED_BYTES } from "./limits.js";
@@ -19,6 +19,8 @@ export interface ConnectionHandlers {
 export interface Connection {
   /** What it is for, and the version and features both sides agreed on. */
   readonly hello: Hello;
+  /** Who is at the other end. */
+  readonly identity: Identity;
   /** Address of the other side, for messages. */
   readonly remote: string;
   /** Hands over one message, which is not copied: the caller no longer touches it. After the end it is dropped. */
@@ -34,6 +36,7 @@ export interface Connection {
 /** A connection over a WebSocket whose handshake has just ended. Whoever it is given to closes it. */
 export class SocketConnection implements Connection {
   readonly hello: Hello;
+  readonly identity: Identity;
   readonly remote: string;
   readonly #webSocket: WebSocket;
   readonly #socket: Socket;
@@ -47,8 +50,16 @@ export class SocketConnection implements Connection {
   #closing: Timer | undefined;
   #overflowing = false;
 
-  constructor(options: { webSocket: WebSocket; socket: Socket; hello: Hello; remote: string; clock: Clock }) {
+  constructor(options: {
+    webSocket: WebSocket;
+    socket: Socket;
+    hello: Hello;
+    identity: Identity;
+    remote: string;
+    clock: Clock;
+  }) {
     this.hello = options.hello;
+    this.identity = options.identity;
     this.remote = options.remote;
     this.#webSocket = options.webSocket;
     this.#socket = options.socket;
@@ -103,7 +114,7 @@ export class SocketConnection implements Connection {
   }
 
   /** Ends it as `close` does, and tells the owner: for whoever made the connection and gave it away. */
-  endByListener(end: ConnectionEnd): void {
+  endByMaker(end: ConnectionEnd): void {
     if (this.#state.is === "open") this.#end(end);
   }
 

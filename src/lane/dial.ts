@@ -1,20 +1,43 @@
-import { connect, type Socket } from "node:net";
+import type { X509Certificate } from "node:crypto";
+import type { IncomingMessage } from "node:http";
+import { connect, isIP, type Socket } from "node:net";
+import { connect as connectTls, TLSSocket } from "node:tls";
 import { WebSocket } from "ws";
-import { codeOf, deferred, DeadlineError, messageOf, withDeadline, type Clock } from "../base/index.js";
-import { parseAddress, type Address } from "./address.js";
+import {
+  assert,
+  codeOf,
+  deferred,
+  DeadlineError,
+  hasRole,
+  KEY_IDENTITY,
+  LOCAL_IDENTITY,
+  messageOf,
+  withDeadline,
+  type Clock,
+  type Identity,
+} from "../base/index.js";
+import { parseAddress, type PeerAddress } from "./address.js";
+import { identityOf } from "./certificate.js";
 import { SocketConnection, type Connection } from "./connection.js";
+import type { Credentials } from "./credentials.js";
 import { decodeEnd, encodeEnd, endOfError } from "./end.js";
 import { LaneError, laneErrorCode } from "./errors.js";
+import { readRefusal } from "./gate.js";
 import { boundHandshake } from "./handshake-bound.js";
-import { ClientHandshake, type HelloFields } from "./handshake.js";
+import { ClientHandshake, type Hello, type HelloFields } from "./handshake.js";
 import { routeOf, SUBPROTOCOL } from "./purpose.js";
+import { dialProblem, requireNotExpired } from "./tls-errors.js";
 
 export interface DialOptions {
-  /** `ws://HOST:PORT` or `unix:/PATH`. */
+  /** `wss://HOST:PORT`, `unix:/PATH`, or `ws://HOST:PORT` on loopback. */
   url: string;
   hello: HelloFields;
-  /** The pre-shared key; the other side must have the same, or none when there is none here. */
+  /** For `wss://`: what this side shows, and whose certificates it takes. */
+  credentials?: Credentials | undefined;
+  /** For `ws://`: the pre-shared key, which the other side must have too. */
   key?: Buffer | undefined;
+  /** Throws when the other side is not who it must be; nothing was said to it then but who this side is. */
+  requireIdentity?: ((identity: Identity) => void) | undefined;
   clock: Clock;
   /** For everything from the name's resolution to the end of the handshake. */
   deadlineMs: number;
@@ -25,7 +48,9 @@ export interface DialOptions {
  * @throws LaneError; its `fatal` is true when dialling again cannot help.
  */
 export async function dial(options: DialOptions): Promise<Connection> {
-  const attempt = new DialAttempt(parseAddress(options.url), options);
+  const address = parseAddress(options.url);
+  if ("encrypted" in address && address.encrypted) requireCredentials(options);
+  const attempt = new DialAttempt(address, options);
   try {
     return await withDeadline(
       options.clock,
@@ -48,11 +73,18 @@ class DialAttempt {
   readonly #webSocket: WebSocket;
   readonly #result = deferred<Connection>();
   #endBound: () => void = () => {};
+  /** Known from the start but for TLS, where the handshake below tells. */
+  #identity: Identity | undefined;
+  #certificate: X509Certificate | undefined;
 
-  constructor(address: Address, options: DialOptions) {
+  constructor(address: PeerAddress, options: DialOptions) {
     this.#options = options;
-    this.#handshake = new ClientHandshake({ fields: options.hello, key: options.key });
-    this.#socket = connect("path" in address ? { path: address.path } : { ...address, noDelay: true });
+    const encrypted = "encrypted" in address && address.encrypted;
+    this.#handshake = new ClientHandshake({
+      fields: options.hello,
+      key: encrypted ? undefined : options.key,
+    });
+    this.#socket = this.#connect(address);
     const route = routeOf(options.hello.purpose);
     const authority = "path" in address ? "localhost" : new URL(options.url).host;
     this.#webSocket = new WebSocket(`ws://${authority}${route.path}`, [SUBPROTOCOL], {
@@ -65,6 +97,52 @@ class DialAttempt {
     this.#webSocket.on("unexpected-response", this.#onResponse);
     this.#webSocket.on("close", this.#onClose);
     this.#webSocket.on("error", this.#onError);
+  }
+
+  #connect(address: PeerAddress): Socket {
+    if ("path" in address) {
+      this.#identity = LOCAL_IDENTITY;
+      return connect({ path: address.path });
+    }
+    const { host, port, encrypted } = address;
+    const socket = connect({ host, port, noDelay: true });
+    if (!encrypted) {
+      this.#identity = KEY_IDENTITY;
+      return socket;
+    }
+    // What the wrapped socket has to say comes from the wrapping one as well.
+    socket.on("error", () => {});
+    const secured = connectTls({
+      socket,
+      host,
+      ...(isIP(host) === 0 ? { servername: host } : {}),
+      secureContext: this.#options.credentials?.context,
+      minVersion: "TLSv1.3",
+      rejectUnauthorized: true,
+    });
+    secured.once("secureConnect", () => this.#onSecure(secured));
+    return secured;
+  }
+
+  /** Only a certificate that is right in itself, and for this host, comes here. */
+  #onSecure(socket: TLSSocket): void {
+    try {
+      const certificate = socket.getPeerX509Certificate();
+      if (certificate === undefined || !socket.authorized)
+        throw new LaneError("certificate-untrusted", "the agent's certificate was not found right");
+      const identity = identityOf(certificate);
+      if (!hasRole(identity, "peer")) {
+        throw new LaneError(
+          "certificate-role",
+          `the certificate of ${identity.name} lacks the role peer, which every agent's has`,
+        );
+      }
+      this.#identity = identity;
+      this.#certificate = certificate;
+    } catch (error) {
+      this.#refuse(error);
+      socket.destroy();
+    }
   }
 
   get connection(): Promise<Connection> {
@@ -87,6 +165,12 @@ class DialAttempt {
   }
 
   readonly #onOpen = (): void => {
+    assert(this.#identity !== undefined, "who the other side is was found out before anything is said to it");
+    try {
+      this.#options.requireIdentity?.(this.#identity);
+    } catch (error) {
+      return this.#refuse(error);
+    }
     this.#endBound = boundHandshake(this.#socket);
     this.#webSocket.send(this.#handshake.helloBytes);
   };
@@ -99,18 +183,36 @@ class DialAttempt {
       if (agreed === undefined) return;
       // In the same turn: frames that came with the welcome belong to the connection.
       this.#letGo();
-      const { url: remote, clock } = this.#options;
-      const parts = { webSocket: this.#webSocket, socket: this.#socket, hello: agreed, remote, clock };
-      this.#result.resolve(new SocketConnection(parts));
+      this.#result.resolve(this.#makeConnection(agreed));
     } catch (error) {
-      if (!(error instanceof LaneError)) return this.#fail(error);
-      const message = `${this.#options.url}: ${error.message}`;
-      this.#fail(new LaneError(error.code, message, { fatal: error.fatal }));
+      this.#refuse(error);
     }
   };
 
-  readonly #onResponse = (_request: unknown, response: { statusCode?: number; destroy(): void }): void => {
+  #makeConnection(hello: Hello): Connection {
+    const { url: remote, clock, credentials } = this.#options;
+    const identity = this.#identity as Identity;
+    const socket = this.#socket;
+    const connection = new SocketConnection({
+      webSocket: this.#webSocket,
+      socket,
+      hello,
+      identity,
+      remote,
+      clock,
+    });
+    const certificate = this.#certificate;
+    if (credentials !== undefined && certificate !== undefined) {
+      const letGo = credentials.hold({ certificate, end: (end) => connection.endByMaker(end) });
+      socket.once("close", letGo);
+    }
+    return connection;
+  }
+
+  readonly #onResponse = (_request: unknown, response: IncomingMessage): void => {
     response.destroy();
+    const refusal = readRefusal(response.headers);
+    if (refusal !== undefined) return this.#refuse(refusal);
     const status = response.statusCode ?? 0;
     const message = `${this.#options.url} does not answer like an agent of this version: HTTP status ${status}`;
     this.#fail(new LaneError(status >= 500 ? "unreachable" : "refused", message));
@@ -123,6 +225,8 @@ class DialAttempt {
   };
 
   readonly #onError = (error: Error): void => {
+    const tls = this.#socket instanceof TLSSocket ? dialProblem(this.#options.url, error) : undefined;
+    if (tls !== undefined) return this.#fail(tls);
     if (codeOf(error).startsWith("WS_ERR_")) {
       const end = endOfError(error, this.#options.url);
       return this.#fail(
@@ -132,6 +236,12 @@ class DialAttempt {
     const message = `${this.#options.url} cannot be reached: ${error.message === "" ? codeOf(error) : error.message}`;
     this.#fail(new LaneError("unreachable", message));
   };
+
+  /** Fails, and says of whom it is told. */
+  #refuse(error: unknown): void {
+    if (!(error instanceof LaneError)) return this.#fail(error);
+    this.#fail(new LaneError(error.code, `${this.#options.url}: ${error.message}`, { fatal: error.fatal }));
+  }
 
   #fail(error: unknown): void {
     this.#endBound();
@@ -146,4 +256,15 @@ class DialAttempt {
     this.#webSocket.off("close", this.#onClose);
     this.#webSocket.off("error", this.#onError);
   }
+}
+
+/** @throws LaneError when there is nothing to show to an agent that asks for a certificate. */
+function requireCredentials({ credentials, url, clock }: DialOptions): void {
+  if (credentials === undefined) {
+    throw new LaneError(
+      "certificate-missing",
+      `${url} asks for a certificate, and this side has none to show`,
+    );
+  }
+  requireNotExpired(credentials, clock.wallMs());
 }

@@ -19,6 +19,11 @@ const REASON = /^([A-Za-z][A-Za-z0-9_-]{0,39}): (.*)$/su;
 /** A peer's text must not steer a terminal or break a log's lines. */
 const CONTROL_CHARACTERS = /[\u0000-\u001f\u007f-\u009f]/gu;
 
+/** A text of the other side's, safe to show. */
+export function withoutControls(text: string): string {
+  return text.replace(CONTROL_CHARACTERS, " ");
+}
+
 /** The close code and reason that carry an end to the other side; a long message is cut. */
 export function encodeEnd(end: ConnectionEnd): { closeCode: number; reason: Buffer } {
   const text = Buffer.from(`${end.code}: ${end.message}`, "utf8");
@@ -34,7 +39,7 @@ export function decodeEnd(closeCode: number, reason: Buffer): ConnectionEnd {
   if (closeCode === CLOSE_CODE.fatal || closeCode === CLOSE_CODE.mayDialAgain) {
     const parts = REASON.exec(reason.toString("utf8"));
     const code = parts?.[1] ?? ("closed" satisfies LaneErrorCode);
-    const message = (parts?.[2] ?? "the other side gave no reason").replace(CONTROL_CHARACTERS, " ");
+    const message = withoutControls(parts?.[2] ?? "the other side gave no reason");
     return { code, message, fatal: closeCode === CLOSE_CODE.fatal };
   }
   if (closeCode === MESSAGE_TOO_BIG) {

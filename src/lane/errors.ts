@@ -2,7 +2,8 @@ import { CodedError } from "../base/index.js";
 
 /**
  * Why a connection could not be made or has ended. `refused` and `unknown-transfer` are the other side's decisions;
- * `bad-address` is what a user gave; `bad-message` is a breach of the protocol below frames.
+ * `bad-address` and `bad-credentials` are what a user gave; `bad-message` is a breach of the protocol below frames. What is wrong with a certificate
+ * can be mended while both sides run, hence dialling again may help.
  */
 export type LaneErrorCode =
   | "bad-address"
@@ -10,6 +11,14 @@ export type LaneErrorCode =
   | "timeout"
   | "refused"
   | "unauthenticated"
+  | "bad-credentials"
+  | "certificate-missing"
+  | "certificate-untrusted"
+  | "certificate-expired"
+  | "certificate-revoked"
+  | "certificate-name"
+  | "certificate-role"
+  | "tls-failed"
   | "unsupported-version"
   | "unknown-transfer"
   | "bad-message"
@@ -23,6 +32,14 @@ const CODES: { [Code in LaneErrorCode]: { fatal: boolean } } = {
   timeout: { fatal: false },
   refused: { fatal: true },
   unauthenticated: { fatal: true },
+  "bad-credentials": { fatal: true },
+  "certificate-missing": { fatal: false },
+  "certificate-untrusted": { fatal: false },
+  "certificate-expired": { fatal: false },
+  "certificate-revoked": { fatal: false },
+  "certificate-name": { fatal: false },
+  "certificate-role": { fatal: false },
+  "tls-failed": { fatal: false },
   "unsupported-version": { fatal: true },
   "unknown-transfer": { fatal: true },
   "bad-message": { fatal: true },

@@ -1,5 +1,7 @@
-import type { IncomingMessage } from "node:http";
+import type { IncomingHttpHeaders, IncomingMessage } from "node:http";
 import type { Duplex } from "node:stream";
+import { withoutControls } from "./end.js";
+import { LaneError, laneErrorCode } from "./errors.js";
 import { ROUTES, SUBPROTOCOL, type Route } from "./purpose.js";
 
 const STATUS = { 400: "Bad Request", 403: "Forbidden", 404: "Not Found", 426: "Upgrade Required" } as const;
@@ -17,7 +19,28 @@ export function checkUpgrade(request: IncomingMessage): Route | Refusal {
   return offered.includes(SUBPROTOCOL) ? route : 400;
 }
 
+/** The header that says why a certificate is not let in, as `code: message`, percent-encoded. */
+const REFUSAL_HEADER = "ramet-refusal";
+const REFUSAL = /^([a-z-]{1,40}): (.{1,1024})$/su;
+
 /** Answers with a status and no body, and ends the connection. */
-export function turnAway(socket: Duplex, status: Refusal): void {
-  socket.end(`HTTP/1.1 ${status} ${STATUS[status]}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`);
+export function turnAway(socket: Duplex, status: Refusal, why?: LaneError): void {
+  const header =
+    why === undefined ? "" : `${REFUSAL_HEADER}: ${encodeURIComponent(`${why.code}: ${why.message}`)}\r\n`;
+  socket.end(
+    `HTTP/1.1 ${status} ${STATUS[status]}\r\n${header}Connection: close\r\nContent-Length: 0\r\n\r\n`,
+  );
+}
+
+/** What `turnAway` was told, read from an answer's headers; undefined when it said nothing. */
+export function readRefusal(headers: IncomingHttpHeaders): LaneError | undefined {
+  const header = headers[REFUSAL_HEADER];
+  try {
+    const [, code, message] =
+      REFUSAL.exec(decodeURIComponent(typeof header === "string" ? header : "")) ?? [];
+    if (code === undefined || message === undefined) return undefined;
+    return new LaneError(laneErrorCode(code, "refused"), withoutControls(message));
+  } catch {
+    return undefined;
+  }
 }

@@ -23,6 +23,9 @@ export const MAX_CONNECTIONS = 1024;
 export const PING_INTERVAL_MS = 10_000;
 export const DEAD_AFTER_MS = 30_000;
 
+/** How often certificates, keys and lists of revoked certificates are looked at for changes. */
+export const CREDENTIALS_POLL_MS = 3000;
+
 /** How long the other side has to answer a close before the socket is destroyed. */
 export const CLOSE_DEADLINE_MS = 1000;
 

@@ -1,9 +1,24 @@
 import { createServer, type IncomingMessage, type Server } from "node:http";
+import { createServer as createTlsServer, type Server as TlsServer } from "node:https";
 import type { Socket } from "node:net";
+import type { TLSSocket } from "node:tls";
 import { WebSocketServer, type WebSocket } from "ws";
-import { assert, codeOf, CodedError, deferred, messageOf, type Clock, type Log } from "../base/index.js";
-import type { Address } from "./address.js";
+import {
+  assert,
+  codeOf,
+  CodedError,
+  deferred,
+  hasRole,
+  KEY_IDENTITY,
+  LOCAL_IDENTITY,
+  messageOf,
+  type Clock,
+  type Identity,
+  type Log,
+} from "../base/index.js";
+import { isLoopback, type Address } from "./address.js";
 import { SocketConnection, type Connection } from "./connection.js";
+import type { Credentials } from "./credentials.js";
 import { encodeEnd, type ConnectionEnd } from "./end.js";
 import { LaneError } from "./errors.js";
 import { checkUpgrade, turnAway } from "./gate.js";
@@ -11,18 +26,21 @@ import { HalfOpen } from "./half-open.js";
 import { boundHandshake } from "./handshake-bound.js";
 import { refusedMessage, ServerHandshake, type Hello } from "./handshake.js";
 import { CLOSE_DEADLINE_MS, MAX_CONNECTIONS, MAX_REQUEST_HEAD_BYTES } from "./limits.js";
-import { ROUTES, SUBPROTOCOL, type Route } from "./purpose.js";
+import { ROUTES, SUBPROTOCOL, type Role, type Route } from "./purpose.js";
+import { requireTrusted, type Shown } from "./tls-errors.js";
 import { listenOnPath } from "./unix-socket.js";
 
 export interface ListenerOptions {
   /** A host and a port (0: any free one), or the path of a unix socket. */
   address: Address;
-  /** The pre-shared key; without one, only clients without one are let in. */
+  /** For a host and a port: what this side shows, and whose certificates it takes. */
+  credentials?: Credentials | undefined;
+  /** For a host and a port without certificates: the pre-shared key. On loopback only. */
   key?: Buffer | undefined;
   clock: Clock;
   log: Log;
   /** Decides on a client that has proved itself, by throwing a coded error to refuse it. */
-  authorise?: (hello: Hello) => void;
+  authorise?: (hello: Hello, identity: Identity) => void;
   /** Takes a connection over: it attaches, and it closes. A coded error thrown here ends the connection for good. */
   onConnection: (connection: Connection) => void;
 }
@@ -35,12 +53,17 @@ export class Listener {
   readonly #halfOpen: HalfOpen;
   readonly #sockets = new Set<Socket>();
   readonly #connections = new Set<SocketConnection>();
+  /** TLS sockets of whose certificate it is known who holds it, or why it is not let in. */
+  readonly #holders = new WeakMap<Socket, Shown | LaneError>();
+  /** The TCP sockets below TLS sockets that have not ended their handshake, by the other side's address and port. */
+  readonly #below = new Map<string, Socket>();
+  #stopReloading = (): void => {};
   #closed: Promise<void> | undefined;
 
   private constructor(options: ListenerOptions) {
     this.#options = options;
     this.#halfOpen = new HalfOpen(options.clock);
-    this.#http = createServer({ maxHeaderSize: MAX_REQUEST_HEAD_BYTES, noDelay: true });
+    this.#http = this.#makeServer();
     this.#http.maxConnections = MAX_CONNECTIONS;
     this.#webSockets = new Map(ROUTES.map((route) => [route, webSocketServer(route)]));
     this.#http.on("connection", (socket) => this.#onSocket(socket));
@@ -54,6 +77,7 @@ export class Listener {
    * @throws LaneError `bad-address` when the address is taken, is not this machine's, or must not be used.
    */
   static async open(options: ListenerOptions): Promise<Listener> {
+    requireProtection(options);
     const listener = new Listener(options);
     try {
       await listener.#listen(options.address);
@@ -87,15 +111,52 @@ export class Listener {
 
   async #close(): Promise<void> {
     const stopped = deferred<void>();
+    this.#stopReloading();
     this.#http.close(() => stopped.resolve());
     this.#halfOpen.clear();
     const end: ConnectionEnd = { code: "closed", message: "the agent is stopping", fatal: false };
-    for (const connection of this.#connections) connection.endByListener(end);
+    for (const connection of this.#connections) connection.endByMaker(end);
     const deadline = this.#options.clock.after(CLOSE_DEADLINE_MS, () => {
       for (const socket of this.#sockets) socket.destroy();
     });
     await stopped.promise;
     deadline.cancel();
+  }
+
+  #makeServer(): Server {
+    const { credentials } = this.#options;
+    const common = { maxHeaderSize: MAX_REQUEST_HEAD_BYTES, noDelay: true };
+    if (credentials === undefined) return createServer(common);
+    const server: TlsServer = createTlsServer({
+      ...common,
+      ...credentials.options,
+      requestCert: true,
+      // Who shows no good certificate is refused by `#onSecure`, with a reason he can read, which Node's own refusal does not give.
+      rejectUnauthorized: false,
+    });
+    server.on("secureConnection", (socket) => this.#onSecure(socket, credentials));
+    this.#stopReloading = credentials.onReload(() => server.setSecureContext(credentials.options));
+    return server;
+  }
+
+  /** Looks at a certificate as soon as it is there; nothing that came over the connection was read yet. */
+  #onSecure(socket: TLSSocket, credentials: Credentials): void {
+    socket.on("error", () => {});
+    try {
+      this.#holders.set(socket, requireTrusted(socket, credentials));
+    } catch (error) {
+      if (!(error instanceof LaneError)) throw error;
+      this.#holders.set(socket, error);
+    }
+  }
+
+  /** Who is at the other end of a socket, or why he is not let in. */
+  #holderOf(socket: Socket): Identity | LaneError {
+    if ("path" in this.#options.address) return LOCAL_IDENTITY;
+    if (this.#options.credentials === undefined) return KEY_IDENTITY;
+    const holder = this.#holders.get(socket);
+    if (holder === undefined) return new LaneError("certificate-missing", "no certificate was shown");
+    return holder instanceof LaneError ? holder : holder.identity;
   }
 
   #onSocket(socket: Socket): void {
@@ -104,19 +165,41 @@ export class Listener {
     // Whoever owns the socket next hears of the error too; nobody else must fall over it.
     socket.on("error", () => {});
     this.#halfOpen.add(socket);
+    if (this.#options.credentials === undefined) return;
+    const remote = remoteOf(socket);
+    this.#below.set(remote, socket);
+    socket.once("close", () => {
+      if (this.#below.get(remote) === socket) this.#below.delete(remote);
+    });
   }
 
   #onUpgrade(request: IncomingMessage, socket: Socket, head: Buffer): void {
+    const identity = this.#holderOf(socket);
+    if (identity instanceof LaneError) {
+      const { code, message: reason } = identity;
+      this.#options.log.warn({ remote: remoteOf(socket), code, reason }, "a connection was refused");
+      return turnAway(socket, 403, identity);
+    }
     const route = checkUpgrade(request);
     if (typeof route === "number") return turnAway(socket, route);
     const server = this.#webSockets.get(route);
     assert(server !== undefined, "every route has its WebSocket server");
-    server.handleUpgrade(request, socket, head, (webSocket) => this.#onWebSocket(webSocket, socket, route));
+    server.handleUpgrade(request, socket, head, (webSocket) =>
+      this.#onWebSocket(webSocket, socket, { route, identity }),
+    );
   }
 
-  #onWebSocket(webSocket: WebSocket, socket: Socket, route: Route): void {
+  #onWebSocket(webSocket: WebSocket, socket: Socket, of: { route: Route; identity: Identity }): void {
+    const { route, identity } = of;
     const { key, authorise } = this.#options;
-    const handshake = new ServerHandshake({ route, key, authorise: authorise ?? (() => {}) });
+    const handshake = new ServerHandshake({
+      route,
+      key,
+      authorise: (hello) => {
+        requireRoleFor(hello.role, identity);
+        authorise?.(hello, identity);
+      },
+    });
     const endBound = boundHandshake(socket);
     const remote = remoteOf(socket);
     const onMessage = (data: Buffer, isBinary: boolean): void => {
@@ -128,7 +211,7 @@ export class Listener {
         endBound();
         webSocket.off("message", onMessage);
         webSocket.off("error", onError);
-        this.#onAgreed({ webSocket, socket, hello: agreed, remote });
+        this.#onAgreed({ webSocket, socket, hello: agreed, identity, remote });
       } catch (error) {
         webSocket.off("message", onMessage);
         if (!(error instanceof CodedError)) throw error;
@@ -143,6 +226,15 @@ export class Listener {
   }
 
   /** The deadline of the half-open connection goes on, for the client to read why and close. */
+  #holdToCertificate(socket: Socket, connection: SocketConnection): void {
+    const { credentials } = this.#options;
+    const holder = this.#holders.get(socket);
+    if (credentials === undefined || holder === undefined || holder instanceof LaneError) return;
+    const { certificate } = holder;
+    const letGo = credentials.hold({ certificate, end: (end) => connection.endByMaker(end) });
+    socket.once("close", letGo);
+  }
+
   #refuse(webSocket: WebSocket, remote: string, error: CodedError): void {
     this.#options.log.warn({ remote, code: error.code, reason: error.message }, "a connection was refused");
     webSocket.send(refusedMessage(error));
@@ -151,10 +243,17 @@ export class Listener {
     webSocket.close(closeCode, reason);
   }
 
-  #onAgreed(parts: { webSocket: WebSocket; socket: Socket; hello: Hello; remote: string }): void {
-    this.#halfOpen.remove(parts.socket);
+  #onAgreed(parts: {
+    webSocket: WebSocket;
+    socket: Socket;
+    hello: Hello;
+    identity: Identity;
+    remote: string;
+  }): void {
+    this.#halfOpen.remove(this.#below.get(parts.remote) ?? parts.socket);
     const connection = new SocketConnection({ ...parts, clock: this.#options.clock });
     this.#connections.add(connection);
+    this.#holdToCertificate(parts.socket, connection);
     parts.socket.once("close", () => this.#connections.delete(connection));
     try {
       this.#options.onConnection(connection);
@@ -164,6 +263,25 @@ export class Listener {
       connection.close({ code: error.code, message: error.message, fatal });
     }
   }
+}
+
+/** A port that anybody can connect to must ask who he is. */
+function requireProtection({ address, credentials, key }: ListenerOptions): void {
+  if ("path" in address || credentials !== undefined) return;
+  if (key !== undefined && isLoopback(address.host)) return;
+  throw new LaneError(
+    "bad-address",
+    `${address.host}:${address.port} is only listened on with a certificate, or with a pre-shared key on loopback`,
+  );
+}
+
+/** @throws LaneError `certificate-role` when a certificate has no role for what its holder wants to be. */
+function requireRoleFor(role: Role, identity: Identity): void {
+  const fits = role === "peer" ? hasRole(identity, "peer") : hasRole(identity, "observe");
+  if (fits) return;
+  const lacks = role === "peer" ? "the role peer" : "one of the roles observe, operate and admin";
+  const roles = identity.roles.length === 0 ? "none" : identity.roles.join(", ");
+  throw new LaneError("certificate-role", `${identity.name} lacks ${lacks}, and has ${roles}`);
 }
 
 function webSocketServer(route: Route): WebSocketServer {

@@ -299,7 +299,7 @@ describe("forking by agents", () => {
 
   test("a child that was prepared and never started is removed when nobody is left to start it", async () => {
     const connection = await dial({
-      url: b.url,
+      url: `unix:${b.socket}`,
       hello: { purpose: "control", role: "peer" },
       clock: realClock,
       deadlineMs: 5000,

@@ -233,9 +233,9 @@ describe("an agent", () => {
       `${host.stateDirectory}3`,
     );
     assert.match(disk.stderr, /memoryDirectory: .* must lie on tmpfs/);
-    const open = second("--listen", "0.0.0.0:7171");
+    const open = second("--listen", "0.0.0.0:7171", "--plain");
     assert.equal(open.status, 64);
-    assert.match(open.stderr, /listen: 0.0.0.0:7171 .*pre-shared key/);
+    assert.match(open.stderr, /listen: 0.0.0.0:7171 .*plain connections are for loopback only/);
   });
 
   test("reboots a guest in place", async () => {

@@ -1,7 +1,4 @@
 import assert from "node:assert/strict";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { realClock, sleep } from "../../src/base/index.js";
 import { eventually, Hosts, type Host } from "../support/hosts.js";
@@ -11,23 +8,20 @@ import { Talk, TwoNetworks } from "../support/two-networks.js";
 const GUEST_ADDRESS = "10.98.0.9";
 
 describe("two hosts with a network between them", () => {
-  let scratch: string;
   let networks: TwoNetworks;
   let hosts: Hosts;
   let a: Host;
   let b: Host;
   before(async () => {
-    scratch = mkdtempSync(join(tmpdir(), "rk-"));
-    const keyFile = join(scratch, "key");
-    writeFileSync(keyFile, "9f".repeat(32), { mode: 0o600 });
     networks = new TwoNetworks();
     const indexOf = (name: string): 0 | 1 => (name === "a" ? 0 : 1);
     hosts = await Hosts.start(2, {
       port: 7174,
+      tls: true,
       each: (name) => ({
         address: networks.addresses[indexOf(name)],
         prefix: networks.inside(indexOf(name)),
-        configuration: { keyFile, forwardAddress: "127.0.0.1" },
+        configuration: { forwardAddress: "127.0.0.1" },
       }),
     });
     a = hosts.at(0);
@@ -36,7 +30,6 @@ describe("two hosts with a network between them", () => {
   after(async () => {
     await hosts.stop();
     networks.close();
-    rmSync(scratch, { recursive: true, force: true });
   });
 
   test("a client's one TCP connection goes on across a fork, and across a migration to the other host and back", async () => {
@@ -73,16 +66,15 @@ describe("two hosts with a network between them", () => {
     assert.deepEqual(hosts.problems, []);
   });
 
-  test("an agent with another key gets no guest, and says so", async () => {
-    const otherKey = join(scratch, "other-key");
-    writeFileSync(otherKey, "1c".repeat(32), { mode: 0o600 });
+  test("an agent of another authority gets no guest, and says so", async () => {
     const stranger = await Hosts.start(1, {
       port: 7175,
-      configuration: { peers: { a: "ws://10.98.0.1:7174" } },
+      tls: true,
+      configuration: { peers: { a: "wss://10.98.0.1:7174" } },
       each: () => ({
         address: "10.98.0.2",
         prefix: networks.inside(1),
-        configuration: { keyFile: otherKey, forwardAddress: "127.0.0.1" },
+        configuration: { forwardAddress: "127.0.0.1" },
       }),
     });
     try {
@@ -93,7 +85,7 @@ describe("two hosts with a network between them", () => {
       });
       await assert.rejects(host.call("guest.migrate", { name: "left-out", to: "10.98.0.1:7174" }), {
         code: "prepare-failed",
-        message: /key|prove/,
+        message: /certificate is not of an authority that is trusted/,
       });
       assert.equal((await host.guests()).get("left-out")?.state, "running");
       assert.equal((await a.guests()).has("left-out"), false);

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Packr } from "msgpackr";
-import { MAX_CONTROL_BYTES, SeededRandom, silentLog } from "../../src/base/index.js";
+import { LOCAL_IDENTITY, MAX_CONTROL_BYTES, SeededRandom, silentLog } from "../../src/base/index.js";
 import {
   ControlError,
   decodeMessage,
@@ -146,6 +146,7 @@ test("a session ends a connection that speaks no control messages, with the reas
   ]) {
     const { near, far } = channelPair();
     new RpcServerSession(far, {
+      identity: LOCAL_IDENTITY,
       role: "client",
       handlers: clientHandlers({}),
       clock: new ManualClock(),
@@ -160,6 +161,7 @@ test("a session ends a connection that speaks no control messages, with the reas
 test("a client's request is held to the size of commands", () => {
   const { near, far } = channelPair();
   new RpcServerSession(far, {
+    identity: LOCAL_IDENTITY,
     role: "client",
     handlers: clientHandlers({}),
     clock: new ManualClock(),

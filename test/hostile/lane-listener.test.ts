@@ -5,7 +5,7 @@ import { realClock } from "../../src/base/index.js";
 import { HANDSHAKE_DEADLINE_MS, MAX_HALF_OPEN, MAX_HANDSHAKE_BYTES } from "../../src/lane/limits.js";
 import { dial, type Connection } from "../../src/lane/index.js";
 import { ManualClock } from "../support/lane-clock.js";
-import { openListener, PATIENCE_MS, Recorder, settle, until } from "../support/lane-pair.js";
+import { KEY, openListener, PATIENCE_MS, Recorder, settle, until } from "../support/lane-pair.js";
 import { helloBytes, RawClient, upgraded, upgradeRequest, welcomed } from "../support/lane-raw.js";
 
 const hello = { purpose: "urgent", role: "peer", transfer: 1, epoch: 1 } as const;
@@ -87,7 +87,7 @@ test("a flood of half-open connections does not keep an agent out", async () => 
   const { listener, url, accepted } = await openListener();
   const flood = Array.from({ length: MAX_HALF_OPEN + 20 }, () => new RawClient(listener.port));
   await until("the oldest are dropped", () => flood.filter(({ closed }) => closed).length === 20);
-  const connection = await dial({ url, hello, clock: realClock, deadlineMs: PATIENCE_MS });
+  const connection = await dial({ url, hello, key: KEY, clock: realClock, deadlineMs: PATIENCE_MS });
   await until("the listener's end", () => accepted.length === 1);
   assert.equal(flood.filter(({ closed }) => closed).length, 21);
   connection.close({ code: "closed", message: "enough", fatal: false });

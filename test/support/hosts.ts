@@ -20,7 +20,9 @@ import {
   type ParamsInput,
   type Result,
 } from "../../src/control/index.js";
+import { Authority } from "../../src/cli/pki/authority.js";
 import { dial } from "../../src/lane/index.js";
+import { filesIn } from "./certificates.js";
 
 const ROOT = new URL("../..", import.meta.url).pathname;
 const START_DEADLINE_MS = 30_000;
@@ -49,6 +51,8 @@ export interface HostOptions {
   roots?: { state: string; memory: string };
   /** Start what `scripts/build` made instead of the sources, which takes a third of the time. */
   built?: boolean;
+  /** Certificates of an authority of their own, in place of plain connections with a key. */
+  tls?: boolean;
 }
 
 /** One agent with directories and an address of its own: a host, as far as Ramet can tell. */
@@ -69,6 +73,7 @@ export class Host {
   constructor(options: {
     name: string;
     address: string;
+    scheme: "wss://" | "ws://";
     port: number;
     scratch: string;
     memory: string;
@@ -82,7 +87,7 @@ export class Host {
       : ["--import", "tsx", join(ROOT, "src/agent/main.ts")];
     this.name = options.name;
     this.address = options.address;
-    this.url = `ws://${options.address}:${options.port}`;
+    this.url = `${options.scheme}${options.address}:${options.port}`;
     this.stateDirectory = join(options.scratch, options.name);
     this.memoryDirectory = join(options.memory, options.name);
     this.socket = join(options.scratch, `${options.name}.sock`);
@@ -213,22 +218,56 @@ export class Hosts {
     const port = options.port ?? 7170;
     const names = Array.from({ length: count }, (_, index) => String.fromCharCode(97 + index));
     const details = names.map((name) => options.each?.(name) ?? {});
+    const scheme = options.tls === true ? "wss://" : "ws://";
+    const transport = options.tls === true ? this.#certificates() : this.#plainWithKey();
     const addressOf = (index: number): string => details[index]?.address ?? `127.0.0.${11 + index}`;
-    const peers = Object.fromEntries(names.map((name, index) => [name, `ws://${addressOf(index)}:${port}`]));
+    const peers = Object.fromEntries(
+      names.map((name, index) => [name, `${scheme}${addressOf(index)}:${port}`]),
+    );
     this.all = names.map((name, index) => {
       mkdirSync(join(this.#memory, name), { recursive: true });
       const others = Object.fromEntries(Object.entries(peers).filter(([peer]) => peer !== name));
       return new Host({
         name,
         address: addressOf(index),
+        scheme,
         port,
         scratch: this.#scratch,
         memory: this.#memory,
-        configuration: { peers: others, ...options.configuration, ...details[index]?.configuration },
+        configuration: {
+          peers: others,
+          ...transport(name, addressOf(index)),
+          ...options.configuration,
+          ...details[index]?.configuration,
+        },
         details: details[index] ?? {},
         built: options.built ?? false,
       });
     });
+  }
+
+  /** Where `tls` was asked for: the directory of the authority that issued the agents' certificates. */
+  get authorityDirectory(): string {
+    return join(this.#scratch, "pki");
+  }
+
+  /** Each agent's part of the configuration. */
+  #plainWithKey(): (name: string, address: string) => Record<string, unknown> {
+    const keyFile = join(this.#scratch, "key");
+    writeFileSync(keyFile, "9f".repeat(32), { mode: 0o600 });
+    return () => ({ plain: true, keyFile });
+  }
+
+  #certificates(): (name: string, address: string) => Record<string, unknown> {
+    const { authority } = Authority.create(this.authorityDirectory, {
+      name: "Tests",
+      days: 30,
+      clock: realClock,
+    });
+    return (name, address) => {
+      authority.issue({ name, roles: ["peer"], addresses: [address], days: 30 }, { renew: false });
+      return { tls: filesIn(authority.directoryOf(name)) };
+    };
   }
 
   /** Starts `count` agents. */

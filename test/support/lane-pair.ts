@@ -60,11 +60,12 @@ export interface TestListener {
   accepted: Connection[];
 }
 
-/** A listener on a free port of loopback that keeps what it accepts. */
+/** A listener on a free port of loopback, with the tests' key, that keeps what it accepts. */
 export async function openListener(options: Partial<ListenerOptions> = {}): Promise<TestListener> {
   const accepted: Connection[] = [];
   const listener = await Listener.open({
     address: { host: "127.0.0.1", port: 0 },
+    ...(options.credentials === undefined ? { key: KEY } : {}),
     clock: realClock,
     log: silentLog,
     onConnection: (connection) => accepted.push(connection),
@@ -73,7 +74,9 @@ export async function openListener(options: Partial<ListenerOptions> = {}): Prom
   leftovers.push(() => listener.close());
   const address = options.address;
   const url =
-    address !== undefined && "path" in address ? `unix:${address.path}` : `ws://127.0.0.1:${listener.port}`;
+    address !== undefined && "path" in address
+      ? `unix:${address.path}`
+      : `${options.credentials === undefined ? "ws" : "wss"}://127.0.0.1:${listener.port}`;
   return { listener, url, accepted };
 }
 
@@ -140,7 +143,7 @@ export async function openPair(clock: Clock = realClock) {
   const { listener, accepted } = await openListener({ clock });
   const cable = await Cable.open(listener.port);
   const hello = { purpose: "bulk", role: "peer", transfer: 1, epoch: 1 } as const;
-  const child = await dial({ url: cable.url, hello, clock, deadlineMs: PATIENCE_MS });
+  const child = await dial({ url: cable.url, hello, key: KEY, clock, deadlineMs: PATIENCE_MS });
   await until("the listener's end", () => accepted.length === 1);
   return {
     child,

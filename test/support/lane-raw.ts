@@ -3,6 +3,7 @@ import { connect, createServer, type AddressInfo, type Socket } from "node:net";
 import { after } from "node:test";
 import { WebSocket } from "ws";
 import { deferred } from "../../src/base/index.js";
+import { KEY } from "./lane-pair.js";
 import { ClientHandshake, type HelloFields } from "../../src/lane/handshake.js";
 
 const PAGE_LANE: HelloFields = { purpose: "urgent", role: "peer", transfer: 1, epoch: 1 };
@@ -55,7 +56,7 @@ export async function upgraded(url: string, path = "/v1/lane"): Promise<WebSocke
 /** A WebSocket whose handshake has ended well, without an agent behind it. */
 export async function welcomed(url: string): Promise<WebSocket> {
   const webSocket = await upgraded(url);
-  const handshake = new ClientHandshake({ fields: PAGE_LANE });
+  const handshake = new ClientHandshake({ fields: PAGE_LANE, key: KEY });
   const done = deferred<void>();
   const onMessage = (data: Buffer): void => {
     const { reply, agreed } = handshake.onMessage(data);

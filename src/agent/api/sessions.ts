@@ -35,8 +35,8 @@ export class Sessions {
 
   /** Answers commands on a connection until it ends. */
   take(connection: Connection): void {
-    const log = this.#log.child({ remote: connection.remote });
-    const common = { clock: this.#clock, log };
+    const log = this.#log.child({ remote: connection.remote, who: connection.identity.name });
+    const common = { identity: connection.identity, clock: this.#clock, log };
     const session =
       connection.hello.role === "client"
         ? new RpcServerSession(connection, { ...common, role: "client", handlers: this.#handlers.client })

@@ -12,9 +12,14 @@ Usage: rametd [flags]
   --name NAME               what this host is called (default: the machine's name)
   --state-directory DIR     guests' directories (default: /var/lib/ramet)
   --memory-directory DIR    guests' memory, on tmpfs (default: /dev/shm/ramet)
-  --listen HOST:PORT        where peers and clients connect (default: 127.0.0.1:7070)
   --socket PATH             unix socket for local clients (default: /run/ramet/rametd.sock)
-  --key-file FILE           pre-shared key; required to listen on anything but loopback
+  --listen HOST:PORT        where peers and clients connect (default: 127.0.0.1:7070), with the next four or with --plain
+  --tls-certificate FILE    what this agent shows
+  --tls-key FILE            its private key
+  --tls-authority FILE      the authority whose certificates are let in
+  --tls-revoked FILE        the authority's list of revoked certificates
+  --plain                   no certificates and no encryption: on loopback only, with a pre-shared key
+  --key-file FILE           the pre-shared key of plain connections
   --memory-limit-mib N      most guest memory (default: what the memory directory has, less a reserve)
   --log-level LEVEL         trace, debug, info, warn, error or silent (default: info)
   --help, --version
@@ -29,6 +34,11 @@ const OPTIONS = {
   "memory-directory": { type: "string" },
   listen: { type: "string" },
   socket: { type: "string" },
+  "tls-certificate": { type: "string" },
+  "tls-key": { type: "string" },
+  "tls-authority": { type: "string" },
+  "tls-revoked": { type: "string" },
+  plain: { type: "boolean" },
   "key-file": { type: "string" },
   "memory-limit-mib": { type: "string" },
   "log-level": { type: "string" },
@@ -49,7 +59,15 @@ export function readCommandLine(argv: readonly string[], defaultFile?: string): 
   const flags = parse(argv);
   if (flags.help === true) return { action: "help" };
   if (flags.version === true) return { action: "version" };
+  const tls = {
+    ...(flags["tls-certificate"] === undefined ? {} : { certificate: flags["tls-certificate"] }),
+    ...(flags["tls-key"] === undefined ? {} : { key: flags["tls-key"] }),
+    ...(flags["tls-authority"] === undefined ? {} : { authority: flags["tls-authority"] }),
+    ...(flags["tls-revoked"] === undefined ? {} : { revoked: flags["tls-revoked"] }),
+  };
   const overrides: Overrides = {
+    ...(Object.keys(tls).length === 0 ? {} : { tls }),
+    ...(flags.plain === undefined ? {} : { plain: flags.plain }),
     ...(flags.name === undefined ? {} : { name: flags.name }),
     ...(flags["state-directory"] === undefined ? {} : { stateDirectory: flags["state-directory"] }),
     ...(flags["memory-directory"] === undefined ? {} : { memoryDirectory: flags["memory-directory"] }),

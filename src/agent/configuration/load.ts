@@ -3,13 +3,16 @@ import { join } from "node:path";
 import { type z } from "zod";
 import { messageOf } from "../../base/index.js";
 import { AgentError } from "../errors.js";
-import { type Configuration, configurationSchema, formatAddress, isLoopback } from "./schema.js";
+import { checkTransport } from "./transport.js";
+import { type Configuration, configurationSchema } from "./schema.js";
 
 /** Values from the command line, named as in the file; each one wins over the file's. */
 export type Overrides = Partial<
   Record<"stateDirectory" | "memoryDirectory" | "listen" | "socket" | "name" | "keyFile" | "logLevel", string>
 > & {
   memoryMib?: number;
+  plain?: boolean;
+  tls?: Partial<Record<"certificate" | "key" | "authority" | "revoked", string>>;
 };
 
 /** Most bytes in the path of a unix socket on Linux (sun_path less its terminator; unix(7)). */
@@ -18,7 +21,7 @@ const MAX_SOCKET_PATH_BYTES = 107;
 /** The longest name a guest's socket has below its directory. */
 const LONGEST_SOCKET_NAME = "run/console.sock";
 
-/** Fewest bytes of a pre-shared key: less can be guessed from a recorded handshake. */
+/** Fewest bytes of a pre-shared key: less can be guessed by trying. */
 const MIN_KEY_BYTES = 16;
 
 /** A configuration with its key read. */
@@ -32,32 +35,18 @@ export interface LoadedConfiguration extends Configuration {
  * @throws AgentError `bad-configuration` with one line per bad field, each naming the field and the rule.
  */
 export function loadConfiguration(file: string | undefined, overrides: Overrides = {}): LoadedConfiguration {
-  const { memoryMib, ...top } = overrides;
+  const { memoryMib, tls, ...top } = overrides;
   const content = file === undefined ? {} : readConfigurationFile(file);
   const limits = memoryMib === undefined ? {} : { limits: { ...objectOf(content["limits"]), memoryMib } };
-  const parsed = configurationSchema.safeParse({ ...content, ...top, ...limits });
+  const tlsFiles = tls === undefined ? {} : { tls: { ...objectOf(content["tls"]), ...tls } };
+  const parsed = configurationSchema.safeParse({ ...content, ...top, ...tlsFiles, ...limits });
   if (!parsed.success) {
     throw badConfiguration(file, parsed.error.issues.flatMap(describeIssue));
   }
-  const problems = checkSockets(parsed.data);
+  const problems = [...checkSockets(parsed.data), ...checkTransport(parsed.data)];
   const key = parsed.data.keyFile === undefined ? undefined : readKey(parsed.data.keyFile, problems);
-  if (parsed.data.keyFile === undefined && !isLoopback(parsed.data.listen.host)) {
-    problems.push(
-      `listen: ${formatAddress(parsed.data.listen)} can be reached from other machines, which needs a pre-shared key: ` +
-        "set keyFile (--key-file), or listen on 127.0.0.1",
-    );
-  }
-  if (isWildcard(parsed.data.listen.host) && parsed.data.advertise === undefined) {
-    problems.push(
-      "advertise: must say where peers reach this agent (ws://HOST:PORT), because listen names every address",
-    );
-  }
   if (problems.length > 0) throw badConfiguration(file, problems);
   return { ...parsed.data, key };
-}
-
-function isWildcard(host: string): boolean {
-  return host === "0.0.0.0" || host === "::";
 }
 
 function objectOf(value: unknown): Record<string, unknown> {

@@ -34,7 +34,15 @@ const address = z.string().transform((text, context) => {
   return z.NEVER;
 });
 
-const peerUrl = z.string().refine(isPeerUrl, "must be ws://HOST:PORT");
+const peerUrl = z.string().refine(isPeerUrl, "must be wss://HOST:PORT");
+
+/** What the agent shows of itself over TCP, and whose certificates it takes. */
+const tls = z.strictObject({
+  certificate: directory,
+  key: directory,
+  authority: directory,
+  revoked: directory.optional(),
+});
 
 /** The machine's name, cut to what a host may be called. */
 function defaultName(): string {
@@ -77,6 +85,10 @@ export const configurationSchema = z.strictObject({
   stateDirectory: directory.default("/var/lib/ramet"),
   memoryDirectory: directory.default("/dev/shm/ramet"),
   listen: address.default({ host: "127.0.0.1", port: 7070 }),
+  /** With it, the agent listens on `listen`, and all connections over TCP are encrypted and proved by certificates. */
+  tls: tls.optional(),
+  /** Connections over TCP are neither: on loopback only, and with `keyFile`. */
+  plain: z.boolean().default(false),
   socket: directory.default("/run/ramet/rametd.sock"),
   advertise: peerUrl.optional(),
   keyFile: directory.optional(),
@@ -109,13 +121,13 @@ export function formatAddress(at: { host: string; port: number }): string {
   return isIP(at.host) === 6 ? `[${at.host}]:${at.port}` : `${at.host}:${at.port}`;
 }
 
-/** Whether only this machine can reach a listener at `host`. */
-export function isLoopback(host: string): boolean {
-  return host === "localhost" || host === "::1" || (isIP(host) === 4 && host.startsWith("127."));
-}
+const PEER_URL = /^wss?:\/\/(.*?)\/?$/;
 
 function isPeerUrl(text: string): boolean {
-  return (
-    text.startsWith("ws://") && parseAddress(text.slice("ws://".length).replace(/\/$/, "")) !== undefined
-  );
+  return parseAddress(PEER_URL.exec(text)?.[1] ?? "") !== undefined;
+}
+
+/** The host of a peer's URL. */
+export function hostOfUrl(url: string): string {
+  return parseAddress(PEER_URL.exec(url)?.[1] ?? "")?.host ?? "";
 }

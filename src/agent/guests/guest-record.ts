@@ -3,6 +3,7 @@ import { messageOf } from "../../base/index.js";
 import { GUEST_STATES } from "../../control/index.js";
 import { parseGuestConfig, type GuestConfig } from "../../guest/index.js";
 import { AgentError } from "../errors.js";
+import { holderSchema } from "../store/holder.js";
 import { readIfThere, writeAtomically } from "../store/files.js";
 
 const bootFile = z.strictObject({
@@ -19,7 +20,15 @@ export const guestRecordSchema = z.strictObject({
   state: z.enum([...GUEST_STATES, "warm"]),
   message: z.string().optional(),
   createdAtMs: z.number(),
-  parent: z.strictObject({ guest: z.string(), host: z.string(), transfer: z.int() }).optional(),
+  parent: z
+    .strictObject({
+      guest: z.string(),
+      host: z.string(),
+      transfer: z.int(),
+      /** Who has the parent, and alone may command the child, as its certificate says. */
+      holder: holderSchema.optional(),
+    })
+    .optional(),
   /** The migration that takes, or took, it away; kept until that is complete, or has not happened after all. */
   outgoing: z.strictObject({ transfer: z.int(), host: z.string() }).optional(),
   /** False: its network device leads nowhere. */

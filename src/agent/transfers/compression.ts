@@ -9,6 +9,7 @@ export type Compression = "auto" | "lz4" | "none";
  */
 export function compressFor(choice: Compression, url: string): boolean {
   if (choice !== "auto") return choice === "lz4";
+  if (url.startsWith("unix:")) return false;
   const { hostname } = new URL(url);
   return !(
     hostname === "localhost" ||

@@ -1,5 +1,6 @@
 import type { ChildReport, Params, Result, RpcServerSession, TransferView } from "../../control/index.js";
-import { dial } from "../../lane/index.js";
+import { isSame, type Identity } from "../../base/index.js";
+import { dial, LaneError } from "../../lane/index.js";
 import type { FrameLane, PageLane } from "../../transfer/index.js";
 import type { Guest } from "../guests/guest.js";
 import type { LiveEmulator } from "../guests/live-emulator.js";
@@ -35,19 +36,28 @@ export interface IncomingChildOptions {
   onOver(): void;
 }
 
-/** How a child's page lanes are dialled. */
+/**
+ * How a child's page lanes are dialled: only who commands the child may send its memory.
+ * The function it returns throws LaneError; `certificate-role` when somebody else answers where the parent's host is said to be.
+ */
 export function dialParent(
   services: Services,
-  params: PrepareParams,
+  { params, holder }: Readonly<ChildRecord>,
 ): (purpose: PageLane | "precopy", epoch: number) => Promise<FrameLane> {
-  const { configuration, clock } = services;
-  const { key } = configuration;
+  const { configuration, credentials, clock } = services;
   const { transfer, token, parentUrl } = params;
+  const requireHolder = (identity: Identity): void => {
+    if (isSame(identity, holder)) return;
+    const message = `${identity.name} answers at ${parentUrl}, and the transfer is of ${holder.name}`;
+    throw new LaneError("certificate-role", message);
+  };
   return (purpose, epoch) =>
     dial({
       url: parentUrl,
       hello: { purpose, role: "peer", transfer, epoch, token },
-      ...(key === undefined ? {} : { key }),
+      credentials,
+      key: parentUrl.startsWith("ws://") ? configuration.key : undefined,
+      requireIdentity: requireHolder,
       clock,
       deadlineMs: LANE_DEADLINE_MS,
     });

@@ -89,7 +89,7 @@ export class IncomingChild implements HostedChild {
     this.#machine = new ChildMachine({
       transfer: params.transfer,
       memory: namingTheEnd(live.memory.fillable(), services.configuration.name),
-      dial: dialParent(services, params),
+      dial: dialParent(services, options.record.record),
       clock,
       log: this.#log,
       verify: params.verify,
@@ -205,7 +205,7 @@ export class IncomingChild implements HostedChild {
       memory: this.#live.memory.writable(),
       notes: this.#notes,
       verify,
-      dial: (epoch) => dialParent(this.#services, this.#params)("precopy", epoch),
+      dial: (epoch) => dialParent(this.#services, this.#record.record)("precopy", epoch),
       onFailed: (error) => this.#machine.cancel(error),
       clock: this.#services.clock,
       log: this.#log,

@@ -1,4 +1,4 @@
-import { messageOf, type Timer } from "../../base/index.js";
+import { isSame, messageOf, type Holder, type Identity, type Timer } from "../../base/index.js";
 import type { CallContext, Params, Result, RpcServerSession } from "../../control/index.js";
 import { AgentError } from "../errors.js";
 import type { ChildSpec } from "../guests/child-spec.js";
@@ -26,6 +26,8 @@ export class IncomingTransfers {
   readonly #services: Services;
   readonly #uploads: BootUploads;
   readonly #children = new Map<number, HostedChild>();
+  /** Who has the parent of each child, and alone may command it. */
+  readonly #holders = new Map<number, Holder>();
   /** Transfers whose child is here and could not be taken over. */
   readonly #unsettled = new Set<number>();
   readonly #preparing = new Set<number>();
@@ -40,6 +42,7 @@ export class IncomingTransfers {
   async prepare(params: PrepareParams, { session }: CallContext): Promise<Result<"peer.prepare">> {
     const { transfer, guest } = params;
     this.#services.requireAccepting();
+    this.#requireParentUrl(params.parentUrl, session.identity);
     if (this.#children.has(transfer) || this.#preparing.has(transfer)) {
       throw new AgentError("busy", `transfer ${transfer} is under way on this host already`);
     }
@@ -58,13 +61,13 @@ export class IncomingTransfers {
   }
 
   start(params: Params<"peer.start">, { session }: CallContext): Promise<Result<"peer.start">> {
-    return this.#find(params.transfer).start(params, session);
+    return this.#find(params.transfer, session.identity).start(params, session);
   }
 
   async run(params: Params<"peer.run">, { session }: CallContext): Promise<Result<"peer.run">> {
     const { transfer } = params;
-    const guest = this.#children.has(transfer) ? undefined : this.#formerChild(transfer);
-    if (guest === undefined) return this.#find(transfer).run(session);
+    const guest = this.#formerChild(transfer, session.identity);
+    if (guest === undefined) return this.#find(transfer, session.identity).run(session);
     if (guest.state === "running") return { loadUs: 0, runUs: 0 };
     throw new AgentError(
       "bad-state",
@@ -73,15 +76,15 @@ export class IncomingTransfers {
   }
 
   /** What a child lacks whose memory was copied ahead. */
-  async lacks(params: Params<"peer.lacks">): Promise<Result<"peer.lacks">> {
-    this.#find(params.transfer).lacks(params);
+  async lacks(params: Params<"peer.lacks">, { session }: CallContext): Promise<Result<"peer.lacks">> {
+    this.#find(params.transfer, session.identity).lacks(params);
     return {};
   }
 
   async show(params: Params<"peer.show">, { session }: CallContext): Promise<Result<"peer.show">> {
     const { transfer } = params;
-    const guest = this.#children.has(transfer) ? undefined : this.#formerChild(transfer);
-    if (guest === undefined) return this.#find(transfer).report(session);
+    const guest = this.#formerChild(transfer, session.identity);
+    if (guest === undefined) return this.#find(transfer, session.identity).report(session);
     const { children } = readTransferRecords(this.#services.paths.guestMemory(guest.id));
     const record = children.find((file) => file.record.transfer === transfer)?.record;
     if (record !== undefined) return reportOf(record);
@@ -89,10 +92,10 @@ export class IncomingTransfers {
   }
 
   /** Answers when the child is gone, or was never there. */
-  async cancel(params: Params<"peer.cancel">): Promise<Result<"peer.cancel">> {
+  async cancel(params: Params<"peer.cancel">, { session }: CallContext): Promise<Result<"peer.cancel">> {
     const { transfer, reason } = params;
-    const guest = this.#children.has(transfer) ? undefined : this.#formerChild(transfer);
-    if (guest === undefined) await this.#find(transfer).cancel(reason);
+    const guest = this.#formerChild(transfer, session.identity);
+    if (guest === undefined) await this.#find(transfer, session.identity).cancel(reason);
     else await this.#cancelFormer(guest);
     return {};
   }
@@ -117,6 +120,7 @@ export class IncomingTransfers {
       const child =
         complete === undefined ? this.#goOn(guest, record) : new CompleteChild(this.#services, guest, record);
       this.#children.set(transfer, child);
+      this.#holders.set(transfer, record.record.holder);
       if (complete === undefined) guest.log.info({ transfer }, "a child of an earlier agent goes on");
       else this.#forgetLater(transfer);
       return () => child.settle();
@@ -151,6 +155,13 @@ export class IncomingTransfers {
     for (const timer of this.#forgetting) timer.cancel();
   }
 
+  /** A path is this machine's, whoever names it: only this agent may name its own. */
+  #requireParentUrl(parentUrl: string, asking: Identity): void {
+    const isOwn = asking.kind === "local" && parentUrl === `unix:${this.#services.configuration.socket}`;
+    if (isOwn || !parentUrl.startsWith("unix:")) return;
+    throw new AgentError("bad-request", `${parentUrl} is not where a peer sends a child's memory from`);
+  }
+
   async #missing(guest: PeerGuest, session: RpcServerSession): Promise<string[]> {
     const files = guest.initrd === undefined ? [guest.kernel] : [guest.kernel, guest.initrd];
     const missing: string[] = [];
@@ -180,7 +191,7 @@ export class IncomingTransfers {
     const live = await starter.startChild(this.#specOf(wanted, kind), `guest ${wanted.name}`);
     let guest;
     try {
-      guest = registry.addWarm(this.#recordOf(params, live, clock.wallMs()), live);
+      guest = registry.addWarm(this.#recordOf(params, live, session.identity), live);
     } catch (error) {
       await starter.discard(live);
       throw error;
@@ -196,6 +207,7 @@ export class IncomingTransfers {
         side: "child",
         transfer,
         params,
+        holder: holderOf(session.identity),
         step: "loading",
         incarnation: 0,
         startedAtMs,
@@ -209,6 +221,7 @@ export class IncomingTransfers {
         onOver: () => this.#forgetLater(transfer),
       });
       this.#children.set(transfer, child);
+      this.#holders.set(transfer, record.record.holder);
       child.begin();
     } catch (error) {
       if (child === undefined) await registry.remove(guest);
@@ -230,8 +243,9 @@ export class IncomingTransfers {
     return child;
   }
 
-  #recordOf(params: PrepareParams, live: LiveEmulator, createdAtMs: number): GuestRecord {
+  #recordOf(params: PrepareParams, live: LiveEmulator, asking: Identity): GuestRecord {
     const { guest, parent, transfer } = params;
+    const createdAtMs = this.#services.clock.wallMs();
     const file = (bootFile: { sha256: string; sizeBytes: number }) => ({
       ...bootFile,
       source: this.#services.boot.path(bootFile.sha256),
@@ -240,7 +254,7 @@ export class IncomingTransfers {
       version: 1,
       state: "receiving",
       createdAtMs,
-      parent: { guest: parent.guest, host: parent.host, transfer },
+      parent: { guest: parent.guest, host: parent.host, transfer, holder: holderOf(asking) },
       attached: guest.attached,
       boot: {
         kernel: file(guest.kernel),
@@ -291,11 +305,15 @@ export class IncomingTransfers {
    * The guest that is the child of a transfer this agent does not know any more, because it is long over or was an earlier agent's. A migration's
    * parent must not hear that there is none: it would run on beside it.
    */
-  #formerChild(transfer: number): Guest | undefined {
-    if (this.#preparing.has(transfer) || this.#unsettled.has(transfer)) return undefined;
+  #formerChild(transfer: number, asking: Identity): Guest | undefined {
+    if (this.#children.has(transfer) || this.#preparing.has(transfer) || this.#unsettled.has(transfer))
+      return undefined;
     return this.#services.registry
       .list()
-      .find(({ record, isLive }) => isLive && record.parent?.transfer === transfer);
+      .find(
+        ({ record, isLive }) =>
+          isLive && record.parent?.transfer === transfer && isHolder(record.parent, asking),
+      );
   }
 
   /** An earlier agent's child can never be completed, and is removed; a guest that is complete is nobody's to cancel. */
@@ -307,9 +325,11 @@ export class IncomingTransfers {
     );
   }
 
-  #find(transfer: number): HostedChild {
+  /** A child of who asks; others' are as if they were not there. */
+  #find(transfer: number, asking: Identity): HostedChild {
     const child = this.#children.get(transfer);
-    if (child !== undefined) return child;
+    const holder = this.#holders.get(transfer);
+    if (child !== undefined && holder !== undefined && isSame(holder, asking)) return child;
     if (this.#unsettled.has(transfer) || !this.#services.registry.isWhole) {
       throw new AgentError(
         "not-ready",
@@ -325,8 +345,20 @@ export class IncomingTransfers {
       this.#forgetting.delete(timer);
       // One that is held can still be let run.
       if (this.#children.get(transfer)?.isHeld === true) this.#forgetLater(transfer);
-      else this.#children.delete(transfer);
+      else {
+        this.#children.delete(transfer);
+        this.#holders.delete(transfer);
+      }
     });
     this.#forgetting.add(timer);
   }
+}
+
+function holderOf({ kind, name }: Identity): Holder {
+  return { kind, name };
+}
+
+/** Records of earlier versions do not say whose they are. */
+function isHolder(parent: NonNullable<GuestRecord["parent"]>, asking: Identity): boolean {
+  return parent.holder === undefined || isSame(parent.holder, asking);
 }

@@ -1,9 +1,12 @@
 import { timingSafeEqual } from "node:crypto";
 import type { FrameLane, PageLane } from "../../transfer/index.js";
+import { isSame, type Holder, type Identity } from "../../base/index.js";
 import { LaneError } from "../../lane/index.js";
 
 /** Who takes the page lanes of a transfer: its session, on the parent's side. */
 export interface LaneTaker {
+  /** Whom the transfer was agreed with; undefined before that. */
+  holder(): Holder | undefined;
   /** Throws when the transfer is over or the lane is out of date. */
   acceptLane(
     lane: PageLane | "precopy",
@@ -18,7 +21,10 @@ interface Route {
   taker: LaneTaker;
 }
 
-/** Leads the page lanes that children dial to the sessions of their transfers. A lane must know the transfer's token. */
+/**
+ * Leads the page lanes that children dial to the sessions of their transfers. A lane must know the transfer's token, and be of the
+ * certificate's holder the transfer was agreed with: another host gets no page, whatever it has heard.
+ */
 export class LaneRoutes {
   readonly #routes = new Map<number, Route>();
   readonly #isWhole: () => boolean;
@@ -40,14 +46,16 @@ export class LaneRoutes {
 
   /**
    * The taker of a lane.
-   * @throws LaneError `unknown-transfer`, alike for a transfer that is not there and a token that is wrong; not for good when there are guests this agent
+   * @throws LaneError `unknown-transfer`, alike for a transfer that is not there, a token that is wrong and another's transfer; not for good when there are guests this agent
    *   could not take over.
    */
-  find(transfer: number | undefined, token: string | undefined): LaneTaker {
+  find(asking: Identity, transfer: number | undefined, token: string | undefined): LaneTaker {
     const route = transfer === undefined ? undefined : this.#routes.get(transfer);
     const shown = Buffer.from(token ?? "");
-    if (route !== undefined && shown.length === route.token.length && timingSafeEqual(shown, route.token))
-      return route.taker;
+    if (route !== undefined && shown.length === route.token.length && timingSafeEqual(shown, route.token)) {
+      const holder = route.taker.holder();
+      if (holder !== undefined && isSame(holder, asking)) return route.taker;
+    }
     const message = `this agent sends no pages for transfer ${transfer ?? "(none)"}`;
     throw new LaneError("unknown-transfer", message, { fatal: this.#isWhole() });
   }

@@ -20,7 +20,7 @@ import { Inquiry } from "./inquiry.js";
 import { PeerChild } from "./peer-child.js";
 import { prepareParams } from "./prepare-params.js";
 import { TransferEntry } from "./transfer-entry.js";
-import type { ParentRecord, RecordFile } from "./transfer-record.js";
+import { rateOf, type ParentRecord, type RecordFile } from "./transfer-record.js";
 
 /** How long the child's last word may be behind its last page, before it is asked for. */
 const REPORT_DEADLINE_MS = 500;
@@ -93,6 +93,7 @@ export class OutgoingChild implements ForkChild {
     this.target = this.#makeTarget(log);
     this.#inquiry = this.#makeInquiry(log);
     this.#closeRoute = services.routes.open(transfer, token, {
+      holder: () => this.record.holder,
       acceptLane: (lane, epoch, connection, offers) => this.#acceptLane(lane, epoch, connection, offers),
     });
     this.entry.facts.sweep = record.sweep;
@@ -254,6 +255,8 @@ export class OutgoingChild implements ForkChild {
       url: record.url,
       host: record.host,
       ...this.#making(),
+      holder: record.holder,
+      onAgreed: (holder) => file.update({ holder }),
       onTelling: () => file.update({ step: "told", peerGuest: this.entry.peerGuest }),
       onStarted: () => this.session.setSweep(this.entry.facts.sweep === "on"),
       onNamed: (name) => (this.entry.peerGuest = name),
@@ -393,8 +396,4 @@ export class OutgoingChild implements ForkChild {
     if (duplicates !== undefined) this.entry.facts.duplicates = duplicates;
     if (report.phase === "complete") this.#reported.resolve();
   }
-}
-
-function rateOf({ rateLimitBytesPerSecond }: ParentRecord): { rateBytesPerSecond?: number } {
-  return rateLimitBytesPerSecond === undefined ? {} : { rateBytesPerSecond: rateLimitBytesPerSecond };
 }

@@ -1,4 +1,14 @@
-import { assert, codeOf, messageOf, sleep, type Bitmap, type Clock, type Log } from "../../base/index.js";
+import {
+  assert,
+  codeOf,
+  isSame,
+  messageOf,
+  sleep,
+  type Bitmap,
+  type Clock,
+  type Holder,
+  type Log,
+} from "../../base/index.js";
 import {
   MAX_LACKS_BYTES,
   RemoteError,
@@ -40,6 +50,10 @@ export interface PeerChildOptions {
   host: string;
   /** Absent for a child that an earlier agent had made. */
   making?: PeerChildMaking;
+  /** Who the transfer was agreed with, when that was an earlier agent's doing. */
+  holder: Holder | undefined;
+  /** Called before the host is told of the transfer, with who it is: the child's lanes must be of the same. */
+  onAgreed(holder: Holder): void;
   onNamed(name: string): void;
   /** The next word to the host may make the child run; what is thrown here keeps it unsaid. */
   onTelling(): void;
@@ -58,6 +72,7 @@ export class PeerChild implements ChildTarget {
   readonly host: string;
   readonly #options: PeerChildOptions;
   #client: RpcClient | undefined;
+  #holder: Holder | undefined;
   #stopListening: () => void = () => {};
   #controlBytes = 0;
 
@@ -65,6 +80,7 @@ export class PeerChild implements ChildTarget {
     this.#options = options;
     this.transfer = options.transfer;
     this.host = options.host;
+    this.#holder = options.holder;
   }
 
   /** Bytes of device state sent. */
@@ -194,11 +210,24 @@ export class PeerChild implements ChildTarget {
   /** The connection to the host, made anew where it was lost; its events are listened to. */
   async #connect(): Promise<RpcClient> {
     if (this.#client !== undefined && this.#client.end === undefined) return this.#client;
-    const client = await this.#options.peers.connect(this.#options.url);
+    const { client, identity } = await this.#options.peers.link(this.#options.url);
+    this.#requireHolder({ kind: identity.kind, name: identity.name });
     this.#stopListening();
     this.#client = client;
     this.#stopListening = client.onEvent(this.#options.onEvent);
     return client;
+  }
+
+  /** Whoever else answers there by now knows nothing of the child, and must not be believed that it is gone. */
+  #requireHolder(found: Holder): void {
+    if (this.#holder === undefined) {
+      this.#options.onAgreed(found);
+      this.#holder = found;
+      return;
+    }
+    if (isSame(this.#holder, found)) return;
+    const agreed = `the transfer was agreed with ${this.#holder.name}`;
+    throw new TransferError("link-lost", `${found.name} answers at ${this.#options.url}, and ${agreed}`);
   }
 
   /** The start was not answered; its host may have loaded the child, or be another agent by now that found it loaded. */

@@ -1,7 +1,7 @@
-import { messageOf, type Clock, type Log } from "../../base/index.js";
+import { messageOf, type Clock, type Identity, type Log } from "../../base/index.js";
 import { MAX_FILE_CHUNK_BYTES, RpcClient, type PeerInfo, type PeerView } from "../../control/index.js";
-import { dial, type Connection } from "../../lane/index.js";
-import { isLoopback, parseAddress } from "../configuration/index.js";
+import { dial, isLoopback, type Connection, type Credentials } from "../../lane/index.js";
+import { hostOfUrl, parseAddress } from "../configuration/index.js";
 import { AgentError } from "../errors.js";
 import type { BootStore } from "../store/boot-store.js";
 
@@ -10,16 +10,23 @@ const CALL_DEADLINE_MS = 5000;
 const PUT_DEADLINE_MS = 30_000;
 
 /** A control connection to a peer, shared by everything this agent wants of it. */
-interface Link {
-  client: RpcClient;
+export interface Link {
+  readonly client: RpcClient;
+  /** Who the peer has shown itself to be. */
+  readonly identity: Identity;
   name: string | undefined;
 }
 
 export interface PeersOptions {
-  /** Configured peers: name to `ws://host:port`. */
+  /** Configured peers: name to `wss://host:port`. */
   configured: Readonly<Record<string, string>>;
   ownName: string;
-  ownUrl(): string;
+  /** Where this agent reaches itself, which it does without the network: its unix socket. */
+  selfUrl: string;
+  /** Where peers reach this agent over TCP; undefined when they do not. */
+  ownUrl(): string | undefined;
+  /** What this agent dials peers with. */
+  credentials: Credentials | undefined;
   key: Buffer | undefined;
   boot: BootStore;
   clock: Clock;
@@ -38,15 +45,16 @@ export class Peers {
   }
 
   /**
-   * The URL of a host as commands name it: a configured name, this host's own, `host:port` or `ws://host:port`.
+   * The URL of a host as commands name it: a configured name, this host's own, `host:port`, `wss://host:port` or, where connections are
+   * plain, `ws://host:port`.
    * @throws AgentError `no-such-peer`.
    */
   resolve(host: string | undefined): string {
-    const { configured, ownName, ownUrl } = this.#options;
-    if (host === undefined || host === ownName) return ownUrl();
-    if (Object.hasOwn(configured, host)) return withoutSlash(configured[host] as string);
-    const address = withoutSlash(host.replace(/^ws:\/\//, ""));
-    if (parseAddress(address) !== undefined) return `ws://${address}`;
+    const { configured, ownName, selfUrl } = this.#options;
+    if (host === undefined || host === ownName || host === selfUrl) return selfUrl;
+    if (Object.hasOwn(configured, host)) return this.#unlessSelf(withoutSlash(configured[host] as string));
+    const [, scheme = this.#scheme, address = ""] = /^(wss?:\/\/)?(.*?)\/?$/.exec(host) ?? [];
+    if (parseAddress(address) !== undefined) return this.#unlessSelf(`${scheme}${address}`);
     const known = Object.keys(configured).join(", ");
     throw new AgentError(
       "no-such-peer",
@@ -55,28 +63,43 @@ export class Peers {
   }
 
   isSelf(url: string): boolean {
-    return url === this.#options.ownUrl();
+    return url === this.#options.selfUrl;
+  }
+
+  /** Where a child at `url` dials its page lanes. @throws AgentError `no-such-peer` when it could not. */
+  ownUrlFor(url: string): string {
+    const { ownUrl, selfUrl } = this.#options;
+    if (this.isSelf(url)) return selfUrl;
+    this.requireReachableFrom(url);
+    return ownUrl() ?? selfUrl;
   }
 
   /** @throws AgentError `no-such-peer` when a child at `url` could not dial back. */
   requireReachableFrom(url: string): void {
-    const host = (at: string) => parseAddress(at.replace(/^ws:\/\//, ""))?.host ?? "";
-    if (isLoopback(host(url)) || !isLoopback(host(this.#options.ownUrl()))) return;
+    if (this.isSelf(url)) return;
+    const own = this.#options.ownUrl();
+    if (own !== undefined && (isLoopback(hostOfUrl(url)) || !isLoopback(hostOfUrl(own)))) return;
+    const where = own === undefined ? "on its unix socket" : `on ${own}`;
     throw new AgentError(
       "no-such-peer",
-      `a child on ${url} could not fetch its memory, because this agent listens on ${this.#options.ownUrl()} only: ` +
-        "set listen (and keyFile) to an address the other host reaches",
+      `a child on ${url} could not fetch its memory, because this agent listens ${where} only: ` +
+        "set tls, and listen to an address the other host reaches",
     );
   }
 
   /** The connection to a peer, made when there is none. Rejects with why it cannot be. */
   async connect(url: string): Promise<RpcClient> {
+    return (await this.link(url)).client;
+  }
+
+  /** The connection to a peer, and who that is. Rejects as `connect` does. */
+  async link(url: string): Promise<Link> {
     const made = this.#links.get(url) ?? this.#make(url);
     this.#links.set(url, made);
     try {
       const link = await made;
       this.#problems.delete(url);
-      return link.client;
+      return link;
     } catch (error) {
       this.#problems.set(url, messageOf(error));
       if (this.#links.get(url) === made) this.#links.delete(url);
@@ -154,11 +177,12 @@ export class Peers {
   }
 
   async #make(url: string): Promise<Link> {
-    const { key, clock, log } = this.#options;
+    const { credentials, key, clock, log } = this.#options;
     const connection: Connection = await dial({
       url,
       hello: { purpose: "control", role: "peer" },
-      ...(key === undefined ? {} : { key }),
+      credentials,
+      key: url.startsWith("ws://") ? key : undefined,
       clock,
       deadlineMs: DIAL_DEADLINE_MS,
     });
@@ -167,7 +191,16 @@ export class Peers {
       this.#links.delete(url);
       log.debug({ url, end }, "the connection to a peer has ended");
     });
-    return { client, name: undefined };
+    return { client, identity: connection.identity, name: undefined };
+  }
+
+  /** What `host:port` without a scheme means. */
+  get #scheme(): string {
+    return this.#options.key === undefined ? "wss://" : "ws://";
+  }
+
+  #unlessSelf(url: string): string {
+    return url === this.#options.ownUrl() ? this.#options.selfUrl : url;
   }
 
   async #upload(url: string, sha256: string): Promise<void> {

@@ -23,7 +23,7 @@ export function prepareParams(options: {
     guest: peerGuestOf(guest, network, kind),
     parent: { guest: guest.name, host: services.configuration.name },
     emulatorVersion: guest.live.emulator.version,
-    parentUrl: services.ownUrl(),
+    parentUrl: services.peers.ownUrlFor(record.url),
     pageCount: guest.live.memory.pageCount,
     verify,
     paused,

@@ -5,6 +5,7 @@ import { codeOf, messageOf, PAGE_HASH_BYTES } from "../../base/index.js";
 import { METHODS } from "../../control/index.js";
 import { PageDigests } from "../../transfer/index.js";
 import { AgentError } from "../errors.js";
+import { holderSchema } from "../store/holder.js";
 
 const transfer = z.int().min(1).max(0xffffffff);
 
@@ -32,6 +33,8 @@ const parentRecordSchema = z.strictObject({
   rateLimitBytesPerSecond: z.int().optional(),
   /** How long the child may be out of reach before it is given up; without it for ever. */
   linkDeadlineMs: z.int().min(1).optional(),
+  /** Who the child's agent has shown itself to be, and alone may fetch pages; not known before it is reached. */
+  holder: holderSchema.optional(),
   startedAtMs: z.number(),
 });
 
@@ -44,6 +47,8 @@ const childRecordSchema = z.strictObject({
   side: z.literal("child"),
   transfer,
   params: METHODS["peer.prepare"].params,
+  /** Who the parent's agent has shown itself to be, and alone may command the child and send its memory. */
+  holder: holderSchema,
   step: z.enum(["loading", "loaded", "running"]),
   /** Agents that served it so far, less one; each dials with epochs of its own. */
   incarnation: z.int().min(0).max(0xffff),
@@ -203,4 +208,9 @@ function namesIn(directory: string): string[] {
     if (codeOf(error) === "ENOENT") return [];
     throw error;
   }
+}
+
+/** What a parent's machines are told of the rate to keep to. */
+export function rateOf({ rateLimitBytesPerSecond }: ParentRecord): { rateBytesPerSecond?: number } {
+  return rateLimitBytesPerSecond === undefined ? {} : { rateBytesPerSecond: rateLimitBytesPerSecond };
 }

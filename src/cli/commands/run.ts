@@ -83,7 +83,7 @@ function runParams(context: Context, name: string, options: RunOptions): ParamsI
 
 /** A relative path means this machine's working directory, which only the agent of this machine shares. */
 function bootFile(context: Context, path: string): string {
-  return context.address.local ? resolve(path) : path;
+  return context.address.shown === "nothing" ? resolve(path) : path;
 }
 
 function networkOf(options: RunOptions): ParamsInput<"guest.run">["network"] {

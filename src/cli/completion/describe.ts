@@ -26,13 +26,23 @@ export function describeCommands(program: Command): CommandDescription[] {
   return program.commands.map((command) => ({
     name: command.name(),
     description: command.description(),
-    options: [...optionsOf(command), ...shared],
-    arguments: command.registeredArguments.map((argument) => {
-      if (argument.argChoices) return argument.argChoices;
-      if (argument.name() === "transfer") return "transfers";
-      return argument.name() === "name" && command.name() !== "run" ? "guests" : "nothing";
-    }),
+    options: [...unique([command, ...command.commands].flatMap(optionsOf)), ...shared],
+    arguments:
+      command.commands.length > 0 ? [command.commands.map((inner) => inner.name())] : argumentsOf(command),
   }));
+}
+
+/** Commands within a command share some options. */
+function unique(options: readonly OptionDescription[]): OptionDescription[] {
+  return [...new Map(options.map((option) => [option.flags.join(), option])).values()];
+}
+
+function argumentsOf(command: Command): Offer[] {
+  return command.registeredArguments.map((argument) => {
+    if (argument.argChoices) return argument.argChoices;
+    if (argument.name() === "transfer") return "transfers";
+    return argument.name() === "name" && command.name() !== "run" ? "guests" : "nothing";
+  });
 }
 
 function optionsOf(command: Command): OptionDescription[] {

@@ -69,7 +69,10 @@ export const prepareParams = z
     parent: z.strictObject({ guest: guestName, host: z.string().max(255) }),
     emulatorVersion,
     /** Where the child dials its page lanes, and what it shows there. */
-    parentUrl: hostAddress.regex(/^ws:\/\//, "must be ws://HOST:PORT"),
+    parentUrl: hostAddress.regex(
+      /^(?:wss?:\/\/|unix:\/)/,
+      "must be wss://HOST:PORT, ws://HOST:PORT on loopback, or the agent's own unix:/PATH",
+    ),
     token,
     pageCount: z.int().min(1).max(MAX_MEMORY_PAGES),
     verify: z.boolean(),

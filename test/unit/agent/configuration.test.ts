@@ -4,11 +4,12 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, describe, test } from "node:test";
 import {
-  isLoopback,
   loadConfiguration,
   parseAddress,
   readCommandLine,
+  transportOf,
 } from "../../../src/agent/configuration/index.js";
+import { isLoopback } from "../../../src/lane/index.js";
 import { AgentError } from "../../../src/agent/errors.js";
 
 const scratch = mkdtempSync(join(tmpdir(), "ramet-configuration-"));
@@ -85,7 +86,7 @@ describe("configuration", () => {
       "logLevel: must be one of trace",
       "drainSeconds: must be a whole number",
       "colour: there is no such field",
-      "peers.b: must be ws://HOST:PORT",
+      "peers.b: must be wss://HOST:PORT",
       "peers.!: must be 1 to 63",
       "limits.maxGuests: must be a whole number",
       "limits.memory: there is no such field",
@@ -110,30 +111,85 @@ describe("configuration", () => {
     );
   });
 
-  test("refuses to listen beyond this machine without a key", () => {
+  test("without certificates and without an explicit word there is no port", () => {
+    assert.equal(transportOf(loadConfiguration(fileWith({ listen: "0.0.0.0:7070" }))), "none");
     assert.match(
-      refusal(() => loadConfiguration(fileWith({ listen: "0.0.0.0:7070" }))),
-      /listen: .*pre-shared key/,
+      refusal(() => loadConfiguration(fileWith({ keyFile: keyFile("0123456789abcdef") }))),
+      /keyFile: is for plain connections on loopback; set plain/,
     );
+  });
+
+  test("plain connections need a key and loopback", () => {
     const key = keyFile("0123456789abcdef\n");
-    const everywhere = { listen: "0.0.0.0:7070", keyFile: key };
+    const plain = { plain: true, keyFile: key };
+    const configuration = loadConfiguration(fileWith(plain));
+    assert.equal(configuration.key?.toString(), "0123456789abcdef");
+    assert.equal(transportOf(configuration), "plain");
     assert.match(
-      refusal(() => loadConfiguration(fileWith(everywhere))),
+      refusal(() => loadConfiguration(fileWith({ plain: true }))),
+      /keyFile: must name a pre-shared key/,
+    );
+    for (const listen of ["0.0.0.0:7070", "192.0.2.1:7070"]) {
+      assert.match(
+        refusal(() => loadConfiguration(fileWith({ ...plain, listen }))),
+        /listen: .* plain connections are for loopback only/,
+      );
+    }
+    loadConfiguration(fileWith({ ...plain, peers: { b: "ws://127.0.0.2:7070" } }));
+    for (const b of ["ws://192.0.2.2:7070", "wss://127.0.0.2:7070"]) {
+      assert.match(
+        refusal(() => loadConfiguration(fileWith({ ...plain, peers: { b } }))),
+        /peers\.b: must be wss?:/,
+      );
+    }
+    const invocation = readCommandLine(["--plain", "--key-file", key]);
+    assert.ok(invocation.action === "run" && invocation.configuration.plain);
+  });
+
+  test("with certificates the agent may listen anywhere, and has no plain peers", () => {
+    const tls = { certificate: "/c", key: "/k", authority: "/a" };
+    const configuration = loadConfiguration(fileWith({ tls, listen: "192.0.2.1:7070" }));
+    assert.equal(transportOf(configuration), "tls");
+    assert.match(
+      refusal(() => loadConfiguration(fileWith({ tls, listen: "0.0.0.0:7070" }))),
       /advertise: must say where/,
     );
-    loadConfiguration(fileWith({ ...everywhere, advertise: "ws://a.example:7070" }));
-    const configuration = loadConfiguration(fileWith({ listen: "192.0.2.1:7070", keyFile: key }));
-    assert.equal(configuration.key?.toString(), "0123456789abcdef");
+    loadConfiguration(fileWith({ tls, listen: "0.0.0.0:7070", advertise: "wss://a.example:7070" }));
+    assert.match(
+      refusal(() => loadConfiguration(fileWith({ tls, peers: { b: "ws://127.0.0.1:7070" } }))),
+      /peers\.b: must be wss:/,
+    );
+    assert.match(
+      refusal(() => loadConfiguration(fileWith({ tls, plain: true, keyFile: keyFile("0123456789abcdef") }))),
+      /plain: must be left out where tls is set/,
+    );
+    assert.match(
+      refusal(() => loadConfiguration(fileWith({ tls: { certificate: "/c" } }))),
+      /tls\.key: must be a string/,
+    );
+    const flags = [
+      "--tls-certificate",
+      "/c",
+      "--tls-key",
+      "/k",
+      "--tls-authority",
+      "/a",
+      "--tls-revoked",
+      "/r",
+    ];
+    const invocation = readCommandLine(flags);
+    assert.ok(invocation.action === "run");
+    assert.deepEqual(invocation.configuration.tls, { ...tls, revoked: "/r" });
   });
 
   test("refuses keys that are short or open to others", () => {
     assert.match(
-      refusal(() => loadConfiguration(fileWith({ keyFile: keyFile("short") }))),
+      refusal(() => loadConfiguration(fileWith({ plain: true, keyFile: keyFile("short") }))),
       /at least 16 characters/,
     );
     const open = keyFile("0123456789abcdef", 0o644);
     assert.match(
-      refusal(() => loadConfiguration(fileWith({ keyFile: open }))),
+      refusal(() => loadConfiguration(fileWith({ plain: true, keyFile: open }))),
       /chmod 600/,
     );
   });

@@ -14,7 +14,9 @@ import { RecordFile, type ChildRecord } from "../../../src/agent/transfers/trans
 import { ManualClock } from "../../support/lane-clock.js";
 
 const TRANSFER = 9;
-const CONTEXT = { session: { onEnd: () => {}, sendEvent: () => true } } as never;
+const CONTEXT = {
+  session: { identity: LOCAL_IDENTITY, onEnd: () => {}, sendEvent: () => true },
+} as never;
 
 /** A host whose agent was restarted: it has the child as a guest, and knows nothing of its transfer. */
 function restarted(state: string) {
@@ -40,14 +42,14 @@ describe("a child whose transfer this agent does not know any more", () => {
     const { incoming, guest, removed } = restarted("receiving");
     await assert.rejects(incoming.run({ transfer: TRANSFER }, CONTEXT), { code: "bad-state" });
     assert.deepEqual(removed, []);
-    assert.deepEqual(await incoming.cancel({ transfer: TRANSFER, reason: "by a test" }), {});
+    assert.deepEqual(await incoming.cancel({ transfer: TRANSFER, reason: "by a test" }, CONTEXT), {});
     assert.deepEqual(removed, [guest]);
   });
 
   test("is never said to be gone when it is a guest that runs", async () => {
     const { incoming, removed } = restarted("running");
     assert.deepEqual(await incoming.run({ transfer: TRANSFER }, CONTEXT), { loadUs: 0, runUs: 0 });
-    const cancelled = incoming.cancel({ transfer: TRANSFER, reason: "by a test" });
+    const cancelled = incoming.cancel({ transfer: TRANSFER, reason: "by a test" }, CONTEXT);
     await assert.rejects(cancelled, { code: "bad-state" });
     assert.deepEqual(removed, []);
   });
@@ -55,7 +57,7 @@ describe("a child whose transfer this agent does not know any more", () => {
   test("is gone when its emulator is, or when it never was", async () => {
     const { incoming } = restarted("crashed");
     await assert.rejects(incoming.run({ transfer: TRANSFER }, CONTEXT), { code: "no-such-transfer" });
-    await assert.rejects(incoming.cancel({ transfer: 1, reason: "" }), { code: "no-such-transfer" });
+    await assert.rejects(incoming.cancel({ transfer: 1, reason: "" }, CONTEXT), { code: "no-such-transfer" });
   });
 });
 

@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setImmediate as turn } from "node:timers/promises";
 import { after, describe, test } from "node:test";
-import { silentLog } from "../../../src/base/index.js";
+import { LOCAL_IDENTITY, silentLog, type Identity } from "../../../src/base/index.js";
 import type { RpcServerSession } from "../../../src/control/index.js";
 import { EventHub } from "../../../src/agent/events.js";
 import { connectGuest } from "../../../src/agent/network/guest-link.js";
@@ -199,11 +199,18 @@ describe("the book of transfers", () => {
 });
 
 describe("routes of page lanes", () => {
-  test("a lane needs the transfer's number and its token", () => {
+  test("a lane needs the transfer's number and its token, and to be of whom the transfer was agreed with", () => {
     const routes = new LaneRoutes({ isWhole: () => true });
-    const taker = { acceptLane: () => {} };
+    let agreedWith: Identity | undefined;
+    const taker = { holder: () => agreedWith, acceptLane: () => {} };
     const close = routes.open(7, "secret", taker);
-    assert.equal(routes.find(7, "secret"), taker);
+    const holder = (name: string): Identity => ({ kind: "certificate", name, roles: ["peer"] });
+    assert.throws(() => routes.find(holder("CN=b"), 7, "secret"), { code: "unknown-transfer" });
+    agreedWith = holder("CN=b");
+    assert.equal(routes.find(holder("CN=b"), 7, "secret"), taker);
+    for (const other of [holder("CN=c"), LOCAL_IDENTITY, { ...LOCAL_IDENTITY, name: "CN=b" }]) {
+      assert.throws(() => routes.find(other, 7, "secret"), { code: "unknown-transfer", fatal: true });
+    }
     for (const [transfer, token] of [
       [7, "Secret"],
       [7, "secret2"],
@@ -211,10 +218,13 @@ describe("routes of page lanes", () => {
       [8, "secret"],
       [undefined, "secret"],
     ] as const) {
-      assert.throws(() => routes.find(transfer, token), { code: "unknown-transfer", fatal: true });
+      assert.throws(() => routes.find(holder("CN=b"), transfer, token), {
+        code: "unknown-transfer",
+        fatal: true,
+      });
     }
     close();
-    assert.throws(() => routes.find(7, "secret"), { code: "unknown-transfer" });
+    assert.throws(() => routes.find(holder("CN=b"), 7, "secret"), { code: "unknown-transfer" });
   });
 });
 
@@ -243,37 +253,52 @@ describe("an undecided migration", () => {
 });
 
 describe("names of hosts", () => {
-  const peers = new Peers({
-    configured: { b: "ws://192.0.2.2:7070/" },
+  const options = {
+    configured: { b: "wss://192.0.2.2:7070/" },
     ownName: "a",
-    ownUrl: () => "ws://127.0.0.1:7070",
+    selfUrl: "unix:/run/a.sock",
+    credentials: undefined,
     key: undefined,
     boot: undefined as never,
     clock: new ManualClock(),
     log: silentLog,
-  });
+  };
+  const peers = new Peers({ ...options, ownUrl: () => "wss://127.0.0.1:7070" });
 
   test("are configured ones, the own one, and addresses", () => {
-    assert.equal(peers.resolve("b"), "ws://192.0.2.2:7070");
-    assert.equal(peers.resolve("a"), "ws://127.0.0.1:7070");
-    assert.equal(peers.resolve(undefined), "ws://127.0.0.1:7070");
+    assert.equal(peers.resolve("b"), "wss://192.0.2.2:7070");
+    for (const own of ["a", undefined, "127.0.0.1:7070", "wss://127.0.0.1:7070/", "unix:/run/a.sock"]) {
+      assert.equal(peers.resolve(own), "unix:/run/a.sock", "an agent reaches itself without the network");
+    }
     assert.ok(peers.isSelf(peers.resolve("a")));
-    assert.equal(peers.resolve("ws://c:1/"), "ws://c:1");
-    assert.equal(peers.resolve("[::1]:1"), "ws://[::1]:1");
-    for (const bad of ["c", "c:", "http://c:1", "constructor"]) {
+    assert.equal(peers.resolve("wss://c:1/"), "wss://c:1");
+    assert.equal(peers.resolve("[::1]:1"), "wss://[::1]:1");
+    for (const bad of ["c", "c:", "http://c:1", "constructor", "unix:/run/b.sock"]) {
       assert.throws(() => peers.resolve(bad), {
         code: "no-such-peer",
         message: /neither a configured peer \(b\) nor HOST:PORT/,
       });
     }
+    const plain = new Peers({
+      ...options,
+      key: Buffer.from("k".repeat(16)),
+      ownUrl: () => "ws://127.0.0.1:1",
+    });
+    assert.equal(plain.resolve("127.0.0.2:1"), "ws://127.0.0.2:1");
   });
 
-  test("a host beyond this machine cannot dial back to loopback", () => {
-    peers.requireReachableFrom("ws://127.0.0.2:1");
-    assert.throws(() => peers.requireReachableFrom("ws://192.0.2.2:7070"), {
+  test("a host beyond this machine cannot dial back to loopback, and none to an agent without TCP", () => {
+    assert.equal(peers.ownUrlFor("wss://127.0.0.2:1"), "wss://127.0.0.1:7070");
+    assert.equal(peers.ownUrlFor("unix:/run/a.sock"), "unix:/run/a.sock");
+    assert.throws(() => peers.requireReachableFrom("wss://192.0.2.2:7070"), {
       code: "no-such-peer",
-      message: /listens on ws:\/\/127.0.0.1:7070 only/,
+      message: /listens on wss:\/\/127.0.0.1:7070 only/,
     });
+    const local = new Peers({ ...options, ownUrl: () => undefined });
+    assert.throws(() => local.ownUrlFor("wss://127.0.0.2:1"), {
+      message: /on its unix socket only: set tls/,
+    });
+    assert.equal(local.ownUrlFor("unix:/run/a.sock"), "unix:/run/a.sock");
   });
 });
 

@@ -179,8 +179,24 @@ test("an agent that is not there, or keeps one out, exits with 3", async () => {
   );
   setting.stderr.text = "";
   setting.refusal = new CodedError("unauthenticated", "a key is needed");
-  assert.equal(await setting.run("list", "--agent", "hosta:7070"), 3);
+  assert.equal(await setting.run("list", "--agent", "ws://127.0.0.1:7070"), 3);
   assert.match(setting.stderr.text, /--key-file/);
+  const hints = {
+    "certificate-missing": /ramet pki issue YOU/,
+    "certificate-untrusted": /certificates of one authority/,
+    "certificate-expired": /ramet pki issue NAME --renew/,
+    "certificate-revoked": /--renew/,
+    "certificate-name": /--address/,
+    "certificate-role": /--role/,
+    "tls-failed": /speaks TLS/,
+    "bad-credentials": /the message names the file/,
+  };
+  for (const [code, hint] of Object.entries(hints)) {
+    setting.stderr.text = "";
+    setting.refusal = new CodedError(code, "it is no good");
+    assert.equal(await setting.run("list", "--agent", "hosta:7070"), 3);
+    assert.match(setting.stderr.text, hint);
+  }
 });
 
 test("an agent that goes away during a command exits with 3", async () => {
@@ -201,17 +217,41 @@ test("the agent's address comes from --agent, then RAMET_AGENT, then the local s
   await setting.run("list", "--agent", "/tmp/a.sock");
   assert.deepEqual(
     setting.dialled.map(({ url }) => url),
-    ["unix:/run/ramet/rametd.sock", "ws://[::1]:7070", "ws://hostb:1", "unix:/tmp/a.sock"],
+    ["unix:/run/ramet/rametd.sock", "wss://[::1]:7070", "ws://hostb:1", "unix:/tmp/a.sock"],
   );
 });
 
 test("a key file that cannot be read is wrong usage; none is asked for locally", async () => {
   const setting = new FakeSetting({ "guest.list": () => Promise.resolve({ guests: [] }) });
-  assert.equal(await setting.run("list", "--agent", "a:1", "--key-file", "/nonexistent/key"), 2);
+  assert.equal(await setting.run("list", "--agent", "ws://[::1]:1", "--key-file", "/nonexistent/key"), 2);
   assert.match(setting.stderr.text, /the key file cannot be read/);
   setting.variables.RAMET_KEY_FILE = "/nonexistent/key";
   assert.equal(await setting.run("list"), 0);
   assert.equal(setting.dialled[0]?.key, undefined);
+});
+
+test("what is shown to an agent over the network comes from options, the environment or a directory", async () => {
+  const setting = new FakeSetting({ "guest.list": () => Promise.resolve({ guests: [] }) });
+  setting.variables.HOME = "/nonexistent";
+  const dialled = async (...argv: string[]) => {
+    assert.equal(await setting.run("list", "--agent", "a:1", ...argv), 0);
+    return setting.dialled.at(-1)?.credentials;
+  };
+  const inDirectory = (directory: string) => ({
+    certificate: `${directory}/certificate.pem`,
+    key: `${directory}/key.pem`,
+    authority: `${directory}/authority.pem`,
+  });
+  assert.equal(await dialled(), undefined);
+  assert.deepEqual(await dialled("--tls", "/t"), inDirectory("/t"));
+  setting.variables.RAMET_TLS = "/e";
+  assert.deepEqual(await dialled(), inDirectory("/e"));
+  assert.deepEqual(await dialled("--tls", "/t", "--key", "/k"), { ...inDirectory("/t"), key: "/k" });
+  setting.variables.RAMET_CERTIFICATE = "/c";
+  setting.variables.RAMET_REVOKED = "/r";
+  assert.deepEqual(await dialled(), { ...inDirectory("/e"), certificate: "/c", revoked: "/r" });
+  await setting.run("list");
+  assert.equal(setting.dialled.at(-1)?.credentials, undefined, "nothing is shown at the unix socket");
 });
 
 test("Ctrl-C ends a command that waits, with 130 and without a message", async () => {

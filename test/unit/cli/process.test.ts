@@ -5,9 +5,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { fileURLToPath } from "node:url";
-import { realClock, silentLog } from "../../../src/base/index.js";
+import { LOCAL_IDENTITY, realClock, silentLog } from "../../../src/base/index.js";
 import { MAX_LOG_LINES, RpcServerSession } from "../../../src/control/index.js";
-import { Listener } from "../../../src/lane/index.js";
+import { Credentials, Listener } from "../../../src/lane/index.js";
+import { filesIn } from "../../support/certificates.js";
 import { clientHandlers, GUEST } from "../control/support.js";
 
 /** The real program, in a process of its own, with a fake agent behind real sockets. */
@@ -41,7 +42,7 @@ before(async () => {
   });
   const shared = { clock: realClock, log: silentLog };
   const onConnection = (channel: ConstructorParameters<typeof RpcServerSession>[0]) => {
-    new RpcServerSession(channel, { ...shared, role: "client", handlers });
+    new RpcServerSession(channel, { ...shared, identity: LOCAL_IDENTITY, role: "client", handlers });
   };
   listeners.push(
     await Listener.open({ ...shared, address: { path: socket }, onConnection }),
@@ -88,12 +89,56 @@ test("the program speaks to an agent over its unix socket", async () => {
 });
 
 test("over TCP it proves itself with the key, and is kept out without", async () => {
-  const agent = `127.0.0.1:${listeners[1]?.port}`;
+  const agent = `ws://127.0.0.1:${listeners[1]?.port}`;
   const good = await start("list", "-q", "--agent", agent, "--key-file", keyFile).ended;
   assert.deepEqual(good, { code: 0, stdout: "web\n", stderr: "" });
   const bad = await start("list", "--agent", agent).ended;
   assert.equal(bad.code, 3);
   assert.match(bad.stderr, /--key-file/);
+});
+
+test("with certificates an operator lists guests, and runs none", async () => {
+  const pki = join(directory, "pki");
+  const issue = async (...argv: string[]) => {
+    const { code, stderr } = await start("pki", "issue", "--directory", pki, ...argv).ended;
+    assert.equal(code, 0, stderr);
+  };
+  assert.equal((await start("pki", "init", "--directory", pki).ended).code, 0);
+  await issue("agent", "--role", "peer", "--address", "127.0.0.1");
+  await issue("op", "--role", "operate");
+  const files = filesIn(join(pki, "issued", "agent"));
+  const credentials = Credentials.load(files, { clock: realClock, log: silentLog });
+  const listener = await Listener.open({
+    clock: realClock,
+    log: silentLog,
+    address: { host: "127.0.0.1", port: 0 },
+    credentials,
+    onConnection: (connection) => {
+      const { identity } = connection;
+      const shared = {
+        clock: realClock,
+        log: silentLog,
+        handlers: clientHandlers({ "transfer.list": () => Promise.resolve({ transfers: [] }) }),
+      };
+      new RpcServerSession(connection, { ...shared, identity, role: "client" });
+    },
+  });
+  listeners.push(listener);
+  const agent = ["--agent", `127.0.0.1:${listener.port}`, "--tls", join(pki, "issued", "op")];
+  const listed = await start("transfers", ...agent).ended;
+  assert.equal(listed.code, 0, listed.stderr);
+  const refused = await start("run", "web", "--kernel", "/k", ...agent).ended;
+  assert.equal(refused.code, 5);
+  assert.match(
+    refused.stderr,
+    /guest.run needs the role admin; O=Ramet, CN=op has operate\n {2}have a certificate/,
+  );
+  const revoked = await start("pki", "revoke", "--directory", pki, "op").ended;
+  assert.match(revoked.stdout, /^op [0-9A-F]+ is revoked\n/);
+  credentials.reload();
+  const out = await start("transfers", ...agent).ended;
+  assert.equal(out.code, 3);
+  assert.match(out.stderr, /certificate of O=Ramet, CN=op was revoked\n {2}ask whoever has the authority/);
 });
 
 test("nobody at the address is exit code 3", async () => {

@@ -1,5 +1,5 @@
 import type { CodedError } from "../../../src/base/index.js";
-import { silentLog } from "../../../src/base/index.js";
+import { LOCAL_IDENTITY, silentLog } from "../../../src/base/index.js";
 import { RpcServerSession, type Handlers } from "../../../src/control/index.js";
 import type { DialRequest, Environment, Input, Output } from "../../../src/cli/environment.js";
 import type { ExitCode } from "../../../src/cli/exit-codes.js";
@@ -85,7 +85,15 @@ export class FakeSetting {
         if (this.refusal) return Promise.reject(this.refusal);
         const { near, far } = channelPair();
         const { handlers, clock } = this;
-        this.sessions.push(new RpcServerSession(far, { role: "client", handlers, clock, log: silentLog }));
+        this.sessions.push(
+          new RpcServerSession(far, {
+            identity: LOCAL_IDENTITY,
+            role: "client",
+            handlers,
+            clock,
+            log: silentLog,
+          }),
+        );
         return Promise.resolve(near);
       },
       onInterrupt: (handler) => {

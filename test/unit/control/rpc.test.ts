@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { CodedError, DeadlineError, silentLog } from "../../../src/base/index.js";
+import { LOCAL_IDENTITY, CodedError, DeadlineError, silentLog } from "../../../src/base/index.js";
 import {
   ControlError,
   decodeMessage,
@@ -150,7 +150,7 @@ test("a peer's connection may call only the methods of peers", async () => {
     "peer.cancel": no,
     "peer.warm": no,
   };
-  new RpcServerSession(far, { role: "peer", handlers, clock, log: silentLog });
+  new RpcServerSession(far, { identity: LOCAL_IDENTITY, role: "peer", handlers, clock, log: silentLog });
   const client = new RpcClient(near, { clock, log: silentLog });
   assert.equal((await client.call("peer.info", {}, WAIT)).availableBytes, 5e12);
   await assert.rejects(client.call("guest.list", {}, WAIT), coded("forbidden"));
@@ -200,7 +200,7 @@ test("too many unanswered requests are busy, at the client's side and at the age
       return new Promise(() => {});
     },
   });
-  new RpcServerSession(far, { role: "client", handlers, clock, log: silentLog });
+  new RpcServerSession(far, { identity: LOCAL_IDENTITY, role: "client", handlers, clock, log: silentLog });
   const replies: Record<string, unknown>[] = [];
   near.attach({ onFrame: (bytes) => replies.push(decodeMessage(bytes, LIMITS)), onEnd: () => {} });
   for (let id = 1; id <= MAX_CLIENT_PENDING + 1; id += 1)
@@ -265,7 +265,7 @@ test("a client that never reads its answers is cut off", async () => {
   const { near, far } = channelPair();
   const handlers = clientHandlers({ "guest.logs": () => Promise.resolve({ lines: Array(2000).fill(line) }) });
   const clock = new ManualClock();
-  new RpcServerSession(far, { role: "client", handlers, clock, log: silentLog });
+  new RpcServerSession(far, { identity: LOCAL_IDENTITY, role: "client", handlers, clock, log: silentLog });
   far.stalled = true;
   for (let id = 1; id <= 20; id += 1)
     near.send(encodeMessage({ id, method: "guest.logs", params: { name: "a" } }));

@@ -120,7 +120,7 @@ test("what a peer prepares for is checked to the last field", () => {
     "pageCount must be guest.memoryBytes in pages of 4096 bytes",
   );
   assert.equal(
-    problem("peer.prepare", { ...PREPARE, parentUrl: "unix:/run/other.sock" }),
+    problem("peer.prepare", { ...PREPARE, parentUrl: "unix:other.sock" }),
     "parentUrl must be ws://HOST:PORT",
   );
   assert.equal(

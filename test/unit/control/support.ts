@@ -1,5 +1,5 @@
 import type { Clock, Timer } from "../../../src/base/index.js";
-import { silentLog } from "../../../src/base/index.js";
+import { LOCAL_IDENTITY, silentLog } from "../../../src/base/index.js";
 import {
   RpcClient,
   RpcServerSession,
@@ -166,6 +166,7 @@ export function rpcPair(some: Partial<Handlers<"client">>) {
   const { near, far } = channelPair();
   const clock = new ManualClock();
   const session = new RpcServerSession(far, {
+    identity: LOCAL_IDENTITY,
     role: "client",
     handlers: clientHandlers(some),
     clock,

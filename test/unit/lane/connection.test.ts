@@ -9,7 +9,15 @@ import {
 } from "../../../src/lane/limits.js";
 import { dial, parseAddress } from "../../../src/lane/index.js";
 import { ManualClock } from "../../support/lane-clock.js";
-import { openListener, openPair, PATIENCE_MS, Recorder, settle, until } from "../../support/lane-pair.js";
+import {
+  KEY,
+  openListener,
+  openPair,
+  PATIENCE_MS,
+  Recorder,
+  settle,
+  until,
+} from "../../support/lane-pair.js";
 
 const END = { code: "complete", message: "every page was received", fatal: true };
 
@@ -77,7 +85,7 @@ test("a message longer than the lane's limit is our own mistake", async () => {
 test("the control lane takes the longest control message", async () => {
   const { listener, url, accepted } = await openListener();
   const hello = { purpose: "control", role: "client" } as const;
-  const client = await dial({ url, hello, clock: new ManualClock(), deadlineMs: PATIENCE_MS });
+  const client = await dial({ url, hello, key: KEY, clock: new ManualClock(), deadlineMs: PATIENCE_MS });
   const owner = new Recorder();
   client.attach(owner.handlers);
   await until("the listener's end", () => accepted.length === 1);
@@ -91,9 +99,12 @@ test("the control lane takes the longest control message", async () => {
 });
 
 test("addresses", () => {
-  assert.deepEqual(parseAddress("ws://127.0.0.1:7001"), { host: "127.0.0.1", port: 7001 });
-  assert.deepEqual(parseAddress("ws://agent.example:80/"), { host: "agent.example", port: 80 });
-  assert.deepEqual(parseAddress("ws://[::1]:9"), { host: "::1", port: 9 });
+  const at = (host: string, port: number, encrypted: boolean) => ({ host, port, encrypted });
+  assert.deepEqual(parseAddress("wss://192.0.2.1:7001"), at("192.0.2.1", 7001, true));
+  assert.deepEqual(parseAddress("wss://agent.example:443/"), at("agent.example", 443, true));
+  assert.deepEqual(parseAddress("ws://127.0.0.1:7001"), at("127.0.0.1", 7001, false));
+  assert.deepEqual(parseAddress("ws://localhost:80/"), at("localhost", 80, false));
+  assert.deepEqual(parseAddress("ws://[::1]:9"), at("::1", 9, false));
   assert.deepEqual(parseAddress("unix:/run/ramet/agent.sock"), { path: "/run/ramet/agent.sock" });
   const wrong = [
     "",
@@ -101,7 +112,10 @@ test("addresses", () => {
     "ws://127.0.0.1",
     "ws://127.0.0.1:0",
     "ws://127.0.0.1:70000",
-    "wss://127.0.0.1:7001",
+    "ws://192.0.2.1:7001",
+    "ws://agent.example:7001",
+    "wss://127.0.0.1",
+    "wss://127.0.0.1:443/v1",
     "http://127.0.0.1:7001",
     "ws://me:secret@127.0.0.1:7001",
     "ws://127.0.0.1:7001/v1/control",

@@ -1,0 +1,68 @@
+import { hasRole, type AccessRole, type Identity } from "../base/index.js";
+import { ControlError } from "./errors.js";
+import type { MethodName } from "./methods.js";
+import type { Topic } from "./schema/agent.js";
+
+/**
+ * Who may call what. `guest.run` takes paths of the agent's machine, hence `admin`; a console and its log are the inside of a guest, hence
+ * `operate`. docs/security.md shows this table to people, and a test holds it to this one.
+ */
+export const METHOD_ACCESS: { readonly [Name in MethodName]: AccessRole } = {
+  "agent.info": "observe",
+  "events.subscribe": "observe",
+  "guest.run": "admin",
+  "guest.list": "observe",
+  "guest.show": "observe",
+  "guest.stop": "operate",
+  "guest.kill": "operate",
+  "guest.remove": "admin",
+  "guest.logs": "operate",
+  "guest.console.open": "operate",
+  "guest.console.input": "operate",
+  "guest.console.close": "operate",
+  "guest.warm": "operate",
+  "guest.fork": "operate",
+  "guest.migrate": "operate",
+  "transfer.list": "observe",
+  "transfer.show": "observe",
+  "transfer.cancel": "operate",
+  "transfer.sweep": "operate",
+  "transfer.run": "operate",
+  "peer.list": "observe",
+  "peer.ping": "observe",
+  "peer.info": "peer",
+  "peer.prepare": "peer",
+  "peer.putFile": "peer",
+  "peer.lacks": "peer",
+  "peer.start": "peer",
+  "peer.run": "peer",
+  "peer.show": "peer",
+  "peer.cancel": "peer",
+  "peer.warm": "peer",
+};
+
+/** Who may have the events of a topic. All others come only to who has opened or begun something by a method. */
+export const TOPIC_ACCESS: { readonly [Name in Topic]: AccessRole } = {
+  guest: "observe",
+  transfer: "observe",
+};
+
+/** @throws ControlError `forbidden`, naming who lacks what. */
+export function requireAccess(identity: Identity, method: MethodName): void {
+  const role = METHOD_ACCESS[method];
+  if (hasRole(identity, role)) return;
+  throw new ControlError(
+    "forbidden",
+    `${method} needs the role ${role}; ${identity.name} has ${identity.roles.join(", ") || "none"}`,
+  );
+}
+
+/** @throws ControlError `forbidden`, naming the topic. */
+export function requireTopic(identity: Identity, topic: Topic): void {
+  const role = TOPIC_ACCESS[topic];
+  if (hasRole(identity, role)) return;
+  throw new ControlError(
+    "forbidden",
+    `events of ${topic} need the role ${role}, which ${identity.name} lacks`,
+  );
+}

@@ -1,0 +1,47 @@
+import type { X509Certificate } from "node:crypto";
+import { ACCESS_ROLES, type AccessRole, type Identity } from "../base/index.js";
+import { LaneError } from "./errors.js";
+
+/** A role in a certificate: a subject alternative name of the kind URI (RFC 5280, 4.2.1.6), once for each role. */
+const ROLE_URI = /^ramet:role:([a-z]+)$/;
+
+/** One name as Node writes it: quoted as JSON when it holds anything that could be taken for a separator. */
+const ALTERNATIVE_NAME = /(?:^|, )([A-Za-z ]+):("(?:[^"\\]|\\.)*"|[^,"]*)/gy;
+
+/**
+ * Who holds a certificate that was found right.
+ * @throws LaneError `certificate-role` when it has no subject to be known by.
+ */
+export function identityOf(certificate: X509Certificate): Identity {
+  const name = subjectOf(certificate);
+  if (name === "") {
+    throw new LaneError(
+      "certificate-role",
+      `the certificate ${certificate.serialNumber} has no subject: nobody could be told by it`,
+    );
+  }
+  return { kind: "certificate", name, roles: rolesOf(certificate) };
+}
+
+/** The subject on one line, such as `O=Ramet, CN=hosta`. */
+export function subjectOf(certificate: X509Certificate): string {
+  return (certificate.subject ?? "").split("\n").join(", ");
+}
+
+/** The roles a certificate names; texts that are no role of this version are left out. */
+export function rolesOf(certificate: X509Certificate): AccessRole[] {
+  const named = uniformResourceIdentifiers(certificate).map((uri) => ROLE_URI.exec(uri)?.[1]);
+  return ACCESS_ROLES.filter((role) => named.includes(role));
+}
+
+function uniformResourceIdentifiers(certificate: X509Certificate): string[] {
+  const names = certificate.subjectAltName ?? "";
+  return [...names.matchAll(ALTERNATIVE_NAME)]
+    .filter(([, kind]) => kind === "URI")
+    .map(([, , text = ""]) => (text.startsWith('"') ? String(JSON.parse(text)) : text));
+}
+
+/** When a certificate ends, in milliseconds since 1970. */
+export function endsAtMs(certificate: X509Certificate): number {
+  return Date.parse(certificate.validTo);
+}

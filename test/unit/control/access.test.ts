@@ -1,0 +1,62 @@
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { test } from "node:test";
+import { ACCESS_ROLES, hasRole, type AccessRole, type Identity } from "../../../src/base/index.js";
+import { requireAccess, requireTopic } from "../../../src/control/access.js";
+import { METHOD_ACCESS, METHODS, TOPIC_ACCESS, TOPICS, type MethodName } from "../../../src/control/index.js";
+
+const holder = (...roles: AccessRole[]): Identity => ({ kind: "certificate", name: "CN=somebody", roles });
+const methods = Object.keys(METHODS) as MethodName[];
+const read = (path: string) => readFileSync(new URL(`../../../${path}`, import.meta.url), "utf8");
+
+test("every method and topic has a role, and methods of peers have theirs", () => {
+  assert.deepEqual(Object.keys(METHOD_ACCESS).sort(), [...methods].sort());
+  assert.deepEqual(Object.keys(TOPIC_ACCESS).sort(), [...TOPICS].sort());
+  for (const name of methods) {
+    assert.equal(METHOD_ACCESS[name] === "peer", METHODS[name].role === "peer", name);
+  }
+});
+
+test("each role may do what its own methods and those of the roles within it do, and no other", () => {
+  const includes: Record<AccessRole, AccessRole[]> = {
+    observe: ["observe"],
+    operate: ["observe", "operate"],
+    admin: ["observe", "operate", "admin"],
+    peer: ["peer"],
+  };
+  for (const role of ACCESS_ROLES) {
+    for (const name of methods) {
+      const may = includes[role].includes(METHOD_ACCESS[name]);
+      if (may) requireAccess(holder(role), name);
+      else {
+        assert.throws(() => requireAccess(holder(role), name), {
+          code: "forbidden",
+          message: `${name} needs the role ${METHOD_ACCESS[name]}; CN=somebody has ${role}`,
+        });
+      }
+    }
+  }
+  assert.throws(() => requireAccess(holder(), "guest.list"), { code: "forbidden", message: /has none$/ });
+  assert.ok(hasRole(holder("peer", "observe"), "observe") && hasRole(holder("peer", "observe"), "peer"));
+  for (const topic of TOPICS) {
+    requireTopic(holder("observe"), topic);
+    assert.throws(() => requireTopic(holder("peer"), topic), { code: "forbidden" });
+  }
+});
+
+test("docs/security.md and proto/CONTROL.md have the same table", () => {
+  const rows = read("docs/security.md").split("\n");
+  const control = read("proto/CONTROL.md").split("\n");
+  for (const role of ACCESS_ROLES) {
+    const row = rows.filter((line) => line.startsWith(`| \`${role}\` |`)).at(-1) ?? "";
+    const named = [...row.matchAll(/`([a-z]+\.[A-Za-z.]+)`/g)].map(([, name]) => name);
+    const meant = methods.filter((name) => METHOD_ACCESS[name] === role);
+    assert.deepEqual(named.sort(), meant.sort(), role);
+    for (const name of meant) {
+      assert.ok(
+        control.some((line) => line.startsWith(`| \`${name}\` | ${role} |`)),
+        `${name} needs ${role}`,
+      );
+    }
+  }
+});
