@@ -1,6 +1,7 @@
 import type { Clock } from "../base/index.js";
 import type { MessageChannel } from "../control/index.js";
 import type { CredentialFiles } from "../lane/index.js";
+import type { Authority } from "./pki/authority.js";
 
 /** Where text goes: a terminal, a pipe or a file. */
 export interface Output {
@@ -32,6 +33,9 @@ export interface DialRequest {
   deadlineMs: number;
 }
 
+/** Authorities for certificates, in directories. */
+export type Authorities = Pick<typeof Authority, "create" | "open">;
+
 /** Everything outside of the program, so that tests can stand in for it. */
 export interface Environment {
   readonly variables: { readonly [name: string]: string | undefined };
@@ -40,6 +44,7 @@ export interface Environment {
   readonly stderr: Output;
   readonly clock: Clock;
   readonly version: string;
+  readonly authorities: Authorities;
   dial(request: DialRequest): Promise<MessageChannel>;
   /** Calls `handler` when the user presses Ctrl-C or the process is told to end. Returns what takes that back. */
   onInterrupt(handler: () => void): () => void;

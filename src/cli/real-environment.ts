@@ -4,6 +4,7 @@ import { realClock, silentLog } from "../base/index.js";
 import { Credentials, dial } from "../lane/index.js";
 import type { Environment, Input, Output } from "./environment.js";
 import { EXIT } from "./exit-codes.js";
+import { Authority } from "./pki/authority.js";
 
 const DEFAULT_COLUMNS = 100;
 const DEFAULT_ROWS = 24;
@@ -19,6 +20,7 @@ export function realEnvironment(): Environment {
     stderr: outputOf(process.stderr),
     clock: realClock,
     version: readVersion(),
+    authorities: Authority,
     // Asynchronous, so that files that cannot be used are a rejection as all else.
     dial: async ({ url, key, credentials, deadlineMs }) =>
       dial({

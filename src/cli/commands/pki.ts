@@ -5,7 +5,7 @@ import { CliError } from "../errors.js";
 import { formatFields, formatTable } from "../format/table.js";
 import { formatTime } from "../format/units.js";
 import { collect, wholeNumber } from "../options.js";
-import { Authority, NAME_RULE, type Issued } from "../pki/authority.js";
+import { NAME_RULE, type Issued } from "../pki/authority.js";
 
 const DEFAULT_DIRECTORY = "/etc/ramet/pki";
 const AUTHORITY_DAYS = 3650;
@@ -37,7 +37,11 @@ function initCommand(cli: Cli): Command {
     const context = cli.context(command);
     requireRule("authority's name", options.name, AUTHORITY_NAME_RULE);
     const { directory, name, days } = options;
-    const { created } = Authority.create(directory, { name, days, clock: cli.environment.clock });
+    const { created } = cli.environment.authorities.create(directory, {
+      name,
+      days,
+      clock: cli.environment.clock,
+    });
     context.answer({ directory, created }, () => [
       created
         ? `${directory} holds a new authority, ${name}`
@@ -80,7 +84,7 @@ function issueCommand(cli: Cli): Command {
           hint: "give every name and IP address it is dialled by with --address",
         });
       }
-      const authority = Authority.open(options.directory, cli.environment.clock);
+      const authority = cli.environment.authorities.open(options.directory, cli.environment.clock);
       const wanted = {
         name,
         roles: [...new Set(roles)],
@@ -110,7 +114,7 @@ function revokeCommand(cli: Cli): Command {
     .argument("<certificate>", "name of the holder, or a serial number");
   return command.action((which: string, options: { directory: string }) => {
     const context = cli.context(command);
-    const authority = Authority.open(options.directory, cli.environment.clock);
+    const authority = cli.environment.authorities.open(options.directory, cli.environment.clock);
     const revoked = authority.revoke(which);
     context.answer({ revoked }, () => [
       ...(revoked.length === 0
@@ -125,7 +129,7 @@ function listCommand(cli: Cli): Command {
   const command = new Command("list").description("list the certificates the authority has issued");
   return command.action((options: { directory: string }) => {
     const context = cli.context(command);
-    const certificates = Authority.open(options.directory, cli.environment.clock).list();
+    const certificates = cli.environment.authorities.open(options.directory, cli.environment.clock).list();
     context.answer({ certificates }, () =>
       certificates.length === 0 ? ["no certificates"] : formatList(certificates),
     );

@@ -75,9 +75,9 @@ const CONFIGURATIONS: readonly object[] = [
     memoryDirectory: "/dev/shm/ramet",
     listen: "127.0.0.1:7070",
     socket: "/run/ramet/rametd.sock",
-    advertise: "ws://10.0.0.1:7070",
-    keyFile: "/etc/ramet/key",
-    peers: { b: "ws://10.0.0.2:7070", c: "ws://[::1]:7070" },
+    advertise: "wss://10.0.0.1:7070",
+    tls: { certificate: "/a", key: "/b", authority: "/c", revoked: "/d" },
+    peers: { b: "wss://10.0.0.2:7070", c: "wss://[::1]:7070" },
     forwardAddress: "0.0.0.0",
     logLevel: "debug",
     drainSeconds: 5,
@@ -91,13 +91,17 @@ const CONFIGURATIONS: readonly object[] = [
     },
   },
   { listen: "0.0.0.0:7070" },
-  { listen: "[::1]:7070", limits: {} },
+  { listen: "[::1]:7070", plain: true, keyFile: "/k", peers: { b: "ws://[::1]:1" }, limits: {} },
 ];
 
 /** The agent's configuration file. */
 export const agentConfiguration: Target = {
   name: "agent-configuration",
-  covers: ["src/agent/configuration/load.ts", "src/agent/configuration/schema.ts"],
+  covers: [
+    "src/agent/configuration/load.ts",
+    "src/agent/configuration/schema.ts",
+    "src/agent/configuration/transport.ts",
+  ],
   format: "json",
   maxInputBytes: 8192,
   allocationBytes,
@@ -125,7 +129,8 @@ export const agentFlags: Target = {
   allocationBytes,
   *seeds() {
     yield Buffer.from("--name\na\n--listen\n127.0.0.1:0\n--memory-limit-mib\n512\n--log-level=info");
-    yield Buffer.from("--state-directory\n/a\n--memory-directory\n/b\n--socket\n/c\n--key-file\n/d");
+    yield Buffer.from("--state-directory\n/a\n--memory-directory\n/b\n--socket\n/c\n--plain\n--key-file\n/d");
+    yield Buffer.from("--tls-certificate\n/a\n--tls-key\n/b\n--tls-authority\n/c\n--tls-revoked\n/d");
     yield Buffer.from("--help");
     yield Buffer.from("--version");
     yield Buffer.from("--config\n/does/not/exist");

@@ -54,9 +54,9 @@ export const cliValues: Target = {
       }),
       orRefusal(InvalidArgumentError, () => (collect(text, []).length > 0 ? "list" : "")),
       orRefusal(CliError, () => {
-        const { url, local } = parseAgentAddress(text);
+        const { url, shown } = parseAgentAddress(text);
         // What the command line takes for an address, the lane room can dial or refuses as an address.
-        return `${local} ${orRefusal(LaneError, () => ("path" in parseAddress(url) ? "path" : "host"))}`;
+        return `${shown} ${orRefusal(LaneError, () => ("path" in parseAddress(url) ? "path" : "host"))}`;
       }),
       orRefusal(LaneError, () => {
         const address = parseAddress(text);
@@ -110,7 +110,9 @@ export const cliArguments: Target = {
       "completion bash",
       "version",
       "help fork",
-      "--agent 127.0.0.1:7070 --key-file /does/not/exist list",
+      "--agent ws://127.0.0.1:7070 --key-file /does/not/exist list",
+      "--agent a:1 --tls /does/not/exist --certificate /c --key /k --authority /a --revoked /r list",
+      "pki issue a --role peer --address b --days 5 --renew --directory /does/not/exist",
       "--help",
     ];
     for (const command of commands) yield Buffer.from(command.replaceAll(" ", "\n"));

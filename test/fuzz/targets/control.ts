@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { isDeepStrictEqual } from "node:util";
-import { CodedError, MAX_CONTROL_BYTES, silentLog } from "../../../src/base/index.js";
+import { LOCAL_IDENTITY, CodedError, MAX_CONTROL_BYTES, silentLog } from "../../../src/base/index.js";
 import {
   ControlError,
   decodeMessage,
@@ -76,7 +76,7 @@ const HANDLERS = { client: handlersOf("client"), peer: handlersOf("peer") };
 
 async function request(role: "client" | "peer", input: Buffer): Promise<string> {
   const { near, far } = channelPair();
-  const options = { clock: new ManualClock(), log: silentLog };
+  const options = { identity: LOCAL_IDENTITY, clock: new ManualClock(), log: silentLog };
   new RpcServerSession(
     far,
     role === "client"

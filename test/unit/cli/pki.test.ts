@@ -4,6 +4,7 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, w
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
+import { Authority } from "../../../src/cli/pki/authority.js";
 import { FakeSetting } from "./support.js";
 
 const directory = mkdtempSync(join(tmpdir(), "ramet-pki-"));
@@ -13,6 +14,7 @@ const pki = join(directory, "pki");
 async function run(...argv: string[]): Promise<{ code: number; out: string; err: string }> {
   const setting = new FakeSetting();
   setting.variables.RAMET_PKI = pki;
+  setting.authorities = Authority;
   const code = await setting.run("pki", ...argv);
   return { code, out: setting.stdout.text, err: setting.stderr.text };
 }

@@ -1,7 +1,8 @@
 import type { CodedError } from "../../../src/base/index.js";
 import { LOCAL_IDENTITY, silentLog } from "../../../src/base/index.js";
 import { RpcServerSession, type Handlers } from "../../../src/control/index.js";
-import type { DialRequest, Environment, Input, Output } from "../../../src/cli/environment.js";
+import { CliError } from "../../../src/cli/errors.js";
+import type { Authorities, DialRequest, Environment, Input, Output } from "../../../src/cli/environment.js";
 import type { ExitCode } from "../../../src/cli/exit-codes.js";
 import { runCli } from "../../../src/cli/run-cli.js";
 import { channelPair, clientHandlers, ManualClock } from "../control/support.js";
@@ -57,6 +58,8 @@ export class FakeSetting {
   readonly dialled: DialRequest[] = [];
   readonly sessions: RpcServerSession[] = [];
   readonly handlers: Handlers<"client">;
+  /** None, so that no test touches the machine's own by mistake. */
+  authorities: Authorities = { create: noAuthority, open: noAuthority };
   refusal: CodedError | undefined;
   interrupt: () => void = () => {};
 
@@ -80,6 +83,7 @@ export class FakeSetting {
       stderr: this.stderr,
       clock: this.clock,
       version: "9.8.7",
+      authorities: this.authorities,
       dial: (request) => {
         this.dialled.push(request);
         if (this.refusal) return Promise.reject(this.refusal);
@@ -102,6 +106,10 @@ export class FakeSetting {
       },
     };
   }
+}
+
+function noAuthority(): never {
+  throw new CliError("failed", "this setting has no authority");
 }
 
 /** Lets everything that is due by itself happen. */

@@ -121,7 +121,7 @@ test("what a peer prepares for is checked to the last field", () => {
   );
   assert.equal(
     problem("peer.prepare", { ...PREPARE, parentUrl: "unix:other.sock" }),
-    "parentUrl must be ws://HOST:PORT",
+    "parentUrl must be wss://HOST:PORT, ws://HOST:PORT on loopback, or the agent's own unix:/PATH",
   );
   assert.equal(
     problem("peer.prepare", { ...PREPARE, guest: { ...guest, memoryBytes: 5000 } }),
