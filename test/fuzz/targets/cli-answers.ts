@@ -3,7 +3,7 @@ import { MAX_CONTROL_BYTES } from "../../../src/base/index.js";
 import type { Environment } from "../../../src/cli/environment.js";
 import { runCli } from "../../../src/cli/run-cli.js";
 import { decodeMessage, encodeMessage, type MessageChannel } from "../../../src/control/index.js";
-import { FakeInput, FakeOutput } from "../../unit/cli/support.js";
+import { FakeInput, FakeOutput, NO_AUTHORITIES } from "../../unit/cli/support.js";
 import { channelPair, GUEST, ManualClock, TRANSFER } from "../../unit/control/support.js";
 import type { Target } from "../engine/target.js";
 
@@ -150,6 +150,7 @@ function environmentOf(scene: Scene, onInterrupt: (handler: () => void) => void)
   const [stdout, stderr] = [new FakeOutput(), new FakeOutput()];
   const environment: Environment = {
     ...{ variables: {}, stdin: new FakeInput(), stdout, stderr, clock: new ManualClock(), version: "1" },
+    authorities: NO_AUTHORITIES,
     dial: () => {
       const { near, far } = channelPair();
       answerAll(far, scene);

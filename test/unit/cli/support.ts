@@ -59,7 +59,7 @@ export class FakeSetting {
   readonly sessions: RpcServerSession[] = [];
   readonly handlers: Handlers<"client">;
   /** None, so that no test touches the machine's own by mistake. */
-  authorities: Authorities = { create: noAuthority, open: noAuthority };
+  authorities: Authorities = NO_AUTHORITIES;
   refusal: CodedError | undefined;
   interrupt: () => void = () => {};
 
@@ -107,6 +107,9 @@ export class FakeSetting {
     };
   }
 }
+
+/** For settings that must leave the machine as it is. */
+export const NO_AUTHORITIES: Authorities = { create: noAuthority, open: noAuthority };
 
 function noAuthority(): never {
   throw new CliError("failed", "this setting has no authority");
