@@ -171,17 +171,7 @@ export class Agent {
     this.#undo.push(() => starter.pool.close());
     const book = new TransferBook({ events, clock });
     this.#undo.push(() => book.close());
-    const peers = new Peers({
-      configured: configuration.peers,
-      ownName: configuration.name,
-      selfUrl: `unix:${configuration.socket}`,
-      ownUrl: () => this.url,
-      credentials,
-      key: configuration.key,
-      boot,
-      clock,
-      log,
-    });
+    const peers = this.#makePeers({ boot, credentials });
     this.#undo.push(() => peers.close());
     return {
       configuration,
@@ -264,6 +254,20 @@ export class Agent {
     // Whoever may open the socket is root already: its permissions stand in for the key.
     const local = await Listener.open({ ...common, address: { path: socket } });
     this.#undo.push(() => local.close());
+  }
+
+  #makePeers(parts: { boot: BootStore; credentials: Credentials | undefined }): Peers {
+    const { peers, name, socket, key } = this.#configuration;
+    return new Peers({
+      ...parts,
+      configured: peers,
+      ownName: name,
+      selfUrl: `unix:${socket}`,
+      ownUrl: () => this.url,
+      key,
+      clock: this.#clock,
+      log: this.#log,
+    });
   }
 
   #loadCredentials(): Credentials | undefined {

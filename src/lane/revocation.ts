@@ -1,4 +1,4 @@
-import { X509Certificate } from "node:crypto";
+import type { X509Certificate } from "node:crypto";
 import { DER, derChildren, derValues, type DerValue } from "./der.js";
 import { LaneError } from "./errors.js";
 

@@ -16,7 +16,7 @@ export function filesIn(directory: string): Required<CredentialFiles> {
     certificate: at("certificate"),
     key: at("key"),
     authority: at("authority"),
-    revoked: at("revoked") as string,
+    revoked: at("revoked"),
   };
 }
 

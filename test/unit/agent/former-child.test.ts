@@ -4,7 +4,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, test } from "node:test";
-import { deferred, silentLog } from "../../../src/base/index.js";
+import { deferred, LOCAL_IDENTITY, silentLog } from "../../../src/base/index.js";
 import { drainTransfers } from "../../../src/agent/drain.js";
 import type { Services } from "../../../src/agent/services.js";
 import type { BootUploads } from "../../../src/agent/store/boot-uploads.js";

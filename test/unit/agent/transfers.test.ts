@@ -201,12 +201,12 @@ describe("the book of transfers", () => {
 describe("routes of page lanes", () => {
   test("a lane needs the transfer's number and its token, and to be of whom the transfer was agreed with", () => {
     const routes = new LaneRoutes({ isWhole: () => true });
-    let agreedWith: Identity | undefined;
-    const taker = { holder: () => agreedWith, acceptLane: () => {} };
+    const agreed: { with?: Identity } = {};
+    const taker = { holder: () => agreed.with, acceptLane: () => {} };
     const close = routes.open(7, "secret", taker);
     const holder = (name: string): Identity => ({ kind: "certificate", name, roles: ["peer"] });
     assert.throws(() => routes.find(holder("CN=b"), 7, "secret"), { code: "unknown-transfer" });
-    agreedWith = holder("CN=b");
+    agreed.with = holder("CN=b");
     assert.equal(routes.find(holder("CN=b"), 7, "secret"), taker);
     for (const other of [holder("CN=c"), LOCAL_IDENTITY, { ...LOCAL_IDENTITY, name: "CN=b" }]) {
       assert.throws(() => routes.find(other, 7, "secret"), { code: "unknown-transfer", fatal: true });
