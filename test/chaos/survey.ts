@@ -1,4 +1,4 @@
-import { existsSync, readdirSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { realClock, sleep } from "../../src/base/index.js";
 import type { GuestView, TransferView } from "../../src/control/index.js";
@@ -113,7 +113,8 @@ function leftoversIn(host: Host, guest: GuestView, pid: number): string[] {
   try {
     if (registrationsOf(pid) > 0)
       found.push(`memory of guest ${guest.name} on ${host.name} is still registered`);
-    const files = readdirSync(join(host.memoryDirectory, guest.id)).filter((name) => !name.startsWith("ram"));
+    const directory = join(host.memoryDirectory, guest.id);
+    const files = readdirSync(directory).filter((name) => !isOfGuest(directory, name));
     if (files.length > 0)
       found.push(
         `files of transfers beside the memory of ${guest.name} on ${host.name}: ${files.join(", ")}`,
@@ -123,6 +124,14 @@ function leftoversIn(host: Host, guest: GuestView, pid: number): string[] {
     found.push(`guest ${guest.name} on ${host.name} is ending`);
   }
   return found;
+}
+
+/** The guest's memory, and the word that it is complete, which its parent's agent may ask for as long as it lives. */
+function isOfGuest(directory: string, name: string): boolean {
+  if (name.startsWith("ram")) return true;
+  if (!/^transfer-\d+-child\.json$/.test(name)) return false;
+  const record = JSON.parse(readFileSync(join(directory, name), "utf8")) as { complete?: object };
+  return record.complete !== undefined;
 }
 
 /** Removes guests, whatever state they are in. Returns what could not be removed. */
