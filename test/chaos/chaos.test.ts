@@ -13,11 +13,11 @@ const NAMES = [
   "truncate/sweeping/fork",
   "stall/pausing/fork-two",
   "partition/faulting/migrate",
-  "freeze-parent-agent/sweeping/fork",
-  "freeze-child-agent/late/migrate",
-  "kill-child-emulator/sweeping/fork-two",
+  "freeze-parent-agent/arming/fork-here",
+  "kill-parent-agent/sweeping/fork",
+  "kill-child-agent/faulting/precopy",
+  "restart-parent-agent/pausing/migrate",
   "kill-child-emulator/faulting/migrate",
-  "kill-warm-emulator/preparing/fork",
   "fill-child-disk/arming/fork",
 ];
 
