@@ -10,6 +10,8 @@ qemu-system-arm   qemu-system-aarch64
 ipxe-qemu         /usr/lib/ipxe/qemu/efi-virtio.rom /usr/share/qemu/efi-virtio.rom
 iproute2          ip
 openssl           openssl
+util-linux        setpriv
+mount             mount
 gcc               gcc
 libc6-dev         /usr/include/stdio.h
 linux-libc-dev    /usr/include/linux/userfaultfd.h

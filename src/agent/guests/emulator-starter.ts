@@ -1,5 +1,6 @@
 import type { Clock, Log } from "../../base/index.js";
 import type { BootStore } from "../store/boot-store.js";
+import { asRoomError } from "../store/files.js";
 import type { Paths } from "../store/paths.js";
 import { mkdir, rm } from "node:fs/promises";
 import type { Admission, Reservation } from "./admission.js";
@@ -89,7 +90,8 @@ export class EmulatorStarter {
     } catch (error) {
       reservation.release();
       for (const hold of holds) hold.letGo();
-      throw error;
+      await rm(this.#paths.guest(config.id), { recursive: true, force: true });
+      throw asRoomError(error, this.#paths.guest(config.id));
     }
     try {
       return await this.#source.launch({ config, incoming: true, reservation, holds });

@@ -116,7 +116,8 @@ function makeBranch(root: string, path: string): void {
   for (const name of path.split("/").filter((part) => part !== "")) {
     handDown(directory);
     directory = join(directory, name);
-    if (!existsSync(directory)) mkdirSync(directory, { mode: 0o755 });
+    // Recursive, because another agent may make or remove what they share at the same moment.
+    mkdirSync(directory, { recursive: true, mode: 0o755 });
   }
   handDown(directory);
 }

@@ -3,7 +3,7 @@ import { mkdir, open, readdir, rename, rm, stat, type FileHandle } from "node:fs
 import { join } from "node:path";
 import { messageOf } from "../../base/index.js";
 import { AgentError } from "../errors.js";
-import { syncDirectory, UNFINISHED_SUFFIX, unfinishedName } from "./files.js";
+import { asRoomError, syncDirectory, UNFINISHED_SUFFIX, unfinishedName } from "./files.js";
 
 /** Most bytes of one kernel or initrd. */
 export const MAX_BOOT_FILE_BYTES = 2 * 1024 * 1024 * 1024;
@@ -184,7 +184,11 @@ export class BootUpload {
     digest?: string;
   }): Promise<BootUpload> {
     const unfinished = unfinishedName(join(options.directory, "boot"));
-    return new BootUpload(options, unfinished, await open(unfinished, "wx", 0o600));
+    try {
+      return new BootUpload(options, unfinished, await open(unfinished, "wx", 0o600));
+    } catch (error) {
+      throw asRoomError(error, unfinished);
+    }
   }
 
   /** Bytes that have arrived. */
@@ -202,7 +206,15 @@ export class BootUpload {
     }
     this.#receivedBytes += bytes.length;
     this.#hash.update(bytes);
-    await this.#file.write(bytes, 0, bytes.length, offset);
+    try {
+      // A write stops short where a disk is full, and fails only when it is gone on with.
+      for (let done = 0; done < bytes.length;) {
+        const { bytesWritten } = await this.#file.write(bytes, done, bytes.length - done, offset + done);
+        done += bytesWritten;
+      }
+    } catch (error) {
+      throw asRoomError(error, this.#unfinished);
+    }
   }
 
   /** Puts the file into the store and holds it. @throws AgentError `bad-boot-file` when it is incomplete or other than announced. */

@@ -1,6 +1,8 @@
 import { randomBytes } from "node:crypto";
 import { open, readFile, rename, rm } from "node:fs/promises";
 import { dirname } from "node:path";
+import { codeOf } from "../../base/index.js";
+import { AgentError } from "../errors.js";
 
 /** Marks a file that was being written when the machine or the agent went down; such files are removed at start. */
 export const UNFINISHED_SUFFIX = ".unfinished";
@@ -22,9 +24,20 @@ export async function writeAtomically(path: string, content: string | Uint8Array
     await rename(unfinished, path);
   } catch (error) {
     await rm(unfinished, { force: true });
-    throw error;
+    throw asRoomError(error, path);
   }
   await syncDirectory(dirname(path));
+}
+
+/** A file system that is full, in words that say which; any other error as it is. */
+export function asRoomError(error: unknown, path: string): unknown {
+  const code = codeOf(error);
+  if (code !== "ENOSPC" && code !== "EDQUOT") return error;
+  return new AgentError(
+    "no-room",
+    `the file system of ${dirname(path)} is full: make room there, or remove guests and boot files they use`,
+    { cause: error },
+  );
 }
 
 /** A name nobody else uses, beside `path`, that start-up recognises as unfinished. */
