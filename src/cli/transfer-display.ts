@@ -4,7 +4,7 @@ import { formatLive, formatPlain } from "./format/transfer.js";
 import { LiveView } from "./live-view.js";
 import type { TransferFollower } from "./transfer-follower.js";
 
-/** Without a terminal, a line is printed at every change of phase and each time this share of the memory has come. */
+/** Without a terminal, a line is printed at every change of phase, when the link is lost or back, and each time this share of the memory has come. */
 const PLAIN_STEP = 0.1;
 
 /** Shows transfers as they go on: bars painted in place on a terminal, lines or JSON lines elsewhere. */
@@ -59,14 +59,16 @@ function liveLines(follower: TransferFollower, columns: number, rows: number): s
 }
 
 function plainDisplay(context: Context): TransferDisplay {
-  const said = new Map<string, { phase: string; share: number }>();
+  const said = new Map<string, { phase: string; waits: boolean; share: number }>();
   return {
     update(view) {
       const key = `${view.id} ${view.role}`;
       const before = said.get(key);
       const share = view.pages.total === 0 ? 1 : view.pages.received / view.pages.total;
-      if (before?.phase === view.phase && share < before.share + PLAIN_STEP) return;
-      said.set(key, { phase: view.phase, share });
+      const { phase } = view;
+      const waits = view.link?.state === "reconnecting";
+      if (before?.phase === phase && before.waits === waits && share < before.share + PLAIN_STEP) return;
+      said.set(key, { phase, waits, share });
       context.print(formatPlain(view));
     },
     say: (lines) => context.print(...lines),

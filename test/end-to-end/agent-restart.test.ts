@@ -53,7 +53,7 @@ describe("transfers outlive their agents", () => {
   let a: Host;
   let b: Host;
   before(async () => {
-    hosts = await Hosts.start(2);
+    hosts = await Hosts.start(2, { configuration: { drainSeconds: 600 } });
     a = hosts.at(0);
     b = hosts.at(1);
     await runSample(a, { name: "web", hostPort: PORT });
@@ -148,6 +148,22 @@ describe("transfers outlive their agents", () => {
     });
   }
 
+  test("agents that are stopped leave their transfers to the next ones; a second signal ends the waiting", async () => {
+    const first = await ask(a, PORT);
+    const { transfers } = await fork({ sweep: "held" });
+    const transfer = transfers[0]?.transfer ?? 0;
+    for (const host of [a, b]) process.kill(host.pid, "SIGTERM");
+    for (const host of [a, b])
+      await eventually("it waits", () => host.log.includes("waiting for running transfers"));
+    assert.deepEqual(await Promise.all([a.end("SIGTERM"), b.end("SIGTERM")]), [0, 0]);
+    await Promise.all([a.start(), b.start()]);
+    assert.equal((await ask(b, CHILD_PORT)).counter, first.counter + 1);
+    await eventually("it is linked", async () => (await show(a, transfer)).link?.state === "linked");
+    await a.call("transfer.sweep", { transfer, sweep: "on" });
+    await completes(transfer);
+    await removeChild();
+  });
+
   test("a fork that is nearly complete, both agents killed", async () => {
     const nearly = seen(a, ({ pages }) => pages.received > 0.97 * pages.total);
     const { transfers } = await fork({ rateLimitBytesPerSecond: RATE });
@@ -188,6 +204,10 @@ describe("transfers outlive their agents", () => {
       await reached;
       await restart(victim);
       await outcome;
+      if (state === "paging") {
+        assert.equal((await a.guests()).get("web")?.state, "migrated");
+        await assert.rejects(ask(a, PORT), "the parent does not run");
+      }
       await settled();
       const places: Host[] = [];
       for (const host of [a, b]) {

@@ -2,7 +2,8 @@ import type { Emulator, Forward, GuestConfig } from "../../guest/index.js";
 import { attachTap, detachTap } from "./tap.js";
 
 /**
- * Connects a running emulator to its network: forwarded ports, or the tap device on its bridge.
+ * Connects a running emulator to its network: forwarded ports, or the tap device on its bridge. What is left of an earlier connection, such as when an agent
+ * ended while it was taken back, does no harm.
  * @throws AgentError or GuestError; what was connected before the failure is disconnected again.
  */
 export async function connectGuest(emulator: Emulator, network: GuestConfig["network"]): Promise<void> {
@@ -11,12 +12,26 @@ export async function connectGuest(emulator: Emulator, network: GuestConfig["net
   const added: Forward[] = [];
   try {
     for (const forward of network.forwards) {
-      await emulator.addForward(forward);
+      await addAnew(emulator, forward);
       added.push(forward);
     }
   } catch (error) {
     for (const forward of added) await emulator.removeForward(forward);
     throw error;
+  }
+}
+
+/** The emulator refuses a port it forwards already like one that is taken by somebody else. */
+async function addAnew(emulator: Emulator, forward: Forward): Promise<void> {
+  try {
+    await emulator.addForward(forward);
+  } catch (error) {
+    try {
+      await emulator.removeForward(forward);
+    } catch {
+      throw error;
+    }
+    await emulator.addForward(forward);
   }
 }
 

@@ -27,6 +27,8 @@ export class CompleteChild implements HostedChild {
   readonly #guest: Guest;
   readonly #record: RecordFile<ChildRecord>;
   readonly #entry: TransferEntry;
+  /** Nobody knew yet that it is complete. */
+  readonly #isNew: boolean;
 
   constructor(services: Services, guest: Guest, record: RecordFile<ChildRecord>) {
     this.#services = services;
@@ -54,20 +56,23 @@ export class CompleteChild implements HostedChild {
     };
     const total = params.pageCount;
     this.#entry.countFrom(() => ({ ...NOTHING_COUNTED, total, received: total }));
+    // Later it may be anything, such as a parent that must not run.
+    this.#isNew = guest.state === "receiving";
+    if (this.#isNew) guest.note({ state: record.record.step === "running" ? "running" : "paused" });
     // Others are over for anybody but the parent's agent.
     if (this.isHeld) services.book.add(this.#entry);
     this.#entry.enter("complete");
-    this.#guest.note({ state: record.record.step === "running" ? "running" : "paused" });
   }
 
   get isHeld(): boolean {
-    return this.#record.record.step === "loaded" && this.#guest.hasEmulator;
+    return this.#record.record.step === "loaded" && this.#guest.state === "paused" && this.#guest.hasEmulator;
   }
 
   /** It was let run by an agent that ended before it could see to that. */
   async settle(): Promise<void> {
     const { step } = this.#record.record;
-    if (step === "running" && (await this.#guest.live.emulator.status()) === "paused") await this.#resume();
+    if (this.#isNew && step === "running" && (await this.#guest.live.emulator.status()) === "paused")
+      await this.#resume();
   }
 
   lacks(): void {
@@ -79,7 +84,7 @@ export class CompleteChild implements HostedChild {
   }
 
   async run(): Promise<Result<"peer.run">> {
-    if (this.#record.record.step === "loaded") {
+    if (this.isHeld) {
       this.#record.update({ step: "running" });
       await this.#resume();
     }

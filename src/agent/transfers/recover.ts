@@ -10,7 +10,9 @@ export async function recoverTransfers(services: Services, incoming: IncomingTra
   const { registry } = services;
   for (const { guest, parents, children } of registry.unfinished) {
     try {
-      for (const child of children) registry.whenAnswering(guest, await incoming.recover(guest, child));
+      // A guest that is a parent by now was complete before; that it was a child must not make it run.
+      const open = children.filter(({ record }) => parents.length === 0 || record.complete === undefined);
+      for (const child of open) registry.whenAnswering(guest, await incoming.recover(guest, child));
       if (parents.length > 0) registry.whenAnswering(guest, recoverParent(services, guest, parents));
     } catch (error) {
       registry.withhold(guest, error);

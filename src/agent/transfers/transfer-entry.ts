@@ -155,12 +155,21 @@ export class TransferEntry {
       bytes: { control: this.#controlBytes, urgent: progress.urgentBytes, bulk: progress.bulkBytes },
       ...facts,
       reconnects: progress.reconnects,
+      ...this.#link(progress),
       ...(ownFaults === undefined ? {} : { faults: ownFaults }),
       startedAtMs: this.#startedAtMs,
       elapsedMs: this.#elapsedMs ?? this.#elapsed(),
       ...(message === undefined ? {} : { message: message.slice(0, MAX_MESSAGE_CHARACTERS) }),
       ...(this.#error === undefined ? {} : { error: this.#error }),
     };
+  }
+
+  #link({ linked, lost }: TransferProgress): Pick<TransferView, "link"> {
+    if (this.over) return {};
+    if (lost === undefined) return linked ? { link: { state: "linked" } } : {};
+    const sinceMs = this.#clock.wallMs() - (this.#clock.nowUs() - lost.sinceUs) / 1000;
+    const why = lost.why.slice(0, MAX_MESSAGE_CHARACTERS);
+    return { link: { state: "reconnecting", sinceMs: Math.max(0, sinceMs), why } };
   }
 
   #elapsed(): number {

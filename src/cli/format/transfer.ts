@@ -38,7 +38,7 @@ export function formatTransfers(transfers: readonly TransferView[]): string[] {
       view.kind,
       view.role,
       formatRoute(view),
-      view.phase,
+      `${view.phase}${formatWaiting(view)}`,
       formatShare(view.pages.received, view.pages.total),
       formatBytes(bytesToCome(view)),
       view.pauseUs === undefined ? "-" : formatUs(view.pauseUs),
@@ -46,6 +46,19 @@ export function formatTransfers(transfers: readonly TransferView[]): string[] {
       formatMs(view.elapsedMs),
     ]),
   );
+}
+
+/** `, waiting for hostb, 12 s` while the page lanes are away. */
+function formatWaiting({ link, host, startedAtMs, elapsedMs }: TransferView): string {
+  if (link?.state !== "reconnecting") return "";
+  const waitedMs = Math.max(0, startedAtMs + elapsedMs - link.sinceMs);
+  return printable(`, waiting for ${host}, ${Math.floor(waitedMs / 1000)} s`);
+}
+
+/** Why it waits or failed, or what is going on. */
+function reasonOf(view: TransferView): string | undefined {
+  const lost = view.link?.state === "reconnecting" ? view.link.why : undefined;
+  return view.error?.message ?? lost ?? view.message;
 }
 
 /** Guest memory that the child does not have yet. */
@@ -115,9 +128,9 @@ function formatFaults(faults: NonNullable<TransferView["faults"]>): string {
 export function formatPlain(view: TransferView): string {
   const { pages } = view;
   const share = formatShare(pages.received, pages.total);
-  const reason = view.error?.message ?? view.message;
+  const reason = reasonOf(view);
   return printable(
-    `${view.kind} ${view.id} ${formatRoute(view)}: ${view.phase} ${share}, ${formatBytes(bytesToCome(view))} to come` +
+    `${view.kind} ${view.id} ${formatRoute(view)}: ${view.phase} ${share}${formatWaiting(view)}, ${formatBytes(bytesToCome(view))} to come` +
       ` (fault ${pages.fault}, push ${pages.push}, sweep ${pages.sweep})${reason === undefined ? "" : `: ${reason}`}`,
   );
 }
@@ -132,9 +145,9 @@ export function formatLive(view: TransferView, rates: Rates, columns: number): s
   const copies =
     view.copies && view.copies.pages > 0 ? `, ${plural(view.copies.pages, "copy", "copies")}` : "";
   const faults = view.faults && view.faults.count > 0 ? `, p50 ${formatUs(view.faults.p50Us)}` : "";
-  const reason = view.error?.message ?? view.message;
+  const reason = reasonOf(view);
   const lines = [
-    `${view.kind} ${view.id}  ${formatRoute(view)}  ${view.phase}  ${formatMs(view.elapsedMs)}${pause}${first}`,
+    `${view.kind} ${view.id}  ${formatRoute(view)}  ${view.phase}${formatWaiting(view)}  ${formatMs(view.elapsedMs)}${pause}${first}`,
     `  memory ${bar(pages.received)} ${formatShare(pages.received, pages.total).padStart(5)}  ${formatBytes(bytesToCome(view))} to come`,
     `  urgent ${bar(pages.fault)} ${formatRate(rates.urgent).padStart(12)}  ${plural(pages.fault, "page")} by fault${faults}`,
     `  bulk   ${bar(pages.push + pages.sweep)} ${formatRate(rates.bulk).padStart(12)}  push ${pages.push}, sweep ${pages.sweep}${copies}`,

@@ -94,6 +94,13 @@ export const transferView = z.object({
   ),
   /** Times the page lanes were lost and dialled again. */
   reconnects: optional(count),
+  /** While it runs, whether the page lanes are there; when they were lost (wall time) and why, while they are dialled again. */
+  link: optional(
+    z.discriminatedUnion("state", [
+      z.object({ state: z.literal("linked") }),
+      z.object({ state: z.literal("reconnecting"), sinceMs: wallMs, why: message }),
+    ]),
+  ),
   verify: optional(z.object({ checked: count, mismatches: count })),
   sweep: optional(z.enum(["on", "held"])),
   startedAtMs: wallMs,

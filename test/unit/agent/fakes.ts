@@ -17,6 +17,7 @@ export class FakeEmulator {
   state: "running" | "paused" = "paused";
   detached = false;
   isSilent = false;
+  readonly forwarded = new Set<number>();
   #exit: EmulatorExit | undefined;
   readonly #handlers: ((exit: EmulatorExit) => void)[] = [];
 
@@ -51,11 +52,13 @@ export class FakeEmulator {
 
   async addForward({ hostPort }: { hostPort: number }): Promise<void> {
     this.calls.push(`add ${hostPort}`);
-    if (hostPort === 666) throw new Error("taken");
+    if (hostPort === 666 || this.forwarded.has(hostPort)) throw new Error("taken");
+    this.forwarded.add(hostPort);
   }
 
   async removeForward({ hostPort }: { hostPort: number }): Promise<void> {
     this.calls.push(`remove ${hostPort}`);
+    if (!this.forwarded.delete(hostPort)) throw new Error("not forwarded");
   }
 
   detach(): void {

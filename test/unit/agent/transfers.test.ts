@@ -95,7 +95,15 @@ describe("the network of a child", () => {
     const emulator = new FakeEmulator();
     const forwards = [FORWARD, { ...FORWARD, hostPort: 666 }];
     await assert.rejects(connectGuest(emulator.asEmulator, { mode: "user", mac: MAC, forwards }), /taken/);
-    assert.deepEqual(emulator.calls, ["add 8080", "add 666", "remove 8080"]);
+    assert.deepEqual(emulator.calls, ["add 8080", "add 666", "remove 666", "remove 8080"]);
+  });
+
+  test("what an ended agent left connected is connected anew", async () => {
+    const emulator = new FakeEmulator();
+    emulator.forwarded.add(8080);
+    const forwards = [FORWARD, { ...FORWARD, hostPort: 8081 }];
+    await connectGuest(emulator.asEmulator, { mode: "user", mac: MAC, forwards });
+    assert.deepEqual([...emulator.forwarded], [8080, 8081]);
   });
 });
 

@@ -43,6 +43,10 @@ test("fork says how the children came out, waits for their memory, and says what
   const { setting } = forking([TRANSFER]);
   const run = setting.run("fork", "web", "--to", "hostb");
   await settle();
+  const sinceMs = TRANSFER.startedAtMs + TRANSFER.elapsedMs - 12_500;
+  const link = { state: "reconnecting" as const, sinceMs, why: "it does not answer" };
+  setting.session.sendEvent("transfer", { transfer: { ...TRANSFER, host: "hostb", link } });
+  await settle();
   setting.session.sendEvent("transfer", { transfer: COMPLETE });
   assert.equal(await run, 0, setting.stderr.text);
   assert.equal(
@@ -51,6 +55,7 @@ test("fork says how the children came out, waits for their memory, and says what
       "  parent paused      1.23 ms (stop 200 µs, save 900 µs, resume 134 µs, rearmed pages 12)\n" +
       "  first instruction  9.88 ms after the command\n" +
       "fork 7 web → web-1 on ws://127.0.0.1:7001: paging 25 %, 192 MiB to come (fault 100, push 50, sweep 6234)\n" +
+      "fork 7 web → web-1 on hostb: paging 25 %, waiting for hostb, 12 s, 192 MiB to come (fault 100, push 50, sweep 6234): it does not answer\n" +
       "fork 7 web → web-1 on ws://127.0.0.1:7001: complete 100 %, 0 B to come (fault 100, push 50, sweep 55386)\n" +
       "web → web-1 on ws://127.0.0.1:7001 complete after 2.5 s\n" +
       "  pages              65536: 100 by fault, 50 by push, 55386 by sweep; 10000 of them zero\n" +

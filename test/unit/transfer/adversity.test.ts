@@ -99,7 +99,7 @@ function scene(options: { migrate?: boolean } = {}) {
     const ahead = precopy === undefined ? {} : { precopy };
     return play(migrateGuest({ ...common, child: { target, session }, network, ...ahead }));
   };
-  return { clock, memory, instant, session, emulator, target, network, calls, fork, migrate };
+  return { clock, memory, instant, session, emulator, target, network, calls, fork, migrate, play };
 }
 
 test("an emulator that ends in the pause fails the fork, and nothing else", async () => {
@@ -218,4 +218,29 @@ test("a parent whose agent ended right after a pre-copy's switch can write again
   Instant.recover({ memory, copies, copyBudgetBytes: 1 << 20, tracking: false, clock, log });
   await clock.runUntil(() => written, 1000);
   assert.ok(memory.quiet);
+});
+
+test("a child that its host says is complete ends the session, and what it does not dial for is given up in time", async () => {
+  const { session, instant, clock, play } = scene();
+  await play(instant.arm());
+  instant.freeze();
+  session.begin({});
+  session.awaitChild("the agent was restarted");
+  assert.deepEqual(session.progress().lost?.why, "the agent was restarted");
+  session.childIsComplete();
+  session.childIsComplete();
+  assert.equal((await session.ended).phase, "complete");
+  assert.equal(instant.phase, "released");
+  const impatient = new ParentSession({
+    transfer: 8,
+    instant: scene().instant,
+    clock,
+    log,
+    compress: false,
+    sweep: true,
+    linkDeadlineMs: 1000,
+  });
+  impatient.awaitChild("the agent was restarted");
+  const end = await play(impatient.ended);
+  assert.equal(end.phase === "failed" && end.error.code, "link-lost");
 });
