@@ -67,6 +67,7 @@ const CHILD: ChildRecord = {
     paused: false,
     precopy: false,
   },
+  holder: { kind: "key", name: "a" },
   step: "loading",
   incarnation: 0,
   startedAtMs: 1,
