@@ -21,6 +21,7 @@ import { Launcher } from "./guests/launcher.js";
 import { GuestRegistry } from "./guests/registry.js";
 import { Isolation } from "./isolation/isolation.js";
 import type { Services } from "./services.js";
+import { AuditLog } from "./store/audit-log.js";
 import { BootStore } from "./store/boot-store.js";
 import { BootUploads } from "./store/boot-uploads.js";
 import { Paths } from "./store/paths.js";
@@ -203,8 +204,9 @@ export class Agent {
       `unix:${this.#configuration.socket}`,
       ...(this.url === undefined ? [] : [this.url]),
     ];
+    const audit = new AuditLog(paths.audit, log);
     const client: Handlers<"client"> = {
-      ...agentHandlers(services, { startedAtMs: this.#startedAtMs, addresses }),
+      ...agentHandlers(services, { startedAtMs: this.#startedAtMs, addresses, audit }),
       ...guestHandlers(services, { consoles: new Consoles(), logs: new LogFollowers({ paths, clock }) }),
       ...transferHandlers(services),
     };
@@ -219,7 +221,7 @@ export class Agent {
       "peer.cancel": (params, context) => incoming.cancel(params, context),
       "peer.warm": (params, context) => incoming.warm(params, context),
     };
-    return new Sessions({ client, peer, events: services.events, clock, log });
+    return new Sessions({ client, peer, events: services.events, audit, clock, log });
   }
 
   async #listen(services: Services, sessions: Sessions): Promise<void> {

@@ -1,5 +1,6 @@
 import { Command } from "commander";
 import type { Cli } from "./cli.js";
+import { auditCommand } from "./commands/audit.js";
 import { completionCommand } from "./commands/completion.js";
 import { consoleCommand } from "./commands/console.js";
 import { forkCommand } from "./commands/fork.js";
@@ -68,6 +69,7 @@ export function createProgram(cli: Cli): Command {
     peersCommand(cli),
     pingCommand(cli),
     pkiCommand(cli),
+    auditCommand(cli),
     completionCommand(cli, program),
     versionCommand(cli),
   ];

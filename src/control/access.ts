@@ -9,6 +9,8 @@ import type { Topic } from "./schema/agent.js";
  */
 export const METHOD_ACCESS: { readonly [Name in MethodName]: AccessRole } = {
   "agent.info": "observe",
+  "agent.audit": "admin",
+  "agent.reload": "admin",
   "events.subscribe": "observe",
   "guest.run": "admin",
   "guest.list": "observe",

@@ -15,7 +15,7 @@ export {
   type Result,
   type Role,
 } from "./methods.js";
-export { TOPICS, type AgentInfo, type Topic } from "./schema/agent.js";
+export { TOPICS, type AgentInfo, type AuditEntry, type Topic } from "./schema/agent.js";
 export {
   ARCHITECTURES,
   forwardText,
@@ -48,4 +48,10 @@ export {
   type TransferRole,
   type TransferView,
 } from "./schema/transfer.js";
-export { RpcServerSession, type CallContext, type Handlers, type ServerSessionOptions } from "./server.js";
+export {
+  RpcServerSession,
+  type AnsweredCall,
+  type CallContext,
+  type Handlers,
+  type ServerSessionOptions,
+} from "./server.js";

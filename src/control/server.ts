@@ -48,9 +48,25 @@ export type Handlers<R extends Role> = { [Name in Exclude<MethodOf<R>, "events.s
 
 type AnyHandlers = { [name: string]: (params: never, context: CallContext) => Promise<object> };
 
-export type ServerSessionOptions = { identity: Identity; clock: Clock; log: Log } & (
-  { role: "client"; handlers: Handlers<"client"> } | { role: "peer"; handlers: Handlers<"peer"> }
-);
+/** A request that was answered. */
+export interface AnsweredCall {
+  identity: Identity;
+  role: Role;
+  method: string;
+  /** As they came, not checked yet. */
+  params: Record<string, unknown>;
+  /** Why it was refused or failed; undefined when it was carried out. */
+  error: unknown;
+  tookUs: number;
+}
+
+export type ServerSessionOptions = {
+  identity: Identity;
+  clock: Clock;
+  log: Log;
+  /** Told of every request once it is answered, those that were refused among them. Must not throw. */
+  onAnswered?: (call: AnsweredCall) => void;
+} & ({ role: "client"; handlers: Handlers<"client"> } | { role: "peer"; handlers: Handlers<"peer"> });
 
 const request = z.strictObject({
   id: u32,
@@ -67,6 +83,7 @@ export class RpcServerSession {
   readonly #handlers: AnyHandlers;
   readonly #clock: Clock;
   readonly #log: Log;
+  readonly #onAnswered: (call: AnsweredCall) => void;
   readonly #endHandlers = new Set<(end: ChannelEnd) => void>();
   readonly #topics = new Set<Topic>();
   #pending = 0;
@@ -81,6 +98,7 @@ export class RpcServerSession {
     this.#handlers = options.handlers;
     this.#clock = options.clock;
     this.#log = options.log;
+    this.#onAnswered = options.onAnswered ?? (() => {});
     channel.attach({
       onFrame: (bytes) => this.#onFrame(bytes),
       onEnd: (end) => this.#finish(end),
@@ -191,12 +209,18 @@ export class RpcServerSession {
 
   /** Never rejects. */
   async #answer(call: z.output<typeof request>): Promise<void> {
+    const { method, params } = call;
+    const { identity, role } = this;
+    const beganUs = this.#clock.nowUs();
+    let error: unknown;
     try {
-      const result = await this.#run(call.method, call.params);
+      const result = await this.#run(method, params);
       this.#reply({ id: call.id, result });
-    } catch (error) {
-      this.#replyError(call.id, error, call.method);
+    } catch (thrown) {
+      error = thrown;
+      this.#replyError(call.id, thrown, method);
     }
+    this.#onAnswered({ identity, role, method, params, error, tookUs: this.#clock.nowUs() - beganUs });
   }
 
   async #run(method: string, params: Record<string, unknown>): Promise<object> {

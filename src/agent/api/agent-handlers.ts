@@ -1,14 +1,15 @@
 import { release } from "node:os";
 import { API_VERSION, type Handlers, type PeerInfo } from "../../control/index.js";
 import { defaultMachine } from "../../guest/index.js";
+import type { AuditLog } from "../store/audit-log.js";
 import type { Services } from "../services.js";
 import { AGENT_VERSION } from "../version.js";
 
 /** What the agent says of itself and of its peers. */
 export function agentHandlers(
   services: Services,
-  about: { startedAtMs: number; addresses: () => string[] },
-): Pick<Handlers<"client">, "agent.info" | "peer.list" | "peer.ping"> {
+  about: { startedAtMs: number; addresses: () => string[]; audit: AuditLog },
+): Pick<Handlers<"client">, "agent.info" | "agent.audit" | "agent.reload" | "peer.list" | "peer.ping"> {
   const { admission, book, catalogue, configuration, peers, registry } = services;
   return {
     "agent.info": async () => ({
@@ -29,6 +30,13 @@ export function agentHandlers(
       guests: registry.list().length,
       transfers: book.active.length,
     }),
+    "agent.audit": async ({ count }) => ({ entries: about.audit.last(count) }),
+    "agent.reload": async () => {
+      const { credentials } = services;
+      credentials?.reload();
+      if (credentials === undefined) return {};
+      return { subject: credentials.identity.name.slice(0, 1024), endsAtMs: credentials.endsAtMs };
+    },
     "peer.list": async () => ({
       peers: await peers.list(
         (url) => book.active.filter((entry) => urlOf(services, entry.host) === url).length,

@@ -1,34 +1,30 @@
-import { codeOf, type Clock, type Log } from "../../base/index.js";
-import { RpcServerSession, type CallContext, type Handlers } from "../../control/index.js";
+import type { Clock, Log } from "../../base/index.js";
+import { RpcServerSession, type AnsweredCall, type Handlers } from "../../control/index.js";
 import type { Connection } from "../../lane/index.js";
 import type { EventHub } from "../events.js";
-
-/** Methods that only look, or come in streams: not worth a line in the log each time. */
-const QUIET =
-  /^(agent\.info|guest\.(list|show|logs|console\.input)|transfer\.(list|show)|peer\.(list|info|show|putFile))$/;
-
-type AnyHandler = (params: object, context: CallContext) => Promise<object>;
+import type { AuditLog } from "../store/audit-log.js";
+import { auditEntry, isAudited } from "./audit.js";
 
 /** The control connections of this agent, and what is answered on them. */
 export class Sessions {
   readonly #handlers: { client: Handlers<"client">; peer: Handlers<"peer"> };
   readonly #clock: Clock;
   readonly #log: Log;
+  readonly #audit: AuditLog;
   readonly #sessions = new Set<RpcServerSession>();
 
   constructor(options: {
     client: Handlers<"client">;
     peer: Handlers<"peer">;
     events: EventHub;
+    audit: AuditLog;
     clock: Clock;
     log: Log;
   }) {
     this.#clock = options.clock;
     this.#log = options.log;
-    this.#handlers = {
-      client: this.#audited(options.client, "client"),
-      peer: this.#audited(options.peer, "peer"),
-    };
+    this.#handlers = { client: options.client, peer: options.peer };
+    this.#audit = options.audit;
     options.events.on("guest", (data) => this.#sendToAll("guest", data));
     options.events.on("transfer", (data) => this.#sendToAll("transfer", data));
   }
@@ -36,7 +32,9 @@ export class Sessions {
   /** Answers commands on a connection until it ends. */
   take(connection: Connection): void {
     const log = this.#log.child({ remote: connection.remote, who: connection.identity.name });
-    const common = { identity: connection.identity, clock: this.#clock, log };
+    const { identity, remote } = connection;
+    const onAnswered = (call: AnsweredCall): void => this.#onAnswered(call, remote);
+    const common = { identity, clock: this.#clock, log, onAnswered };
     const session =
       connection.hello.role === "client"
         ? new RpcServerSession(connection, { ...common, role: "client", handlers: this.#handlers.client })
@@ -58,38 +56,11 @@ export class Sessions {
     for (const session of this.#sessions) session.sendEvent(name, data);
   }
 
-  /** The same handlers, each leaving a line that says who asked for what and how it went. */
-  #audited<T extends Handlers<"client"> | Handlers<"peer">>(handlers: T, role: string): T {
-    const audited = Object.entries(handlers).map(([method, handler]) => [
-      method,
-      QUIET.test(method) ? handler : this.#audit(method, role, handler as AnyHandler),
-    ]);
-    return Object.fromEntries(audited) as T;
+  #onAnswered(call: AnsweredCall, remote: string): void {
+    if (!isAudited(call)) return;
+    const entry = auditEntry(call, { clock: this.#clock, remote });
+    this.#audit.append(entry);
+    if (call.error === undefined) this.#log.info(entry, "command");
+    else this.#log.warn({ ...entry, err: call.error }, "command failed");
   }
-
-  #audit(method: string, role: string, handler: AnyHandler): AnyHandler {
-    return async (params, context) => {
-      const beganUs = this.#clock.nowUs();
-      const line = { method, role, params: withoutBytes(params) };
-      const tookMs = () => (this.#clock.nowUs() - beganUs) / 1000;
-      try {
-        const result = await handler(params, context);
-        this.#log.info({ ...line, tookMs: tookMs() }, "command");
-        return result;
-      } catch (error) {
-        this.#log.warn({ ...line, tookMs: tookMs(), code: codeOf(error), err: error }, "command failed");
-        throw error;
-      }
-    };
-  }
-}
-
-/** Parameters as they may be logged: no content, and no token that lets lanes in. */
-function withoutBytes(params: object): object {
-  return Object.fromEntries(
-    Object.entries(params).map(([name, value]) => {
-      if (value instanceof Uint8Array) return [name, `${value.length} bytes`];
-      return [name, name === "token" ? "…" : (value as unknown)];
-    }),
-  );
 }

@@ -4,6 +4,7 @@ import { join } from "node:path";
  * Where an agent keeps what.
  *
  *     stateDirectory/             memoryDirectory/
+ *       audit.log(.1 to .4)
  *       lock                        <uuid>/ram       a guest's memory, while an emulator has it
  *       boot/<sha256>               <uuid>/copies    pages a fork's parent wrote and its children lack
  *                                   <uuid>/zeros, digests   notes of a child that is not complete
@@ -26,6 +27,11 @@ export class Paths {
 
   get memory(): string {
     return this.#memoryDirectory;
+  }
+
+  /** Who commanded what. */
+  get audit(): string {
+    return join(this.#stateDirectory, "audit.log");
   }
 
   get boot(): string {

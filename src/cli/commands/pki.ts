@@ -25,6 +25,7 @@ export function pkiCommand(cli: Cli): Command {
     );
     command.addCommand(inner);
   }
+  command.addCommand(reloadCommand(cli));
   return command;
 }
 
@@ -133,6 +134,18 @@ function listCommand(cli: Cli): Command {
     context.answer({ certificates }, () =>
       certificates.length === 0 ? ["no certificates"] : formatList(certificates),
     );
+  });
+}
+
+function reloadCommand(cli: Cli): Command {
+  const command = new Command("reload").description("have the agent read its certificates again at once");
+  return command.action(async () => {
+    const context = cli.context(command);
+    context.answer(await context.call("agent.reload", {}), ({ subject, endsAtMs }) => [
+      subject === undefined || endsAtMs === undefined
+        ? "the agent has no certificate"
+        : `the agent is ${subject}, until ${formatTime(endsAtMs)}`,
+    ]);
   });
 }
 

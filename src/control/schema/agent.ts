@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { architecture, count, machineName, wallMs } from "./common.js";
+import { architecture, count, machineName, optional, wallMs } from "./common.js";
 
 /** What an agent says of itself to its clients. */
 export const agentInfo = z.object({
@@ -27,11 +27,43 @@ export const agentInfo = z.object({
 });
 export type AgentInfo = z.infer<typeof agentInfo>;
 
+/** Most lines of the audit log in one answer. */
+const MAX_AUDIT_ENTRIES = 1000;
+
+/** Who commanded what, when, and how it went. */
+export const auditEntry = z.object({
+  /** ISO 8601, UTC. */
+  at: z.string().max(40),
+  who: z.string().max(1024),
+  shown: z.enum(["certificate", "key", "local"]),
+  from: z.string().max(255),
+  role: z.enum(["client", "peer"]),
+  method: z.string().max(64),
+  /** JSON, cut when it is long; without secrets and without the content of files and memory. */
+  params: z.string().max(2048),
+  /** `done`, or the code of what was wrong. */
+  outcome: z.string().max(64),
+  problem: optional(z.string().max(512)),
+  tookMs: z.number(),
+});
+export type AuditEntry = z.infer<typeof auditEntry>;
+
 export const TOPICS = ["guest", "transfer"] as const;
 export type Topic = (typeof TOPICS)[number];
 
 export const AGENT_METHODS = {
   "agent.info": { role: "client", params: z.strictObject({}), result: agentInfo },
+  "agent.audit": {
+    role: "client",
+    params: z.strictObject({ count: z.int().min(1).max(MAX_AUDIT_ENTRIES).default(100) }),
+    result: z.object({ entries: z.array(auditEntry).max(MAX_AUDIT_ENTRIES) }),
+  },
+  /** Certificates, keys and lists of revoked certificates are read again at once. */
+  "agent.reload": {
+    role: "client",
+    params: z.strictObject({}),
+    result: z.object({ subject: optional(z.string().max(1024)), endsAtMs: optional(wallMs) }),
+  },
   /** The topics replace those of an earlier call; an empty list ends them all. */
   "events.subscribe": {
     role: "client",

@@ -34,6 +34,8 @@ const PREPARE = {
 /** Parameters that are right, and the whole breadth of what may be given. */
 export const PARAMS: { [Name in MethodName]?: readonly object[] } = {
   "agent.info": [{}],
+  "agent.audit": [{}, { count: 5 }],
+  "agent.reload": [{}],
   "events.subscribe": [{}, { topics: ["guest", "transfer"] }, { topics: [] }],
   "guest.run": [
     { name: "web", kernel: "/boot/vmlinuz" },

@@ -351,3 +351,34 @@ test("ping, peers, warm, transfers and the steering commands print what they are
     assert.match(setting.stdout.text, text);
   }
 });
+
+test("audit shows who did what, and pki reload has the agent read its certificates again", async () => {
+  const entry = {
+    at: "2026-01-01T00:00:00.000Z",
+    who: "O=Ramet, CN=alice",
+    shown: "certificate" as const,
+    from: "192.0.2.7:1",
+    role: "client" as const,
+    method: "guest.kill",
+    params: '{"name":"web\u001b"}',
+    outcome: "forbidden",
+    tookMs: 1,
+  };
+  const counts: number[] = [];
+  const setting = new FakeSetting({
+    "agent.audit": ({ count }) => {
+      counts.push(count);
+      return Promise.resolve({ entries: [entry] });
+    },
+    "agent.reload": () => Promise.resolve({ subject: "CN=a", endsAtMs: 0 }),
+  });
+  assert.equal(await setting.run("audit", "-n", "5"), 0);
+  assert.deepEqual(counts, [5]);
+  assert.match(
+    setting.stdout.text,
+    /^2026-.*O=Ramet, CN=alice \(192\.0\.2\.7:1\) {2}guest\.kill .* {2}forbidden\n$/,
+  );
+  assert.ok(!setting.stdout.text.includes("\u001b"));
+  assert.equal(await setting.run("pki", "reload"), 0);
+  assert.match(setting.stdout.text, /the agent is CN=a, until 1970-01-01/);
+});

@@ -137,6 +137,8 @@ const refuse = (): Promise<never> => Promise.reject(new Error("not expected"));
 export function clientHandlers(some: Partial<Handlers<"client">>): Handlers<"client"> {
   return {
     "agent.info": refuse,
+    "agent.audit": refuse,
+    "agent.reload": refuse,
     "guest.run": refuse,
     "guest.list": refuse,
     "guest.show": refuse,
