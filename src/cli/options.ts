@@ -14,14 +14,14 @@ export function wholeNumber(least: number, most: number): (text: string) => numb
 /** Parses an amount of memory: MiB, or with K, M, G or T what that says. */
 export function memoryMiB(text: string): number {
   const mib = sizeOf(text, "M") / UNITS.M!;
-  if (Number.isInteger(mib) && mib > 0) return mib;
+  if (Number.isSafeInteger(mib) && mib > 0) return mib;
   throw new InvalidArgumentError("It must be whole MiB, such as 512, 512M or 2G.");
 }
 
 /** Parses an amount of bytes, with K, M, G or T for powers of 1024. */
 export function sizeBytes(text: string): number {
   const bytes = sizeOf(text, "");
-  if (Number.isInteger(bytes) && bytes > 0) return bytes;
+  if (Number.isSafeInteger(bytes) && bytes > 0) return bytes;
   throw new InvalidArgumentError("It must be a number of bytes, such as 1048576, 1024K or 1M.");
 }
 

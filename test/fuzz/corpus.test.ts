@@ -1,6 +1,6 @@
 /** The inputs kept in the repository, and some made from them with a fixed seed, go through every decoder. `scripts/fuzz` makes millions. */
 import assert from "node:assert/strict";
-import { before, test } from "node:test";
+import { after, before, test } from "node:test";
 import { buildNative } from "../support/memory-stand-in.js";
 import { keptInputs } from "./engine/corpus.js";
 import { Coverage } from "./engine/coverage.js";
@@ -19,6 +19,9 @@ const MAX_CORPUS_BYTES = 300 * 1024;
 const SHARES = TARGETS.reduce((total, { share }) => total + share, 0);
 
 before(() => buildNative());
+after(async () => {
+  for (const { name } of TARGETS) await (await loadTarget(name)).close?.();
+});
 
 for (const { name, share } of TARGETS) {
   test(`${name}: kept inputs are decoded or refused`, async () => {

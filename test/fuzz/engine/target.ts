@@ -21,6 +21,8 @@ export interface Target {
    * A refusal of the room is an outcome as well: its code. Anything thrown is a finding.
    */
   run(input: Buffer): string | Promise<string>;
+  /** Lets go of what it keeps between inputs, where that would keep the process from ending. */
+  close?(): Promise<void>;
 }
 
 /** A class of coded errors, to be told apart from every other exception. */

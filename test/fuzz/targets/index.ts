@@ -13,6 +13,7 @@ export const TARGETS: readonly Entry[] = [
   { name: "lane-server", share: 5, load: async () => (await import("./lane.js")).laneServer },
   { name: "lane-client", share: 3, load: async () => (await import("./lane.js")).laneClient },
   { name: "lane-end", share: 10, load: async () => (await import("./lane.js")).laneEnd },
+  { name: "lane-socket", share: 1, load: async () => (await import("./lane-socket.js")).laneSocket },
   { name: "control-message", share: 14, load: async () => (await import("./control.js")).controlMessage },
   { name: "control-request", share: 6, load: async () => (await import("./control.js")).controlRequest },
   { name: "control-reply", share: 4, load: async () => (await import("./control.js")).controlReply },
