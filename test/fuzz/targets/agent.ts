@@ -11,7 +11,9 @@ import {
 import { AgentError } from "../../../src/agent/errors.js";
 import { readRecord } from "../../../src/agent/guests/guest-record.js";
 import { FileNotes } from "../../../src/agent/transfers/child-notes.js";
+import { readTransferRecords } from "../../../src/agent/transfers/transfer-record.js";
 import { orRefusal, refusalOf, type Target } from "../engine/target.js";
+import { PARAMS } from "./control-samples.js";
 import { GUESTS } from "./guest-samples.js";
 import { scratchDirectory } from "./scratch.js";
 
@@ -64,6 +66,57 @@ export const agentRecord: Target = {
     } catch (error) {
       return refusalOf(AgentError, error);
     }
+  },
+};
+
+/** A transfer's record, of either side, as an earlier agent or another version may have left it. */
+export const agentTransfer: Target = {
+  name: "agent-transfer",
+  covers: ["src/agent/transfers/transfer-record.ts"],
+  format: "json",
+  maxInputBytes: 8192,
+  allocationBytes,
+  *seeds() {
+    const common = { version: 1, transfer: 7, startedAtMs: 5 };
+    const parent = {
+      ...{
+        ...common,
+        side: "parent",
+        kind: "migrate",
+        step: "paging",
+        token: "abcdefghijklmnop",
+        url: "ws://b:1",
+      },
+      ...{ host: "b", peerGuest: "web", verify: true, paused: false, sweep: "on", compress: true },
+    };
+    yield Buffer.from(JSON.stringify(parent));
+    yield Buffer.from(JSON.stringify({ ...parent, rateLimitBytesPerSecond: 4096, linkDeadlineMs: 5 }));
+    for (const params of PARAMS["peer.prepare"] ?? []) {
+      const child = { ...common, side: "child", params, step: "running", incarnation: 2 };
+      yield Buffer.from(JSON.stringify(child));
+      const complete = { verify: { checked: 5, mismatches: 0 } };
+      yield Buffer.from(JSON.stringify({ ...child, complete, failed: "why" }));
+    }
+  },
+  run(input) {
+    const outcomes = ["parent", "child"].map((side) => {
+      const directory = join(scratchDirectory(), `transfer-of-${side}`);
+      const path = join(directory, `transfer-7-${side}.json`);
+      mkdirSync(directory, { recursive: true });
+      writeFileSync(path, input);
+      return orRefusal(AgentError, () => {
+        const read = () => {
+          const { parents, children } = readTransferRecords(directory);
+          return [...parents, ...children].map((file) => file.record);
+        };
+        const records = read();
+        assert.equal(records.length, 1);
+        writeFileSync(path, JSON.stringify(records[0]));
+        assert.deepEqual(read(), records, "a record written and read is the same");
+        return records[0]?.step ?? "";
+      });
+    });
+    return outcomes.join(" ");
   },
 };
 

@@ -34,6 +34,7 @@ export const TARGETS: readonly Entry[] = [
   { name: "cli-values", share: 8, load: async () => (await import("./cli.js")).cliValues },
   { name: "cli-arguments", share: 0.5, load: async () => (await import("./cli.js")).cliArguments },
   { name: "cli-answers", share: 1, load: async () => (await import("./cli-answers.js")).cliAnswers },
+  { name: "agent-transfer", share: 2, load: async () => (await import("./agent.js")).agentTransfer },
 ];
 
 /** @throws Error when there is no such target. */

@@ -103,7 +103,7 @@ export const laneSocket: Target = {
   // The process meanwhile lets go of earlier connections.
   allocationBytes: () => 16 * 1024 * 1024,
   seeds: conversations,
-  close: async () => await (await listening)?.close(),
+  close: async () => (await listening)?.close(),
   async run(input) {
     await (listening ??= listen());
     frames = 0;
