@@ -4,6 +4,7 @@ import { DEFAULT_AGENT, parseAgentAddress, type AgentAddress } from "./agent-add
 import { credentialFiles, type CredentialOptions } from "./credentials.js";
 import type { Environment } from "./environment.js";
 import { CliError } from "./errors.js";
+import { printable } from "./format/text.js";
 import { readKey } from "./key.js";
 import { reachHint } from "./reach-hint.js";
 
@@ -78,10 +79,10 @@ export class Context {
     this.print(JSON.stringify(value));
   }
 
-  /** The result as JSON where that was asked for; otherwise what `text` makes of it. */
+  /** The result as JSON where that was asked for; otherwise the lines `text` makes of it, without anything that would steer a terminal. */
   answer<T>(result: T, text: (result: T) => string[]): void {
     if (this.json) this.printJson(result);
-    else this.print(...text(result));
+    else this.print(...text(result).map(printable));
   }
 
   /** Has something undone when the command ends, however it does; the last first. */

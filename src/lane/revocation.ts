@@ -56,7 +56,9 @@ function entriesOf(list: string): string[] {
   if (issuer === undefined || revoked?.tag !== DER.sequence) return [];
   return derValues(revoked.content).map((one) => {
     const [serial] = derChildren(one, DER.sequence);
-    return entry(issuer, serial as DerValue);
+    if (serial === undefined)
+      throw new LaneError("bad-credentials", "a revocation list has an entry without a serial number");
+    return entry(issuer, serial);
   });
 }
 

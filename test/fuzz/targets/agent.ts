@@ -90,9 +90,12 @@ export const agentTransfer: Target = {
       ...{ host: "b", peerGuest: "web", verify: true, paused: false, sweep: "on", compress: true },
     };
     yield Buffer.from(JSON.stringify(parent));
-    yield Buffer.from(JSON.stringify({ ...parent, rateLimitBytesPerSecond: 4096, linkDeadlineMs: 5 }));
+    const holder = { kind: "certificate", name: "b" };
+    yield Buffer.from(
+      JSON.stringify({ ...parent, holder, rateLimitBytesPerSecond: 4096, linkDeadlineMs: 5 }),
+    );
     for (const params of PARAMS["peer.prepare"] ?? []) {
-      const child = { ...common, side: "child", params, step: "running", incarnation: 2 };
+      const child = { ...common, side: "child", params, holder, step: "running", incarnation: 2 };
       yield Buffer.from(JSON.stringify(child));
       const complete = { verify: { checked: 5, mismatches: 0 } };
       yield Buffer.from(JSON.stringify({ ...child, complete, failed: "why" }));

@@ -35,6 +35,12 @@ export const TARGETS: readonly Entry[] = [
   { name: "cli-arguments", share: 0.5, load: async () => (await import("./cli.js")).cliArguments },
   { name: "cli-answers", share: 1, load: async () => (await import("./cli-answers.js")).cliAnswers },
   { name: "agent-transfer", share: 2, load: async () => (await import("./agent.js")).agentTransfer },
+  {
+    name: "lane-revocation",
+    share: 4,
+    load: async () => (await import("./lane-certificates.js")).laneRevocation,
+  },
+  { name: "lane-refusal", share: 2, load: async () => (await import("./lane-certificates.js")).laneRefusal },
 ];
 
 /** @throws Error when there is no such target. */
