@@ -85,6 +85,8 @@ export class Cgroups {
 
   /** Removes the agent's part of the tree, unless emulators run on in it. */
   close(): void {
+    // The kernel may have been slow to let go of one whose emulator had just ended.
+    this.#sweep();
     for (const { directory } of this.#hierarchies) {
       removeEmpty(join(directory, this.#path));
       removeEmpty(join(directory, this.#path, ".."));
