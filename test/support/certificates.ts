@@ -6,11 +6,14 @@ import { realClock, silentLog, type AccessRole, type Clock, type Log } from "../
 import { Authority, CREDENTIAL_NAMES } from "../../src/cli/pki/authority.js";
 import { Credentials, type CredentialFiles } from "../../src/lane/index.js";
 
+/** With a list of revoked certificates. */
+export type AllFiles = CredentialFiles & { revoked: string };
+
 const LOOPBACK = ["127.0.0.1", "localhost"];
 const PAST = { from: "20200101000000Z", until: "20210101000000Z" };
 
 /** The four files of a directory that `ramet pki issue` has made. */
-export function filesIn(directory: string): Required<CredentialFiles> {
+export function filesIn(directory: string): AllFiles {
   const at = (name: keyof typeof CREDENTIAL_NAMES): string => join(directory, CREDENTIAL_NAMES[name]);
   return {
     certificate: at("certificate"),
@@ -35,7 +38,7 @@ export class TestAuthority {
   files(
     name: string,
     options: { roles?: AccessRole[]; addresses?: string[]; expired?: boolean; renew?: boolean } = {},
-  ): Required<CredentialFiles> {
+  ): AllFiles {
     const { roles = ["peer"], addresses = LOOPBACK, expired = false, renew = false } = options;
     this.#authority.issue(
       { name, roles, addresses, days: 30, ...(expired ? { validity: PAST } : {}) },
