@@ -1,7 +1,7 @@
 import { mkdirSync } from "node:fs";
 import { dirname } from "node:path";
 import { messageOf, type Clock, type Identity, type Log } from "../base/index.js";
-import type { Handlers } from "../control/index.js";
+import type { AgentInfo, Handlers } from "../control/index.js";
 import { Credentials, Listener, type Connection } from "../lane/index.js";
 import { checkKernel } from "../memory/index.js";
 import { agentHandlers, describeToPeer } from "./api/agent-handlers.js";
@@ -22,6 +22,7 @@ import { GuestRegistry } from "./guests/registry.js";
 import { Isolation } from "./isolation/isolation.js";
 import type { Services } from "./services.js";
 import { AuditLog } from "./store/audit-log.js";
+import { takeoverHandlers, type Inheritance } from "./takeover.js";
 import { BootStore } from "./store/boot-store.js";
 import { BootUploads } from "./store/boot-uploads.js";
 import { Paths } from "./store/paths.js";
@@ -36,6 +37,19 @@ import { AGENT_VERSION } from "./version.js";
 
 const MIB = 1024 * 1024;
 
+/** How long an agent that leaves may take to let go of its directories. */
+const LOCK_DEADLINE_MS = 10_000;
+
+export interface AgentOptions {
+  configuration: LoadedConfiguration;
+  clock: Clock;
+  log: Log;
+  /** What the agent before this one left, when it left for this one. */
+  inheritance?: Inheritance;
+  /** Called when another agent asks this one to leave; whoever started it then calls `leave`. */
+  onLeave?: () => void;
+}
+
 /** A step of stopping, in the reverse order of starting. */
 type Undo = () => Promise<void> | void;
 
@@ -46,29 +60,33 @@ export class Agent {
   readonly #log: Log;
   readonly #undo: Undo[] = [];
   readonly #startedAtMs: number;
+  readonly #inheritance: Inheritance | undefined;
+  readonly #onLeave: () => void;
   #services: Services | undefined;
   #incoming: IncomingTransfers | undefined;
   #tcp: Listener | undefined;
+  #local: Listener | undefined;
+  #takeover: AgentInfo["takeover"];
+  /** Another agent takes over: nothing is waited for, and sockets stay open. */
+  #leaving = false;
   #accepting = true;
   #stopped: Promise<void> | undefined;
   #hurry: () => void = () => {};
 
-  private constructor(options: { configuration: LoadedConfiguration; clock: Clock; log: Log }) {
+  private constructor(options: AgentOptions) {
     this.#configuration = options.configuration;
     this.#clock = options.clock;
     this.#log = options.log;
     this.#startedAtMs = options.clock.wallMs();
+    this.#inheritance = options.inheritance;
+    this.#onLeave = options.onLeave ?? (() => {});
   }
 
   /**
    * Starts an agent: takes over the guests that run, then listens.
    * @throws AgentError, LaneError or MemoryError when it cannot; nothing of it is left then, but guests go on running.
    */
-  static async start(options: {
-    configuration: LoadedConfiguration;
-    clock: Clock;
-    log: Log;
-  }): Promise<Agent> {
+  static async start(options: AgentOptions): Promise<Agent> {
     const agent = new Agent(options);
     try {
       await agent.#start();
@@ -97,11 +115,24 @@ export class Agent {
     return this.#stopped;
   }
 
+  /** What taking over from another agent took, if it did. */
+  get takeover(): AgentInfo["takeover"] {
+    return this.#takeover;
+  }
+
+  /** Stops at once for another agent, which goes on with guests and transfers where they are and listens on the same sockets. */
+  leave(): Promise<void> {
+    this.#leaving = true;
+    const stopped = this.stop();
+    this.#hurry();
+    return stopped;
+  }
+
   async #start(): Promise<void> {
     const { stateDirectory, memoryDirectory } = this.#configuration;
-    const stateLock = StateLock.take(stateDirectory, "state");
+    const stateLock = await this.#lock(stateDirectory, "state");
     this.#undo.push(() => stateLock.release());
-    const memoryLock = StateLock.take(memoryDirectory, "memory");
+    const memoryLock = await this.#lock(memoryDirectory, "memory");
     this.#undo.push(() => memoryLock.release());
     checkMemoryDirectory(memoryDirectory);
     checkKernel();
@@ -117,6 +148,7 @@ export class Agent {
     const sessions = this.#makeSessions(services, { incoming, uploads });
     this.#undo.push(() => sessions.close());
     await this.#listen(services, sessions);
+    this.#noteTakeover();
     // Only now: an emulator may wait for pages that are sent by this very agent.
     await services.registry.settle();
     await restoreMigrations(services);
@@ -129,6 +161,19 @@ export class Agent {
       },
       "the agent is ready",
     );
+  }
+
+  /** From here on memory is served and hosts can connect: no guest has waited for longer because of the takeover. */
+  #noteTakeover(): void {
+    if (this.#inheritance === undefined) return;
+    const { pid, leftUs } = this.#inheritance;
+    this.#takeover = { pid, waitedMs: (this.#clock.nowUs() - leftUs) / 1000 };
+    this.#log.info(this.#takeover, "took over from the agent before");
+  }
+
+  #lock(directory: string, kind: "state" | "memory"): Promise<StateLock> {
+    const deadlineMs = this.#inheritance === undefined ? 0 : LOCK_DEADLINE_MS;
+    return StateLock.takeSoon(directory, { kind, clock: this.#clock, deadlineMs });
   }
 
   async #makeServices(): Promise<Services> {
@@ -206,9 +251,15 @@ export class Agent {
     ];
     const audit = new AuditLog(paths.audit, log);
     const client: Handlers<"client"> = {
-      ...agentHandlers(services, { startedAtMs: this.#startedAtMs, addresses, audit }),
+      ...agentHandlers(services, {
+        startedAtMs: this.#startedAtMs,
+        addresses,
+        audit,
+        takeover: () => (this.#takeover === undefined ? {} : { takeover: this.#takeover }),
+      }),
       ...guestHandlers(services, { consoles: new Consoles(), logs: new LogFollowers({ paths, clock }) }),
       ...transferHandlers(services),
+      ...takeoverHandlers({ clock, listeners: () => this.#listeners(), leave: this.#onLeave }),
     };
     const peer: Handlers<"peer"> = {
       "peer.info": () => describeToPeer(services),
@@ -249,13 +300,20 @@ export class Agent {
         "there are no certificates (tls), so this agent is reached through its unix socket only, and has no peers",
       );
     } else {
-      this.#tcp = await Listener.open({ ...common, address: listen, credentials, key });
-      this.#undo.push(() => this.#tcp?.close());
+      const inherited = this.#inheritance?.tcp;
+      this.#tcp = await Listener.open({ ...common, address: listen, inherited, credentials, key });
+      this.#undo.push(() => this.#tcp?.close({ bequeath: this.#leaving }));
     }
     mkdirSync(dirname(socket), { recursive: true, mode: 0o755 });
     // Whoever may open the socket is root already: its permissions stand in for the key.
-    const local = await Listener.open({ ...common, address: { path: socket } });
-    this.#undo.push(() => local.close());
+    const inherited = this.#inheritance?.unix;
+    this.#local = await Listener.open({ ...common, address: { path: socket }, inherited });
+    this.#undo.push(() => this.#local?.close({ bequeath: this.#leaving }));
+  }
+
+  #listeners(): { kind: "tcp" | "unix"; listener: Listener }[] {
+    const tcp = this.#tcp === undefined ? [] : [{ kind: "tcp" as const, listener: this.#tcp }];
+    return this.#local === undefined ? tcp : [...tcp, { kind: "unix", listener: this.#local }];
   }
 
   #makePeers(parts: { boot: BootStore; credentials: Credentials | undefined }): Peers {

@@ -21,6 +21,7 @@ export type AgentErrorCode =
   | "refused"
   | "draining"
   | "not-ready"
+  | "no-takeover"
   | "timeout"
   | "transfer-failed"
   | "cancelled";

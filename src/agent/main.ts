@@ -4,6 +4,8 @@ import { CodedError, createLog, messageOf, realClock, silentLog } from "../base/
 import { Agent } from "./agent.js";
 import { readCommandLine, USAGE, type LoadedConfiguration } from "./configuration/index.js";
 import { raisePriority } from "./priority.js";
+import { notify, startSuccessor } from "./service-manager.js";
+import { takeOver } from "./takeover.js";
 import { AGENT_VERSION } from "./version.js";
 
 const DEFAULT_FILE = "/etc/ramet/rametd.json";
@@ -25,14 +27,30 @@ function fail(error: unknown): never {
   );
 }
 
-async function run(configuration: LoadedConfiguration): Promise<void> {
+async function run(configuration: LoadedConfiguration, takeover: boolean): Promise<void> {
   const log = configuration.logLevel === "silent" ? silentLog : createLog(configuration.logLevel);
   process.on("uncaughtException", (error) => {
     log.fatal({ err: error }, "the agent is wrong about something and stops; guests run on");
     process.exit(EXIT.internal);
   });
   raisePriority(log);
-  const agent = await Agent.start({ configuration, clock: realClock, log });
+  const inheritance = takeover
+    ? await takeOver(configuration, { clock: realClock, log, beforeIt: () => notify(log, "--pid") })
+    : undefined;
+  const leave = (): void => {
+    log.info("another agent takes over");
+    agent.leave().then(
+      () => process.exit(0),
+      (error: unknown) => fail(error),
+    );
+  };
+  const agent = await Agent.start({
+    configuration,
+    clock: realClock,
+    log,
+    onLeave: leave,
+    ...(inheritance === undefined ? {} : { inheritance }),
+  });
   const stop = (signal: NodeJS.Signals): void => {
     log.info({ signal }, "asked to stop");
     agent.stop().then(
@@ -42,9 +60,15 @@ async function run(configuration: LoadedConfiguration): Promise<void> {
   };
   process.on("SIGTERM", stop);
   process.on("SIGINT", stop);
-  process.stdout.write(
-    `rametd ${AGENT_VERSION} is ready: ${[agent.url, `unix:${configuration.socket}`].filter((url) => url !== undefined).join(", ")}\n`,
-  );
+  process.on("SIGHUP", () => startSuccessor(log));
+  process.stdout.write(`rametd ${AGENT_VERSION} is ready: ${describe(agent, configuration)}\n`);
+  await notify(log, "--ready");
+}
+
+function describe({ url, takeover }: Agent, { socket }: LoadedConfiguration): string {
+  const addresses = [...(url === undefined ? [] : [url]), `unix:${socket}`].join(", ");
+  if (takeover === undefined) return addresses;
+  return `${addresses}; took over from process ${takeover.pid} within ${takeover.waitedMs.toFixed(1)} ms`;
 }
 
 try {
@@ -60,7 +84,7 @@ try {
       process.stdout.write(`rametd ${AGENT_VERSION}\n`);
       break;
     case "run":
-      await run(invocation.configuration);
+      await run(invocation.configuration, invocation.takeover);
       break;
   }
 } catch (error) {

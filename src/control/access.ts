@@ -11,6 +11,8 @@ export const METHOD_ACCESS: { readonly [Name in MethodName]: AccessRole } = {
   "agent.info": "observe",
   "agent.audit": "admin",
   "agent.reload": "admin",
+  "agent.offer": "admin",
+  "agent.leave": "admin",
   "events.subscribe": "observe",
   "guest.run": "admin",
   "guest.list": "observe",

@@ -28,11 +28,13 @@ import { refusedMessage, ServerHandshake, type Hello } from "./handshake.js";
 import { CLOSE_DEADLINE_MS, MAX_CONNECTIONS, MAX_REQUEST_HEAD_BYTES } from "./limits.js";
 import { ROUTES, SUBPROTOCOL, type Role, type Route } from "./purpose.js";
 import { requireTrusted, type Shown } from "./tls-errors.js";
-import { listenOnPath } from "./unix-socket.js";
+import { closePath, listenOnDescriptor, listenOnPath } from "./unix-socket.js";
 
 export interface ListenerOptions {
   /** A host and a port (0: any free one), or the path of a unix socket. */
   address: Address;
+  /** A socket that listens there already, whose maker has left: its descriptor in this process, which becomes the listener's. */
+  inherited?: number | undefined;
   /** For a host and a port: what this side shows, and whose certificates it takes. */
   credentials?: Credentials | undefined;
   /** For a host and a port without certificates: the pre-shared key. On loopback only. */
@@ -95,12 +97,24 @@ export class Listener {
     return typeof address === "object" && address !== null ? address.port : 0;
   }
 
-  /** Ends every connection, telling its owner and the other side, and stops listening. Takes a second at the most. */
-  close(): Promise<void> {
-    return (this.#closed ??= this.#close());
+  /** The descriptor of the listening socket in this process, for another one to inherit. */
+  get descriptor(): number {
+    const { _handle: handle } = this.#http as { _handle?: { fd?: number } };
+    assert(handle?.fd !== undefined && handle.fd >= 0, "a listener that listens has a descriptor");
+    return handle.fd;
+  }
+
+  /**
+   * Ends every connection, telling its owner and the other side, and stops listening. Takes a second at the most.
+   * @param options.bequeath another process has inherited the socket: whoever connects from now on waits for that one.
+   */
+  close(options: { bequeath: boolean } = { bequeath: false }): Promise<void> {
+    return (this.#closed ??= this.#close(options.bequeath));
   }
 
   async #listen(address: Address): Promise<void> {
+    const { inherited } = this.#options;
+    if (inherited !== undefined) return listenOnDescriptor(this.#http, inherited);
     if ("path" in address) return listenOnPath(this.#http, address.path, this.#options.clock);
     const listening = deferred<void>();
     this.#http.once("error", listening.reject);
@@ -109,10 +123,13 @@ export class Listener {
     this.#http.off("error", listening.reject);
   }
 
-  async #close(): Promise<void> {
+  async #close(bequeath: boolean): Promise<void> {
+    const { address } = this.#options;
     const stopped = deferred<void>();
     this.#stopReloading();
-    this.#http.close(() => stopped.resolve());
+    const close = (): void => void this.#http.close(() => stopped.resolve());
+    if ("path" in address) closePath(address.path, close, { bequeath });
+    else close();
     this.#halfOpen.clear();
     const end: ConnectionEnd = { code: "closed", message: "the agent is stopping", fatal: false };
     for (const connection of this.#connections) connection.endByMaker(end);

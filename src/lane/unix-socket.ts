@@ -1,4 +1,4 @@
-import { chmodSync, lstatSync, unlinkSync } from "node:fs";
+import { chmodSync, linkSync, lstatSync, renameSync, rmSync, unlinkSync } from "node:fs";
 import { connect } from "node:net";
 import type { Server } from "node:net";
 import { codeOf, deferred, withDeadline, type Clock } from "../base/index.js";
@@ -21,6 +21,33 @@ export async function listenOnPath(server: Server, path: string, clock: Clock): 
     await removeStale(path, clock);
     await listenOwnerOnly(server, path);
   }
+}
+
+/** Listens on a socket of either family that listens already. */
+export async function listenOnDescriptor(server: Server, descriptor: number): Promise<void> {
+  const listening = deferred<void>();
+  server.once("error", listening.reject);
+  server.listen({ fd: descriptor }, listening.resolve);
+  try {
+    await listening.promise;
+  } finally {
+    server.off("error", listening.reject);
+  }
+}
+
+/**
+ * Closes a server on a path. Node.js removes the socket's file then, if it has made it; with `bequeath` the file must stay, for the process that listens on
+ * it from now on, and without it must go, also when it was inherited.
+ */
+export function closePath(path: string, close: () => void, { bequeath }: { bequeath: boolean }): void {
+  const kept = `${path}.kept`;
+  if (bequeath) {
+    rmSync(kept, { force: true });
+    linkSync(path, kept);
+  }
+  close();
+  if (bequeath) renameSync(kept, path);
+  else rmSync(path, { force: true });
 }
 
 /** The file must not be open to others even for a moment, so it is made under a umask; the kernel makes it within `listen`. */

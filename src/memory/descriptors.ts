@@ -37,27 +37,40 @@ function findUserfault(pid: number): number {
 }
 
 /**
+ * A descriptor of this process for what is open as `fd` in process `pid` (pidfd_getfd(2)). The caller closes it. Needs Linux 5.6 and the right to trace the
+ * process (root has it).
+ * @throws MemoryError `gone`, `not-permitted` or `failed`.
+ */
+export function takeDescriptor(pid: number, fd: number): number {
+  return takeNumbered(pid, () => fd, "descriptor");
+}
+
+/**
  * A descriptor of this process for the userfaultfd of emulator `pid`, whether this agent started it or finds it running.
  * The caller closes it. Needs Linux 5.6 and the right to trace the process (root has it).
  * @throws MemoryError `gone`, `no-userfaultfd`, `not-permitted` or `failed`.
  */
 export function takeUserfault(pid: number): number {
+  return takeNumbered(pid, () => findUserfault(pid), "userfaultfd");
+}
+
+function takeNumbered(pid: number, find: () => number, what: string): number {
   const native = loadNative();
   const pidfd = native.openProcess(pid);
   if (pidfd === -ERRNO.ESRCH) throw new MemoryError("gone", `process ${pid} has ended`);
   if (pidfd < 0) throw new MemoryError("failed", `cannot open process ${pid} (${errnoName(pidfd)})`);
   try {
-    const fd = native.takeDescriptor(pidfd, findUserfault(pid));
+    const fd = native.takeDescriptor(pidfd, find());
     if (fd >= 0) return fd;
     const name = errnoName(fd);
     if (name === "ESRCH") throw new MemoryError("gone", `process ${pid} has ended`);
     if (name === "EPERM") {
       throw new MemoryError(
         "not-permitted",
-        `may not take the userfaultfd of process ${pid}; run the agent as root`,
+        `may not take the ${what} of process ${pid}; run the agent as root`,
       );
     }
-    throw new MemoryError("failed", `cannot take the userfaultfd of process ${pid} (${name})`);
+    throw new MemoryError("failed", `cannot take the ${what} of process ${pid} (${name})`);
   } finally {
     closeSync(pidfd);
   }

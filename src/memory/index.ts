@@ -1,4 +1,5 @@
 export { CopiesFile } from "./copies-file.js";
+export { takeDescriptor } from "./descriptors.js";
 export { checkKernel, openUserfaultDevice, preloadEnvironment } from "./device.js";
 export { MemoryError, type MemoryErrorCode } from "./errors.js";
 export type { FillableRegion } from "./fillable.js";

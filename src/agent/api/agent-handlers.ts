@@ -1,5 +1,5 @@
 import { release } from "node:os";
-import { API_VERSION, type Handlers, type PeerInfo } from "../../control/index.js";
+import { API_VERSION, type AgentInfo, type Handlers, type PeerInfo } from "../../control/index.js";
 import { defaultMachine } from "../../guest/index.js";
 import type { AuditLog } from "../store/audit-log.js";
 import type { Services } from "../services.js";
@@ -8,7 +8,12 @@ import { AGENT_VERSION } from "../version.js";
 /** What the agent says of itself and of its peers. */
 export function agentHandlers(
   services: Services,
-  about: { startedAtMs: number; addresses: () => string[]; audit: AuditLog },
+  about: {
+    startedAtMs: number;
+    addresses: () => string[];
+    takeover: () => Pick<AgentInfo, "takeover">;
+    audit: AuditLog;
+  },
 ): Pick<Handlers<"client">, "agent.info" | "agent.audit" | "agent.reload" | "peer.list" | "peer.ping"> {
   const { admission, book, catalogue, configuration, peers, registry } = services;
   return {
@@ -29,6 +34,7 @@ export function agentHandlers(
       memory: { totalBytes: admission.limitBytes, availableBytes: admission.freeBytes },
       guests: registry.list().length,
       transfers: book.active.length,
+      ...about.takeover(),
     }),
     "agent.audit": async ({ count }) => ({ entries: about.audit.last(count) }),
     "agent.reload": async () => {

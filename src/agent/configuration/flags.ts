@@ -22,6 +22,7 @@ Usage: rametd [flags]
   --key-file FILE           the pre-shared key of plain connections
   --memory-limit-mib N      most guest memory (default: what the memory directory has, less a reserve)
   --log-level LEVEL         trace, debug, info, warn, error or silent (default: info)
+  --takeover                go on in the place of the agent that runs with this configuration, which ends
   --help, --version
 
 A flag wins over the file. The fields of the file are described in docs/configuration.md.
@@ -42,13 +43,16 @@ const OPTIONS = {
   "key-file": { type: "string" },
   "memory-limit-mib": { type: "string" },
   "log-level": { type: "string" },
+  takeover: { type: "boolean" },
   help: { type: "boolean" },
   version: { type: "boolean" },
 } as const;
 
 /** What the command line asks for. */
 export type Invocation =
-  { action: "run"; configuration: LoadedConfiguration } | { action: "help" } | { action: "version" };
+  | { action: "run"; configuration: LoadedConfiguration; takeover: boolean }
+  | { action: "help" }
+  | { action: "version" };
 
 /**
  * Reads the command line and, through it, the configuration.
@@ -77,7 +81,11 @@ export function readCommandLine(argv: readonly string[], defaultFile?: string): 
     ...(flags["log-level"] === undefined ? {} : { logLevel: flags["log-level"] }),
     ...(flags["memory-limit-mib"] === undefined ? {} : { memoryMib: Number(flags["memory-limit-mib"]) }),
   };
-  return { action: "run", configuration: loadConfiguration(flags.config ?? defaultFile, overrides) };
+  return {
+    action: "run",
+    configuration: loadConfiguration(flags.config ?? defaultFile, overrides),
+    takeover: flags.takeover === true,
+  };
 }
 
 function parse(argv: readonly string[]) {

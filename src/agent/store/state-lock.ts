@@ -1,10 +1,12 @@
 import { spawnSync } from "node:child_process";
 import { closeSync, ftruncateSync, mkdirSync, openSync, readFileSync, writeSync } from "node:fs";
 import { join } from "node:path";
+import { codeOf, sleep, type Clock } from "../../base/index.js";
 import { AgentError } from "../errors.js";
 
 /** The descriptor number flock(1) finds the file at. */
 const LOCK_DESCRIPTOR = 3;
+const RETRY_INTERVAL_MS = 5;
 
 /**
  * Keeps a second agent off a directory of state, or of guest memory. The lock is flock(2)'s: it belongs to the open file, so it ends with this process
@@ -42,6 +44,25 @@ export class StateLock {
     ftruncateSync(descriptor, 0);
     writeSync(descriptor, `${process.pid}\n`);
     return new StateLock(descriptor);
+  }
+
+  /**
+   * Takes the lock as soon as whoever has it lets go.
+   * @throws AgentError `state-directory-locked` when that takes longer than `deadlineMs`.
+   */
+  static async takeSoon(
+    directory: string,
+    options: { kind: "state" | "memory"; clock: Clock; deadlineMs: number },
+  ): Promise<StateLock> {
+    const untilUs = options.clock.nowUs() + options.deadlineMs * 1000;
+    for (;;) {
+      try {
+        return StateLock.take(directory, options.kind);
+      } catch (error) {
+        if (codeOf(error) !== "state-directory-locked" || options.clock.nowUs() >= untilUs) throw error;
+        await sleep(options.clock, RETRY_INTERVAL_MS);
+      }
+    }
   }
 
   /** Lets another agent have the directory. */

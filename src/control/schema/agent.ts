@@ -24,6 +24,8 @@ export const agentInfo = z.object({
   memory: z.object({ totalBytes: count, availableBytes: count }),
   guests: count,
   transfers: count,
+  /** How this agent came to run, when it took over from another one: the longest that any guest can have waited. */
+  takeover: optional(z.object({ pid: count, waitedMs: z.number().min(0) })),
 });
 export type AgentInfo = z.infer<typeof agentInfo>;
 
@@ -64,6 +66,17 @@ export const AGENT_METHODS = {
     params: z.strictObject({}),
     result: z.object({ subject: optional(z.string().max(1024)), endsAtMs: optional(wallMs) }),
   },
+  /** What a new agent of this host needs to take over: this process, and the sockets it listens on by their descriptors here. */
+  "agent.offer": {
+    role: "client",
+    params: z.strictObject({}),
+    result: z.object({
+      pid: count,
+      listeners: z.array(z.object({ kind: z.enum(["tcp", "unix"]), descriptor: count })).max(2),
+    }),
+  },
+  /** Ends the agent at once for a new one to go on with its guests and transfers. When it began to, in µs of the machine's monotonic clock. */
+  "agent.leave": { role: "client", params: z.strictObject({}), result: z.object({ leftUs: count }) },
   /** The topics replace those of an earlier call; an empty list ends them all. */
   "events.subscribe": {
     role: "client",

@@ -139,6 +139,8 @@ export function clientHandlers(some: Partial<Handlers<"client">>): Handlers<"cli
     "agent.info": refuse,
     "agent.audit": refuse,
     "agent.reload": refuse,
+    "agent.offer": refuse,
+    "agent.leave": refuse,
     "guest.run": refuse,
     "guest.list": refuse,
     "guest.show": refuse,
