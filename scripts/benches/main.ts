@@ -2,6 +2,7 @@ import { execFileSync } from "node:child_process";
 import { writeFileSync } from "node:fs";
 import { cpus, release, totalmem } from "node:os";
 import { parseArgs } from "node:util";
+import { measureAdoption } from "./adoption.js";
 import { measureFaults } from "./faults.js";
 import { Laboratory } from "./laboratory.js";
 import { measurePause } from "./pause.js";
@@ -10,6 +11,7 @@ import { tableOf } from "./statistics.js";
 const SUITES = {
   pause: { measure: measurePause, runs: 20 },
   faults: { measure: measureFaults, runs: 3 },
+  adoption: { measure: measureAdoption, runs: 20 },
 } as const;
 
 const { values, positionals } = parseArgs({

@@ -124,12 +124,12 @@ export class Host {
     return existsSync(this.#logFile) ? readFileSync(this.#logFile, "utf8") : "";
   }
 
-  /** Starts the agent and waits until it is ready. */
-  async start(): Promise<void> {
+  /** Starts the agent, with flags besides those it has always, and waits until it is ready. */
+  async start(flags: readonly string[] = []): Promise<void> {
     assert.equal(this.#process, undefined, `agent ${this.name} is started once at a time`);
     const { prefix = [], environment = {} } = this.#details;
     const agent = [process.execPath, ...this.#program];
-    const [program = "", ...args] = [...prefix, ...agent, "--config", this.#configurationFile];
+    const [program = "", ...args] = [...prefix, ...agent, "--config", this.#configurationFile, ...flags];
     const env = { ...process.env, ...environment };
     const child = spawn(program, args, { stdio: ["ignore", "pipe", "pipe"], cwd: ROOT, env });
     this.#process = child;
@@ -150,6 +150,18 @@ export class Host {
       deadlineMs: 5000,
     });
     this.#client = new RpcClient(connection, { clock: realClock, log: silentLog });
+  }
+
+  /** Has a new agent take over from the one that runs, and waits for the end of that. Returns its exit code. */
+  async takeOver(): Promise<number | undefined> {
+    const before = this.#process;
+    assert.ok(before !== undefined, `agent ${this.name} runs`);
+    const exited = once(before, "exit");
+    this.#client?.close();
+    this.#process = undefined;
+    await this.start(["--takeover"]);
+    await withDeadline(realClock, STOP_DEADLINE_MS, `the end of agent ${this.name}`, exited);
+    return before.exitCode ?? undefined;
   }
 
   get client(): RpcClient {
