@@ -1,3 +1,4 @@
+import { rmSync } from "node:fs";
 import { createServer, type IncomingMessage, type Server } from "node:http";
 import { createServer as createTlsServer, type Server as TlsServer } from "node:https";
 import type { Socket } from "node:net";
@@ -28,7 +29,7 @@ import { refusedMessage, ServerHandshake, type Hello } from "./handshake.js";
 import { CLOSE_DEADLINE_MS, MAX_CONNECTIONS, MAX_REQUEST_HEAD_BYTES } from "./limits.js";
 import { ROUTES, SUBPROTOCOL, type Role, type Route } from "./purpose.js";
 import { requireTrusted, type Shown } from "./tls-errors.js";
-import { closePath, listenOnDescriptor, listenOnPath } from "./unix-socket.js";
+import { listenOnDescriptor, listenOnPath } from "./unix-socket.js";
 
 export interface ListenerOptions {
   /** A host and a port (0: any free one), or the path of a unix socket. */
@@ -127,9 +128,8 @@ export class Listener {
     const { address } = this.#options;
     const stopped = deferred<void>();
     this.#stopReloading();
-    const close = (): void => void this.#http.close(() => stopped.resolve());
-    if ("path" in address) closePath(address.path, close, { bequeath });
-    else close();
+    if ("path" in address && !bequeath) rmSync(address.path, { force: true });
+    this.#http.close(() => stopped.resolve());
     this.#halfOpen.clear();
     const end: ConnectionEnd = { code: "closed", message: "the agent is stopping", fatal: false };
     for (const connection of this.#connections) connection.endByMaker(end);

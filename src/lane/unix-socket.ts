@@ -1,6 +1,7 @@
-import { chmodSync, linkSync, lstatSync, renameSync, rmSync, unlinkSync } from "node:fs";
+import { chmodSync, lstatSync, renameSync, rmSync } from "node:fs";
 import { connect } from "node:net";
 import type { Server } from "node:net";
+import { dirname, join } from "node:path";
 import { codeOf, deferred, withDeadline, type Clock } from "../base/index.js";
 import { checkSocketPath } from "./address.js";
 import { LaneError } from "./errors.js";
@@ -14,13 +15,13 @@ const OWNER_ONLY = 0o600;
  */
 export async function listenOnPath(server: Server, path: string, clock: Clock): Promise<void> {
   checkSocketPath(path);
-  try {
-    await listenOwnerOnly(server, path);
-  } catch (error) {
-    if (codeOf(error) !== "EADDRINUSE") throw error;
-    await removeStale(path, clock);
-    await listenOwnerOnly(server, path);
-  }
+  await requireFree(path, clock);
+  // Node.js removes the file it has made when the server closes. Under another name it is ours, to leave to a process that goes on listening.
+  const made = join(dirname(path), `.${process.pid.toString(36)}`);
+  checkSocketPath(made);
+  rmSync(made, { force: true });
+  await listenOwnerOnly(server, made);
+  renameSync(made, path);
 }
 
 /** Listens on a socket of either family that listens already. */
@@ -33,21 +34,6 @@ export async function listenOnDescriptor(server: Server, descriptor: number): Pr
   } finally {
     server.off("error", listening.reject);
   }
-}
-
-/**
- * Closes a server on a path. Node.js removes the socket's file then, if it has made it; with `bequeath` the file must stay, for the process that listens on
- * it from now on, and without it must go, also when it was inherited.
- */
-export function closePath(path: string, close: () => void, { bequeath }: { bequeath: boolean }): void {
-  const kept = `${path}.kept`;
-  if (bequeath) {
-    rmSync(kept, { force: true });
-    linkSync(path, kept);
-  }
-  close();
-  if (bequeath) renameSync(kept, path);
-  else rmSync(path, { force: true });
 }
 
 /** The file must not be open to others even for a moment, so it is made under a umask; the kernel makes it within `listen`. */
@@ -68,11 +54,12 @@ async function listenOwnerOnly(server: Server, path: string): Promise<void> {
   }
 }
 
-async function removeStale(path: string, clock: Clock): Promise<void> {
-  if (!lstatSync(path).isSocket())
-    throw new LaneError("bad-address", `${path} is there already, and is not a socket`);
+/** A file that nobody listens on any more is in nobody's way. */
+async function requireFree(path: string, clock: Clock): Promise<void> {
+  const stat = lstatSync(path, { throwIfNoEntry: false });
+  if (stat === undefined) return;
+  if (!stat.isSocket()) throw new LaneError("bad-address", `${path} is there already, and is not a socket`);
   if (await answers(path, clock)) throw new LaneError("bad-address", `another process listens on ${path}`);
-  unlinkSync(path);
 }
 
 /** False only when the kernel says that nobody listens. */
