@@ -62,9 +62,11 @@ export async function inject(fault: FaultName, scene: Scene): Promise<Injected> 
     case "truncate":
       return done(await weather(scene, { truncating: true }, { leastMs: 300, mostMs: 600 }));
     case "freeze-parent-agent":
-      return done(await freeze(source, scene.random));
+      return done(await freeze(source, 200 + scene.random.below(2000)));
     case "freeze-child-agent":
-      return done(await freeze(target, scene.random));
+      return done(await freeze(target, 200 + scene.random.below(2000)));
+    case "freeze-for-long":
+      return done(await freeze(target, 11_000 + scene.random.below(3000)));
     case "kill-parent-agent":
       return done(await startAgain(scene, source, "SIGKILL"));
     case "kill-child-agent":
@@ -120,8 +122,7 @@ async function weather(
   return `${JSON.stringify(change)} for ${lastsMs} ms`;
 }
 
-async function freeze(host: Host, random: SeededRandom): Promise<string> {
-  const lastsMs = 200 + random.below(2000);
+async function freeze(host: Host, lastsMs: number): Promise<string> {
   const { pid } = host;
   process.kill(pid, "SIGSTOP");
   try {

@@ -34,6 +34,7 @@ export const FAULTS = [
   "truncate",
   "freeze-parent-agent",
   "freeze-child-agent",
+  "freeze-for-long",
   "kill-parent-agent",
   "kill-child-agent",
   "restart-parent-agent",
@@ -72,12 +73,15 @@ const BETWEEN_HOSTS = new Set<FaultName>([
 
 /** A warm emulator is taken while the child is prepared, and of no interest afterwards. */
 const WARM_STATES = new Set<State>(["idle", "preparing"]);
+/** States in which somebody waits for the other agent with a deadline, or for ever. */
+const WAITING_STATES = new Set<State>(["pausing", "starting", "faulting"]);
 /** The emulator of the child is there from its preparation on. */
 const CHILDLESS_STATES = new Set<State>(["idle", "preparing"]);
 
 function makesSense(fault: FaultName, state: State, operation: Operation): boolean {
   if (state === "precopying" && operation !== "precopy") return false;
   if (fault === "kill-warm-emulator") return WARM_STATES.has(state) && operation === "fork";
+  if (fault === "freeze-for-long") return WAITING_STATES.has(state) && operation !== "fork-here";
   if (fault === "kill-child-emulator" && CHILDLESS_STATES.has(state)) return false;
   if (operation === "fork-here") return !BETWEEN_HOSTS.has(fault) && !fault.includes("child-agent");
   return true;
