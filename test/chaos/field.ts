@@ -59,12 +59,14 @@ export class Field {
         port: AGENT_PORT,
         roots,
         built: true,
+        tls: true,
         configuration: {
           logLevel: options.logLevel ?? "info",
           drainSeconds: 2,
           limits: { memoryReserveMib: 8, copiesMib: 16 },
         },
         each: (name) => ({
+          alsoAt: [proxyAddress(NAMES.findIndex((own) => own === name))],
           configuration: {
             advertise: urls[name],
             peers: Object.fromEntries(Object.entries(urls).filter(([peer]) => peer !== name)),
@@ -187,7 +189,7 @@ function proxyAddress(index: number): string {
 }
 
 function proxyUrl(index: number): string {
-  return `ws://${proxyAddress(index)}:${AGENT_PORT}`;
+  return `wss://${proxyAddress(index)}:${AGENT_PORT}`;
 }
 
 function agentAt(index: number): { host: string; port: number } {

@@ -33,6 +33,8 @@ const CALL_DEADLINE_MS = 120_000;
 export interface HostDetails {
   /** Where it listens, other than on the loopback address it would get. */
   address?: string;
+  /** Further addresses that lead to it, which its certificate then names as well. */
+  alsoAt?: readonly string[];
   /** What its process is started with, such as `ip netns exec NAME`. */
   prefix?: readonly string[];
   environment?: Record<string, string>;
@@ -248,7 +250,7 @@ export class Hosts {
         memory: this.#memory,
         configuration: {
           peers: others,
-          ...transport(name, addressOf(index)),
+          ...transport(name, [addressOf(index), ...(details[index]?.alsoAt ?? [])]),
           ...options.configuration,
           ...details[index]?.configuration,
         },
@@ -264,20 +266,20 @@ export class Hosts {
   }
 
   /** Each agent's part of the configuration. */
-  #plainWithKey(): (name: string, address: string) => Record<string, unknown> {
+  #plainWithKey(): (name: string, addresses: string[]) => Record<string, unknown> {
     const keyFile = join(this.#scratch, "key");
     writeFileSync(keyFile, "9f".repeat(32), { mode: 0o600 });
     return () => ({ plain: true, keyFile });
   }
 
-  #certificates(): (name: string, address: string) => Record<string, unknown> {
+  #certificates(): (name: string, addresses: string[]) => Record<string, unknown> {
     const { authority } = Authority.create(this.authorityDirectory, {
       name: "Tests",
       days: 30,
       clock: realClock,
     });
-    return (name, address) => {
-      authority.issue({ name, roles: ["peer"], addresses: [address], days: 30 }, { renew: false });
+    return (name, addresses) => {
+      authority.issue({ name, roles: ["peer"], addresses, days: 30 }, { renew: false });
       return { tls: filesIn(authority.directoryOf(name)) };
     };
   }
