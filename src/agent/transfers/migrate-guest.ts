@@ -1,5 +1,11 @@
-import type { ChildOutcome, Params } from "../../control/index.js";
-import { migrateGuest, TransferError, type Instant, type MigrateOutcome } from "../../transfer/index.js";
+import { isFinal, type ChildOutcome, type Params } from "../../control/index.js";
+import {
+  migrateGuest,
+  TransferError,
+  type Instant,
+  type MigrateOutcome,
+  type PrecopySource,
+} from "../../transfer/index.js";
 import { AgentError } from "../errors.js";
 import type { Guest } from "../guests/guest.js";
 import { connectGuest, disconnectGuest } from "../network/guest-link.js";
@@ -7,6 +13,7 @@ import { networkOfMigrated } from "../network/translate.js";
 import type { Services } from "../services.js";
 import { chosenName } from "./child-names.js";
 import { compressFor } from "./compression.js";
+import { Inquiry } from "./inquiry.js";
 import { MigrationEnd } from "./migration-end.js";
 import { newParentRecord } from "./new-transfer.js";
 import { OutgoingChild } from "./outgoing-child.js";
@@ -124,25 +131,49 @@ class OutgoingMigration {
       this.#child.session.fail(new TransferError("cancelled", reason));
   }
 
-  #migrate(): Promise<MigrateOutcome> {
+  async #migrate(): Promise<MigrateOutcome> {
     const { emulator, memory } = this.#guest.live;
     const { network } = this.#guest.config;
-    return migrateGuest({
-      emulator,
-      memory: memory.tracked(),
-      instant: this.#instant,
-      child: this.#child,
-      ...(this.#child.precopy === undefined ? {} : { precopy: this.#child.precopy }),
-      network: {
-        detach: () => disconnectGuest(emulator, network),
-        attach: () => connectGuest(emulator, network),
+    const { precopy } = this.#child;
+    const inquiry = precopy === undefined ? undefined : this.#inquiryAbout(precopy);
+    try {
+      return await migrateGuest({
+        emulator,
+        memory: memory.tracked(),
+        instant: this.#instant,
+        child: this.#child,
+        ...(precopy === undefined ? {} : { precopy }),
+        network: {
+          detach: () => disconnectGuest(emulator, network),
+          attach: () => connectGuest(emulator, network),
+        },
+        verify: this.#params.verify,
+        onDigests: (digests) => this.#keep.keepDigests(digests),
+        clock: this.#services.clock,
+        log: this.#guest.log,
+        onStep: (step) => {
+          if (step === "precopying") inquiry?.start();
+          this.#child.onStep(step);
+        },
+        signal: this.#abort.signal,
+      });
+    } finally {
+      inquiry?.stop();
+    }
+  }
+
+  /** A child that is gone never dials again, and nobody but its host can tell: an agent that is started again removes a child that was only prepared. */
+  #inquiryAbout(precopy: PrecopySource): Inquiry {
+    const fail = (message: string): void => precopy.fail(new TransferError("child-failed", message));
+    return new Inquiry({
+      ask: () => this.#child.target.report(),
+      isAway: () => !precopy.progress().linked,
+      onReport: ({ phase, message }) => {
+        if (isFinal(phase)) fail(message ?? `its host says that the child is ${phase}`);
       },
-      verify: this.#params.verify,
-      onDigests: (digests) => this.#keep.keepDigests(digests),
+      onGone: fail,
       clock: this.#services.clock,
       log: this.#guest.log,
-      onStep: (step) => this.#child.onStep(step),
-      signal: this.#abort.signal,
     });
   }
 
