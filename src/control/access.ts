@@ -5,7 +5,7 @@ import type { Topic } from "./schema/agent.js";
 
 /**
  * Who may call what. `guest.run` takes paths of the agent's machine, hence `admin`; a console and its log are the inside of a guest, hence
- * `operate`. docs/security.md shows this table to people, and a test holds it to this one.
+ * `operate`; a ping dials whatever address it is given, hence `operate` too. docs/security.md shows this table to people, and a test holds it to this one.
  */
 export const METHOD_ACCESS: { readonly [Name in MethodName]: AccessRole } = {
   "agent.info": "observe",
@@ -33,7 +33,7 @@ export const METHOD_ACCESS: { readonly [Name in MethodName]: AccessRole } = {
   "transfer.sweep": "operate",
   "transfer.run": "operate",
   "peer.list": "observe",
-  "peer.ping": "observe",
+  "peer.ping": "operate",
   "peer.info": "peer",
   "peer.prepare": "peer",
   "peer.putFile": "peer",
