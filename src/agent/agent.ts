@@ -270,6 +270,7 @@ export class Agent {
       "peer.run": (params, context) => incoming.run(params, context),
       "peer.show": (params, context) => incoming.show(params, context),
       "peer.cancel": (params, context) => incoming.cancel(params, context),
+      "peer.fence": (params, context) => incoming.fence(params, context),
       "peer.warm": (params, context) => incoming.warm(params, context),
     };
     return new Sessions({ client, peer, events: services.events, audit, clock, log });

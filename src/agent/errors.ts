@@ -22,6 +22,7 @@ export type AgentErrorCode =
   | "draining"
   | "not-ready"
   | "no-takeover"
+  | "unconfirmed"
   | "timeout"
   | "transfer-failed"
   | "cancelled";

@@ -14,6 +14,7 @@ import { pingCommand } from "./commands/ping.js";
 import { removeCommand } from "./commands/remove.js";
 import { runCommand } from "./commands/run.js";
 import { showCommand } from "./commands/show.js";
+import { rollbackCommand } from "./commands/rollback.js";
 import { cancelCommand, resumeCommand, sweepCommand } from "./commands/steer.js";
 import { stopCommand } from "./commands/stop.js";
 import { transfersCommand } from "./commands/transfers.js";
@@ -66,6 +67,7 @@ export function createProgram(cli: Cli): Command {
     cancelCommand(cli),
     sweepCommand(cli),
     resumeCommand(cli),
+    rollbackCommand(cli),
     peersCommand(cli),
     pingCommand(cli),
     pkiCommand(cli),

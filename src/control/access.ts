@@ -27,6 +27,7 @@ export const METHOD_ACCESS: { readonly [Name in MethodName]: AccessRole } = {
   "guest.warm": "operate",
   "guest.fork": "operate",
   "guest.migrate": "operate",
+  "guest.rollback": "operate",
   "transfer.list": "observe",
   "transfer.show": "observe",
   "transfer.cancel": "operate",
@@ -42,6 +43,7 @@ export const METHOD_ACCESS: { readonly [Name in MethodName]: AccessRole } = {
   "peer.run": "peer",
   "peer.show": "peer",
   "peer.cancel": "peer",
+  "peer.fence": "peer",
   "peer.warm": "peer",
 };
 

@@ -10,7 +10,8 @@ export type TransferErrorCode =
   | "already-switched"
   | "undecided"
   | "parent-failed"
-  | "stalled";
+  | "stalled"
+  | "rolled-back";
 
 /** A fork or migration could not go on, because of a peer, the network, an emulator or an operator. */
 export class TransferError extends CodedError<TransferErrorCode> {}

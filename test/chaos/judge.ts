@@ -216,7 +216,7 @@ export class Judge {
       return this.#done("LOST");
     }
     try {
-      await running.source.call("transfer.run", { transfer });
+      await running.source.call("guest.rollback", { name: here.name });
     } catch (error) {
       this.#problems.push(`guest ${here.name} cannot be rolled back: ${String(error)}`);
     }

@@ -118,8 +118,11 @@ describe("migrating by agents", () => {
     await whenTransfersEnd(a);
     assert.equal((await transferOf(a, transfer)).phase, "failed");
     await eventually("it is kept", async () => (await a.guests()).get("dear")?.state === "paused");
-    assert.match((await a.guests()).get("dear")?.message ?? "", /emulator on b .*resume/);
-    await a.call("transfer.run", { transfer });
+    assert.match((await a.guests()).get("dear")?.message ?? "", /emulator on b .*rollback/);
+    const { done, host, switchedAtMs } = await a.call("guest.rollback", { name: "dear", dryRun: true });
+    assert.deepEqual([done, host, switchedAtMs === undefined], [false, "b", false]);
+    assert.equal((await a.guests()).get("dear")?.state, "paused", "asking changes nothing");
+    assert.equal((await a.call("guest.rollback", { name: "dear" })).done, true);
     assert.equal((await a.guests()).get("dear")?.state, "running");
     const again = await ask(a, 8080);
     assert.deepEqual([again.boot_id, again.counter], [first.boot_id, first.counter + 1]);
@@ -145,14 +148,22 @@ describe("migrating by agents", () => {
     await whenTransfersEnd(a);
     assert.equal((await transferOf(a, transfer)).phase, "cancelled");
     await eventually("it is kept", async () => (await a.guests()).get("given")?.state === "paused");
-    await a.call("transfer.run", { transfer });
-    assert.equal((await ask(a, 8080)).counter, 1);
+    // Its emulator runs on without an agent: nobody can say that it does not.
+    await assert.rejects(a.call("guest.rollback", { name: "given" }), { code: "unconfirmed" });
+    await assert.rejects(a.call("guest.rollback", { name: "given", force: true }), {
+      code: "unconfirmed",
+      message: /repeat with --force in \d+ s/,
+    });
+    assert.equal((await a.guests()).get("given")?.state, "paused");
     await b.start();
     await eventually(
       "its host stops the child",
       async () => (await b.guests()).get("given")?.state === "paused",
     );
     assert.match((await b.guests()).get("given")?.message ?? "", /its memory cannot be completed/);
+    assert.equal((await a.call("guest.rollback", { name: "given" })).done, true);
+    assert.equal((await ask(a, 8080)).counter, 1);
+    await assert.rejects(a.call("guest.rollback", { name: "given" }), { code: "bad-state" });
     await b.call("guest.remove", { name: "given" });
     await removeGuest(a, "given");
   });

@@ -85,6 +85,11 @@ describe("transfers outlive their agents", () => {
     await whenTransfersEnd(a);
     await whenTransfersEnd(b);
     await eventually("nothing is kept", () => [...kept(a), ...kept(b)].length === 0);
+    await eventually("no child is left that never came to be", async () =>
+      [...(await a.guests()).values(), ...(await b.guests()).values()].every(
+        ({ state }) => state !== "receiving",
+      ),
+    );
     for (const host of [a, b]) {
       for (const { verify, phase, error } of (await host.call("transfer.list", {})).transfers) {
         assert.equal(verify?.mismatches ?? 0, 0, `${phase} ${error?.message ?? ""}`);

@@ -15,7 +15,7 @@ type GuestHandlers = Pick<Handlers<"client">, Extract<keyof Handlers<"client">, 
 export function guestHandlers(
   services: Services,
   parts: { consoles: Consoles; logs: LogFollowers },
-): Omit<GuestHandlers, "guest.fork" | "guest.migrate"> {
+): Omit<GuestHandlers, "guest.fork" | "guest.migrate" | "guest.rollback"> {
   const { consoles, logs } = parts;
   const find = (name: string): Guest => findGuest(services, name);
   return {

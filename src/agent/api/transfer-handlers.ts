@@ -2,13 +2,14 @@ import type { Handlers } from "../../control/index.js";
 import { AgentError } from "../errors.js";
 import type { Services } from "../services.js";
 import { forkFrom } from "../transfers/fork-guest.js";
+import { rollBack } from "../transfers/roll-back.js";
 import { migrateFrom } from "../transfers/migrate-guest.js";
 import type { TransferCommands, TransferEntry } from "../transfers/transfer-entry.js";
 import { findGuest } from "./guest-handlers.js";
 
 type TransferHandlers = Pick<
   Handlers<"client">,
-  "guest.fork" | "guest.migrate" | Extract<keyof Handlers<"client">, `transfer.${string}`>
+  "guest.fork" | "guest.migrate" | "guest.rollback" | Extract<keyof Handlers<"client">, `transfer.${string}`>
 >;
 
 /** Fork and migrate, and the commands on transfers under way. */
@@ -25,6 +26,7 @@ export function transferHandlers(services: Services): TransferHandlers {
       findGuest(services, params.name);
       return { transfers: await migrateFrom(services, params) };
     },
+    "guest.rollback": (params) => rollBack(services, params),
     "transfer.list": async ({ active }) => ({
       transfers: book.list({ active }).map((entry) => entry.view()),
     }),

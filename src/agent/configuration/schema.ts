@@ -59,6 +59,8 @@ const limits = z.strictObject({
   copiesMib: whole(1, 1024 * 64).default(64),
   /** How long a parent's writers wait for room in the copies before the children that take no page are given up. */
   stallMs: whole(100, 3_600_000).default(30_000),
+  /** How long a migrated child that lacks pages runs on while its parent's host is out of reach. */
+  migrationLeaseSeconds: whole(1, 86_400).default(60),
   maxGuests: whole(1, 10_000).default(256),
   warmEmulators: whole(0, 256).default(4),
   warmIdleSeconds: whole(1, 86_400 * 7).default(600),

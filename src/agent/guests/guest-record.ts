@@ -30,7 +30,16 @@ export const guestRecordSchema = z.strictObject({
     })
     .optional(),
   /** The migration that takes, or took, it away; kept until that is complete, or has not happened after all. */
-  outgoing: z.strictObject({ transfer: z.int(), host: z.string() }).optional(),
+  outgoing: z
+    .strictObject({
+      transfer: z.int(),
+      host: z.string(),
+      /** When the guest was stopped for it. */
+      switchedAtMs: z.number().optional(),
+      /** It was undone: the guest is to run here, whoever asks. */
+      rolledBack: z.boolean().optional(),
+    })
+    .optional(),
   /** False: its network device leads nowhere. */
   attached: z.boolean(),
   boot: z.strictObject({ kernel: bootFile, initrd: bootFile.optional() }),

@@ -3,7 +3,7 @@ import { AgentError } from "../errors.js";
 import type { Guest } from "../guests/guest.js";
 import { connectGuest } from "../network/guest-link.js";
 import type { Services } from "../services.js";
-import type { HostedChild } from "./hosted-child.js";
+import { isComplete, type HostedChild } from "./hosted-child.js";
 import { TransferEntry } from "./transfer-entry.js";
 import type { ChildRecord, RecordFile } from "./transfer-record.js";
 
@@ -89,6 +89,10 @@ export class CompleteChild implements HostedChild {
       await this.#resume();
     }
     return { loadUs: 0, runUs: 0 };
+  }
+
+  fence(): Promise<void> {
+    return Promise.reject(isComplete(this.#guest));
   }
 
   async cancel(): Promise<void> {

@@ -10,12 +10,16 @@ import { FileNotes } from "./child-notes.js";
 import { ChildPrecopy } from "./child-precopy.js";
 import {
   dialParent,
+  announce,
+  isComplete,
+  leaseOf,
   reportOfView,
   type HostedChild,
   type IncomingChildOptions,
   type PrepareParams,
 } from "./hosted-child.js";
 import { keepIncomplete, livesOn } from "./incomplete-child.js";
+import type { Lease } from "./lease.js";
 import { namingTheEnd } from "./naming-the-end.js";
 import { TransferEntry } from "./transfer-entry.js";
 import { EPOCHS_PER_AGENT, type ChildRecord, type RecordFile } from "./transfer-record.js";
@@ -49,6 +53,7 @@ export class IncomingChild implements HostedChild {
   #detached = false;
   #step: "prepared" | "loading" | "loaded" | "running" = "prepared";
   #loadUs = 0;
+  readonly #lease: Lease | undefined;
   #stopWatching: () => void = () => {};
   #abandoned: Timer | undefined;
   #reporting: Timer | undefined;
@@ -99,6 +104,8 @@ export class IncomingChild implements HostedChild {
       onEverything: () => this.#noteComplete(),
     });
     if (params.precopy && !recovered) this.#precopy = this.#makePrecopy(verify);
+    if (params.kind === "migrate")
+      this.#lease = leaseOf(services, this.#log, { params, guest, live, machine: this.#machine });
     this.entry.countFrom(() => this.#count());
     this.entry.commands = {
       cancel: (reason) => this.cancel(reason),
@@ -176,7 +183,6 @@ export class IncomingChild implements HostedChild {
     if (this.entry.phase === "complete") this.guest.note({ state: "running" });
   }
 
-  /** Leaves it to the next agent: whoever touches a missing page waits for that. */
   detach(): void {
     this.#detached = true;
     this.#record.leave();
@@ -187,14 +193,16 @@ export class IncomingChild implements HostedChild {
     this.#notes.close();
   }
 
+  async fence(reason: string): Promise<void> {
+    if (this.entry.phase === "complete") throw isComplete(this.guest);
+    const error = new TransferError("rolled-back", reason);
+    this.#machine.cancel(error);
+    await this.#end("failed", error);
+  }
+
   /** Ends the child and removes all of it. @throws AgentError `bad-state` when it is a complete guest that runs. */
   async cancel(reason: string): Promise<void> {
-    if (this.entry.phase === "complete" && this.#step === "running") {
-      throw new AgentError(
-        "bad-state",
-        `guest ${this.guest.name} is complete and runs; remove it as any other guest`,
-      );
-    }
+    if (this.entry.phase === "complete" && this.#step === "running") throw isComplete(this.guest);
     this.#machine.cancel(new TransferError("cancelled", reason));
     await this.#end("cancelled", new TransferError("cancelled", reason));
   }
@@ -228,14 +236,7 @@ export class IncomingChild implements HostedChild {
     if (this.#ending !== undefined) throw this.#badStep("run");
     this.#step = "running";
     this.#abandoned?.cancel();
-    if (migrated && network.mode !== "none" && network.mode !== "isolated") {
-      emulator.announce().catch((error: unknown) => {
-        this.#log.warn(
-          { problem: messageOf(error) },
-          "the network could not be told of the guest's new place",
-        );
-      });
-    }
+    if (migrated) announce(emulator, network, this.#log);
   }
 
   #toFilling(): void {
@@ -301,14 +302,15 @@ export class IncomingChild implements HostedChild {
     this.#leave();
     this.guest.note({ state: this.#step === "running" ? "running" : "paused" });
     this.#close();
+    if (this.#lease !== undefined) this.#run("lease", this.#lease.end());
   }
 
   /** From here on the child needs nobody: a new agent only has to let go of its memory. */
   #noteComplete(): void {
     const { verify } = this.#machine;
-    const found = verify && { checked: verify.checked, mismatches: verify.mismatches };
     try {
-      this.#record.update({ complete: found === undefined ? {} : { verify: found } });
+      const complete = verify && { verify: { checked: verify.checked, mismatches: verify.mismatches } };
+      this.#record.update({ complete: complete ?? {} });
     } catch (error) {
       // A new agent would find that there is nothing to be asked for.
       this.#log.warn({ problem: messageOf(error) }, "it could not be noted that a child is complete");
@@ -363,11 +365,11 @@ export class IncomingChild implements HostedChild {
     this.#reporting = this.#services.clock.after(REPORT_INTERVAL_MS, () => {
       if (this.entry.over) return;
       this.#tell();
+      if (this.#step === "running" && this.#ending === undefined) this.#lease?.check();
       this.#reportLater();
     });
   }
 
-  /** A complete child that nobody has let run yet. */
   get isHeld(): boolean {
     return this.#step === "loaded" && this.#ending === undefined && this.guest.hasEmulator;
   }
@@ -390,11 +392,9 @@ export class IncomingChild implements HostedChild {
   }
 
   #run(what: string, work: Promise<void>): void {
-    work.catch((error: unknown) => {
-      this.#log.error(
-        { what, code: codeOf(error), problem: messageOf(error) },
-        "a child could not be ended in full",
-      );
-    });
+    const message = "a child could not be ended in full";
+    work.catch((error: unknown) =>
+      this.#log.error({ what, code: codeOf(error), problem: messageOf(error) }, message),
+    );
   }
 }

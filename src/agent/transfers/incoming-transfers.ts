@@ -12,7 +12,7 @@ import { networkFromPeer } from "../network/translate.js";
 import type { Services } from "../services.js";
 import type { BootUploads } from "../store/boot-uploads.js";
 import { CompleteChild, reportOf } from "./complete-child.js";
-import type { HostedChild, PrepareParams } from "./hosted-child.js";
+import { isComplete, type HostedChild, type PrepareParams } from "./hosted-child.js";
 import { IncomingChild } from "./incoming-child.js";
 import { readTransferRecords, RecordFile, type ChildRecord } from "./transfer-record.js";
 
@@ -97,6 +97,15 @@ export class IncomingTransfers {
     const guest = this.#formerChild(transfer, session.identity);
     if (guest === undefined) await this.#find(transfer, session.identity).cancel(reason);
     else await this.#cancelFormer(guest);
+    return {};
+  }
+
+  /** Answers when the child does not run and never will, or is not there. */
+  async fence(params: Params<"peer.fence">, { session }: CallContext): Promise<Result<"peer.fence">> {
+    const { transfer, reason } = params;
+    const guest = this.#formerChild(transfer, session.identity);
+    if (guest === undefined) await this.#find(transfer, session.identity).fence(reason);
+    else if (guest.state === "running") throw isComplete(guest);
     return {};
   }
 

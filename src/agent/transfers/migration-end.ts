@@ -1,10 +1,12 @@
-import { messageOf } from "../../base/index.js";
+import { deferred, messageOf, withDeadline } from "../../base/index.js";
 import { TransferError } from "../../transfer/index.js";
 import type { Guest } from "../guests/guest.js";
 import type { Services } from "../services.js";
 import type { OutgoingChild } from "./outgoing-child.js";
-import { offerRollBack, rollBackAdvice, runOn } from "./roll-back.js";
+import { rollBackAdvice, runOn } from "./roll-back.js";
 import { whatBecameOf } from "./undecided.js";
+
+const STAY_DEADLINE_MS = 10_000;
 
 /** A migration from the moment on at which its child may run, to its end: the parent is removed, kept for its operator, or runs on. */
 export class MigrationEnd {
@@ -28,7 +30,15 @@ export class MigrationEnd {
     this.#child = options.child;
     this.#vacate = options.vacate;
     this.#leave = options.leave;
+    const { entry, session } = this.#child;
+    entry.abandon = async (error) => {
+      session.fail(error);
+      const { clock } = this.#services;
+      await withDeadline(clock, STAY_DEADLINE_MS, "the end of the migration", this.#stayed.promise);
+    };
   }
+
+  readonly #stayed = deferred<void>();
 
   get #host(): string {
     return this.#child.target.host;
@@ -37,7 +47,13 @@ export class MigrationEnd {
   /** The record already says where the guest goes; a disk that is full must not keep it from going on there. */
   toMigrated(): void {
     const message = `runs on ${this.#host}; its memory is still being sent there`;
-    this.#guest.note({ state: "migrated", message });
+    const { outgoing } = this.#guest.record;
+    const switchedAtMs = outgoing?.switchedAtMs ?? this.#services.clock.wallMs();
+    this.#guest.note({
+      state: "migrated",
+      message,
+      ...(outgoing === undefined ? {} : { outgoing: { ...outgoing, switchedAtMs } }),
+    });
   }
 
   /** Nobody knows whether the child runs: its host is asked until it says so, or until a user gives the child up. */
@@ -110,15 +126,16 @@ export class MigrationEnd {
     session.fail(error);
     this.#child.fail(error);
     this.#leave();
-    if (!this.#guest.hasEmulator) return;
-    offerRollBack(this.#guest, entry);
+    entry.abandon = undefined;
+    if (!this.#guest.hasEmulator) return this.#stayed.resolve();
     const stopped = `stopped as it was when ${this.#host} took over; that failed: ${error.message}`.slice(
       0,
       700,
     );
     await this.#guest.update({
       state: "paused",
-      message: `${stopped}. ${rollBackAdvice(this.#guest, entry.transfer)}`,
+      message: `${stopped}. ${rollBackAdvice(this.#guest)}`,
     });
+    this.#stayed.resolve();
   }
 }

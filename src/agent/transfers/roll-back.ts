@@ -1,9 +1,14 @@
+import { codeOf, messageOf, PAGE_BYTES } from "../../base/index.js";
+import { RemoteError, type Params, type Result } from "../../control/index.js";
+import { TransferError } from "../../transfer/index.js";
 import { AgentError } from "../errors.js";
 import type { Guest } from "../guests/guest.js";
 import { connectGuest } from "../network/guest-link.js";
 import type { Services } from "../services.js";
-import { PAGE_BYTES } from "../../base/index.js";
+import { certainAfterMs } from "./lease.js";
 import { TransferEntry } from "./transfer-entry.js";
+
+const FENCE_DEADLINE_MS = 20_000;
 
 /** Lets a guest that was stopped for a migration run on here, at its place in the network. */
 export async function runOn(guest: Guest): Promise<void> {
@@ -13,24 +18,70 @@ export async function runOn(guest: Guest): Promise<void> {
   await guest.update({ state: "running", outgoing: null });
 }
 
-/** From now on running the transfer lets its guest run on here. What the guest did elsewhere since the switch is lost then. */
-export function offerRollBack(guest: Guest, entry: TransferEntry): void {
-  entry.commands = {
-    cancel: () => Promise.reject(new AgentError("bad-state", `transfer ${entry.transfer} is over`)),
-    setSweep: () => {
-      throw new AgentError("bad-state", `transfer ${entry.transfer} is over`);
-    },
-    run: async () => {
-      guest.requireState("let run on", "paused");
-      guest.requireIdle();
-      await runOn(guest);
-    },
-  };
+/**
+ * Undoes a migration that has switched and is not complete: its child stands still for good, and the guest runs on here, as it was at the switch. What it did elsewhere
+ * since is lost.
+ * @throws AgentError `bad-state` when there is nothing to undo, `unconfirmed` when nobody can say that the child does not run; RemoteError of the child's host.
+ */
+export async function rollBack(
+  services: Services,
+  params: Params<"guest.rollback">,
+): Promise<Result<"guest.rollback">> {
+  const guest = services.registry.find(params.name);
+  const { outgoing } = guest.record;
+  const hasSwitched = guest.state === "migrated" || guest.state === "paused";
+  if (outgoing === undefined || !guest.hasEmulator || !hasSwitched) {
+    throw new AgentError(
+      "bad-state",
+      `guest ${guest.name} has not left this host by a migration that is not complete yet, so there is nothing to roll back`,
+    );
+  }
+  const { transfer, host, switchedAtMs } = outgoing;
+  const result = { transfer, host, ...(switchedAtMs === undefined ? {} : { switchedAtMs }) };
+  if (params.dryRun) return { ...result, done: false };
+  const entry = services.book.find(transfer, "parent");
+  const reason = `rolled back: ${guest.name} runs on ${services.configuration.name} again, as it was at the switch`;
+  await fence(services, { entry, host, transfer, reason, force: params.force });
+  await entry.abandon?.(new TransferError("rolled-back", reason));
+  guest.requireIdle();
+  // On disk before it runs: a new agent that finds this lets it run on, and nobody asks the child again.
+  await guest.update({ outgoing: { ...outgoing, rolledBack: true } });
+  await runOn(guest);
+  guest.log.warn({ transfer, host, force: params.force }, "a migration was rolled back");
+  return { ...result, done: true };
+}
+
+/** Resolves when the child does not run and never will. Where its host cannot be asked, the operator must say so, and its lease must be over. */
+async function fence(
+  services: Services,
+  child: { entry: TransferEntry; host: string; transfer: number; reason: string; force: boolean },
+): Promise<void> {
+  const { entry, host, transfer, reason, force } = child;
+  const { peers, clock, configuration } = services;
+  try {
+    const client = await peers.connect(peers.resolve(host));
+    await client.call("peer.fence", { transfer, reason }, { deadlineMs: FENCE_DEADLINE_MS });
+    return;
+  } catch (error) {
+    if (codeOf(error) === "no-such-transfer") return;
+    if (error instanceof RemoteError) throw error;
+    const leftMs =
+      entry.lastHeardMs() +
+      certainAfterMs(configuration.limits.migrationLeaseSeconds * 1000) -
+      clock.wallMs();
+    if (force && leftMs <= 0) return;
+    const when = leftMs <= 0 ? "now" : `in ${Math.ceil(leftMs / 1000)} s, when the child's lease is over`;
+    throw new AgentError(
+      "unconfirmed",
+      `${host} cannot be asked to stop the child (${messageOf(error)}), and two must not run. Bring it back, or, if it is known to be down, repeat with --force ${when}`,
+      { cause: error },
+    );
+  }
 }
 
 /** How a user gets a guest on, or rid of it, that was kept as it was at the switch. */
-export function rollBackAdvice(guest: Guest, transfer: number): string {
-  return `To let it run on from there: ramet resume ${transfer}; to give it up: ramet remove ${guest.name}`;
+export function rollBackAdvice(guest: Guest): string {
+  return `To let it run on from there: ramet rollback ${guest.name}; to give it up: ramet remove ${guest.name}`;
 }
 
 /** Enters the migrations that an earlier agent did not see the end of, so that their guests can still be let run on. */
@@ -38,6 +89,10 @@ export async function restoreMigrations(services: Services): Promise<void> {
   for (const guest of services.registry.list()) {
     const { outgoing } = guest.record;
     if (outgoing === undefined || !guest.hasEmulator || guest.occupation !== undefined) continue;
+    if (outgoing.rolledBack === true) {
+      await runOn(guest);
+      continue;
+    }
     if (guest.state === "running") {
       // That agent ended before it had stopped the guest.
       await guest.update({ outgoing: null });
@@ -56,11 +111,10 @@ export async function restoreMigrations(services: Services): Promise<void> {
     services.book.add(entry);
     const message = `the agent was restarted while the guest was migrated to ${outgoing.host}`;
     entry.enter("failed", { message, error: new AgentError("transfer-failed", message) });
-    offerRollBack(guest, entry);
     const stopped = `stopped as it was when ${outgoing.host} was to take over; ${message}. See there whether it runs.`;
     await guest.update({
       state: "paused",
-      message: `${stopped} ${rollBackAdvice(guest, outgoing.transfer)}`,
+      message: `${stopped} ${rollBackAdvice(guest)}`,
     });
   }
 }

@@ -9,7 +9,7 @@ import {
   type TransferRole,
   type TransferView,
 } from "../../control/index.js";
-import type { TransferProgress } from "../../transfer/index.js";
+import type { TransferError, TransferProgress } from "../../transfer/index.js";
 
 /** What one may do to a transfer. Each rejects with a coded error where it makes no sense. */
 export interface TransferCommands {
@@ -64,6 +64,10 @@ export class TransferEntry {
   #error: ErrorView | undefined;
   #progress: () => TransferProgress;
   #controlBytes = 0;
+  /** Ends a migration from the parent's side, and resolves when its guest is kept, stopped, with nothing under way. */
+  abandon: ((error: TransferError) => Promise<void>) | undefined;
+  /** Since when the other side was out of reach when the transfer ended, or when it ended, in ms since 1970. */
+  heardAtMs: number | undefined;
   commands: TransferCommands | undefined;
   /** Set by the book: tells listeners of a change. */
   onChange: () => void = () => {};
@@ -124,11 +128,19 @@ export class TransferEntry {
     if (why.message !== undefined) this.facts.message = why.message;
     if (why.error !== undefined) this.#error = viewOfError(why.error);
     if (isFinal(phase)) {
+      this.heardAtMs = this.lastHeardMs();
       const last = this.#progress();
       this.#progress = () => last;
       this.#elapsedMs = this.#elapsed();
     }
     this.onChange();
+  }
+
+  /** When the other side was last heard of, in ms since 1970. */
+  lastHeardMs(): number {
+    if (this.heardAtMs !== undefined) return this.heardAtMs;
+    const { link } = this.view();
+    return link?.state === "reconnecting" ? link.sinceMs : this.#clock.wallMs();
   }
 
   view(): TransferView {

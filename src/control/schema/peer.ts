@@ -187,6 +187,12 @@ export const PEER_METHODS = {
     params: z.strictObject({ transfer: u32, reason: message }),
     result: nothing,
   },
+  /** The child of a migration that is rolled back: it stands still for good, and is kept. */
+  "peer.fence": {
+    role: "peer",
+    params: z.strictObject({ transfer: u32, reason: message }),
+    result: nothing,
+  },
   "peer.warm": {
     role: "peer",
     params: z.strictObject({

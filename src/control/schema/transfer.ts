@@ -185,6 +185,22 @@ export const migrateParams = z.strictObject({
   linkDeadlineMs: optional(linkDeadlineMs),
 });
 
+const rollbackParams = z.strictObject({
+  name: guestName,
+  /** Only say what it would mean. */
+  dryRun: z.boolean().default(false),
+  /** The child's host is out of reach, and the operator knows that the child does not run there. */
+  force: z.boolean().default(false),
+});
+
+const rolledBack = z.object({
+  transfer: u32,
+  host: z.string().max(255),
+  /** When the guest was stopped here; what it did elsewhere since is lost. */
+  switchedAtMs: optional(wallMs),
+  done: z.boolean(),
+});
+
 const outcomes = z.object({ transfers: z.array(childOutcome).max(MAX_CHILDREN) });
 const byId = z.strictObject({
   transfer: u32,
@@ -196,6 +212,8 @@ const oneTransfer = z.object({ transfer: transferView });
 export const TRANSFER_METHODS = {
   "guest.fork": { role: "client", params: forkParams, result: outcomes },
   "guest.migrate": { role: "client", params: migrateParams, result: outcomes },
+  /** Undoes a migration that has switched and is not complete: the guest runs on here, as it was at the switch. */
+  "guest.rollback": { role: "client", params: rollbackParams, result: rolledBack },
   "transfer.list": {
     role: "client",
     params: z.strictObject({ active: z.boolean().default(false) }),

@@ -154,6 +154,7 @@ export function clientHandlers(some: Partial<Handlers<"client">>): Handlers<"cli
     "guest.warm": refuse,
     "guest.fork": refuse,
     "guest.migrate": refuse,
+    "guest.rollback": refuse,
     "transfer.list": refuse,
     "transfer.show": refuse,
     "transfer.cancel": refuse,
