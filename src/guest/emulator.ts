@@ -54,9 +54,9 @@ export interface Emulator {
   status(): Promise<EmulatorStatus>;
   /**
    * Stops processors and devices. `stoppedAtUs` is the emulator's wall clock in microseconds. When the emulator does not answer
-   * in time, a resume is queued behind, so that the guest runs on once it can; the call rejects with `timeout`.
+   * in time, a resume is queued behind, so that the guest runs on once it can, but not with `forGood`; the call rejects with `timeout`.
    */
-  stop(): Promise<{ stoppedAtUs: number }>;
+  stop(options?: { forGood: boolean }): Promise<{ stoppedAtUs: number }>;
   /** Lets the guest run (on). `resumedAtUs` is on the same clock as `stoppedAtUs`. */
   resume(): Promise<{ resumedAtUs: number }>;
   /**

@@ -124,14 +124,14 @@ export class QemuEmulator implements Emulator {
     return statusOf(answer);
   }
 
-  async stop(): Promise<{ stoppedAtUs: number }> {
+  async stop(options = { forGood: false }): Promise<{ stoppedAtUs: number }> {
     this.#stoppedAtUs = undefined;
     const stopped = this.#execute("stop", {}, STOP_DEADLINE_MS);
     if (this.#qmp?.open === true) this.#saver.begin(this.#qmp);
     try {
       await stopped;
     } catch (error) {
-      if (error instanceof GuestError && error.code === "timeout") this.#resumeLate();
+      if (error instanceof GuestError && error.code === "timeout" && !options.forGood) this.#resumeLate();
       throw error;
     }
     // A guest that was stopped already gives no event.

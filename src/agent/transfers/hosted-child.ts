@@ -104,7 +104,7 @@ export function leaseOf(
         state: "receiving",
         message: `stands still until ${host} is back, which is out of reach`,
       });
-      await live.emulator.stop();
+      await live.emulator.stop({ forGood: true });
     },
     resume: async () => {
       log.info({ host }, "the parent's host is back; the child goes on");

@@ -23,7 +23,7 @@ export async function keepIncomplete(guest: Guest, live: LiveEmulator, error: Tr
     message: `its memory cannot be completed: ${error.message}`.slice(0, 400),
   });
   try {
-    await live.emulator.stop();
+    await live.emulator.stop({ forGood: true });
   } catch (cause) {
     // A processor that waits for a page cannot be stopped, but does not run either.
     guest.log.warn({ problem: messageOf(cause) }, "a guest that cannot be completed could not be stopped");

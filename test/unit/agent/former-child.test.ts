@@ -84,7 +84,7 @@ function migrated(directory: string) {
   };
   const services = {
     clock: new ManualClock(),
-    configuration: { name: "b" },
+    configuration: { name: "b", limits: { migrationLeaseSeconds: 60 } },
     book: { add: () => {} },
     registry: { remove: () => removing.promise },
     paths: { guestMemory: () => directory },
