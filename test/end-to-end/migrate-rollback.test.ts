@@ -1,0 +1,95 @@
+import assert from "node:assert/strict";
+import { after, afterEach, before, describe, test } from "node:test";
+import { eventually, Hosts, type Host } from "../support/hosts.js";
+import { ask, runSample } from "../support/sample-guest.js";
+
+const PORT = 8196;
+const SLOW = 256 * 1024;
+
+describe("a migration that has switched", () => {
+  let hosts: Hosts;
+  let a: Host;
+  let b: Host;
+  before(async () => {
+    hosts = await Hosts.start(2, { port: 7196, configuration: { limits: { migrationLeaseSeconds: 1 } } });
+    a = hosts.at(0);
+    b = hosts.at(1);
+  });
+  afterEach(async () => {
+    for (const host of [a, b]) {
+      for (const name of (await host.guests()).keys()) {
+        await host.call("guest.kill", { name }).catch(() => {});
+        await eventually("it is removed", () =>
+          host.call("guest.remove", { name }).then(
+            () => true,
+            () => false,
+          ),
+        );
+      }
+    }
+  });
+  after(() => hosts.stop());
+
+  const stateAt = async (host: Host) => (await host.guests()).get("web")?.state;
+  const migrate = () =>
+    a.call("guest.migrate", { name: "web", to: "b", rateLimitBytesPerSecond: SLOW, compression: "none" });
+
+  /** Whether the guest answers, for which it is given a while. */
+  async function runs(host: Host): Promise<boolean> {
+    const signal = AbortSignal.timeout(2000);
+    return fetch(`http://${host.address}:${PORT}/counter`, { signal }).then(
+      () => true,
+      () => false,
+    );
+  }
+
+  test("is rolled back while the child runs: that stands still for good, and the parent goes on from the switch", async () => {
+    await runSample(a, { name: "web", memoryMiB: 128, hostPort: PORT });
+    const atSwitch = await ask(a, PORT);
+    await migrate();
+    for (const more of [1, 2, 3]) assert.equal((await ask(b, PORT)).counter, atSwitch.counter + more);
+    const preview = await a.call("guest.rollback", { name: "web", dryRun: true });
+    assert.deepEqual([preview.host, preview.done], ["b", false]);
+    assert.equal(await stateAt(a), "migrated");
+    assert.equal((await a.call("guest.rollback", { name: "web" })).done, true);
+    const again = await ask(a, PORT);
+    assert.deepEqual([again.boot_id, again.counter], [atSwitch.boot_id, atSwitch.counter + 1]);
+    assert.equal(await stateAt(b), "paused");
+    assert.match((await b.guests()).get("web")?.message ?? "", /rolled back: web runs on a again/);
+    assert.equal(await runs(b), false, "one of them runs, and only one");
+    // Neither agent's end changes that.
+    for (const host of [a, b]) {
+      await host.end("SIGKILL");
+      await host.start();
+    }
+    assert.deepEqual([await stateAt(a), await stateAt(b)], ["running", "paused"]);
+    assert.equal((await ask(a, PORT)).counter, again.counter + 1);
+    assert.equal(await runs(b), false);
+  });
+
+  test("has a child that stands still when the parent's host is away for longer than the lease, and goes on when it is back", async () => {
+    await runSample(a, { name: "web", memoryMiB: 128, hostPort: PORT });
+    const { counter } = await ask(a, PORT);
+    await migrate();
+    assert.equal((await ask(b, PORT)).counter, counter + 1);
+    await a.end("SIGKILL");
+    await eventually("it says that it stands still", async () =>
+      /stands still until a is back/.test((await b.guests()).get("web")?.message ?? ""),
+    );
+    await a.start();
+    await eventually("it goes on", async () => (await b.guests()).get("web")?.message === undefined);
+    assert.equal((await ask(b, PORT)).counter, counter + 2);
+    assert.equal(await stateAt(a), "migrated");
+    assert.equal((await a.call("guest.rollback", { name: "web" })).done, true);
+    assert.equal((await ask(a, PORT)).counter, counter + 1);
+  });
+
+  test("is nothing to undo before there is one, or when it is over", async () => {
+    await runSample(a, { name: "web", memoryMiB: 128, hostPort: PORT });
+    await assert.rejects(a.call("guest.rollback", { name: "web" }), { code: "bad-state" });
+    await a.call("guest.migrate", { name: "web", to: "b" });
+    await eventually("it is complete", async () => !(await a.guests()).has("web"));
+    await assert.rejects(a.call("guest.rollback", { name: "web" }), { code: "no-such-guest" });
+    assert.deepEqual(hosts.problems, []);
+  });
+});
