@@ -343,8 +343,7 @@ export class IncomingChild implements HostedChild {
 
   /** A migrated guest that ran on here: what it did since is nowhere else, so nothing of it is thrown away. */
   async #keep(error: TransferError): Promise<void> {
-    this.#record.update({ failed: error.message.slice(0, 400) });
-    await keepIncomplete(this.guest, this.#live, error);
+    await keepIncomplete({ guest: this.guest, live: this.#live, record: this.#record, error });
   }
 
   async #ranAndLives(): Promise<boolean> {

@@ -2,6 +2,7 @@ import { messageOf, withDeadline, type Clock } from "../../base/index.js";
 import type { TransferError } from "../../transfer/index.js";
 import type { Guest } from "../guests/guest.js";
 import type { LiveEmulator } from "../guests/live-emulator.js";
+import type { ChildRecord, RecordFile } from "./transfer-record.js";
 
 /** How long after a failure the emulator's end may still become known. */
 const END_NOTICE_MS = 1000;
@@ -17,15 +18,31 @@ export async function livesOn(guest: Guest, live: LiveEmulator, clock: Clock): P
 }
 
 /** Stops a guest whose memory will never be complete, and says so. Whoever touches a missing page waits. */
-export async function keepIncomplete(guest: Guest, live: LiveEmulator, error: TransferError): Promise<void> {
-  await guest.update({
-    state: "paused",
-    message: `its memory cannot be completed: ${error.message}`.slice(0, 400),
-  });
+export async function keepIncomplete(options: {
+  guest: Guest;
+  live: LiveEmulator;
+  record: RecordFile<ChildRecord>;
+  error: TransferError;
+}): Promise<void> {
+  const { guest, live, record, error } = options;
   try {
-    await live.emulator.stop({ forGood: true });
+    // Before anything is written: its parent may be let run on, and a full file system must not let both run.
+    await live.emulator.stop();
   } catch (cause) {
     // A processor that waits for a page cannot be stopped, but does not run either.
     guest.log.warn({ problem: messageOf(cause) }, "a guest that cannot be completed could not be stopped");
   }
+  try {
+    record.update({ failed: error.message.slice(0, 400) });
+  } catch (cause) {
+    // The next agent would find out again, from the parent's host.
+    guest.log.warn(
+      { problem: messageOf(cause) },
+      "that a guest cannot be completed could not be written down",
+    );
+  }
+  await guest.update({
+    state: "paused",
+    message: `its memory cannot be completed: ${error.message}`.slice(0, 400),
+  });
 }
