@@ -27,7 +27,7 @@ export async function keepIncomplete(options: {
   const { guest, live, record, error } = options;
   try {
     // Before anything is written: its parent may be let run on, and a full file system must not let both run.
-    await live.emulator.stop();
+    await live.emulator.stop({ forGood: true });
   } catch (cause) {
     // A processor that waits for a page cannot be stopped, but does not run either.
     guest.log.warn({ problem: messageOf(cause) }, "a guest that cannot be completed could not be stopped");

@@ -1,7 +1,7 @@
 import { messageOf, type Clock, type Log } from "../../base/index.js";
 
-/** A connection on which nothing comes is taken for dead after 30 s (PROTOCOL.md, 1); so much later each side knows that it is, with some time to act on it. */
-const NOTICE_MS = 35_000;
+/** A connection on which nothing comes is taken for dead 30 to 40 s after the last byte, because that is looked at every 10 s; the rest is for noticing it and for stopping the child. */
+const NOTICE_MS = 50_000;
 
 /** How long after a child's host was last heard of a migrated child that is not complete stands still for certain, as long as its agent lives, in ms. */
 export function certainAfterMs(leaseMs: number): number {

@@ -82,6 +82,6 @@ describe("a migrated child's lease", () => {
   });
 
   test("is certainly over only when the child's host has noticed that nobody is there", () => {
-    assert.ok(certainAfterMs(LEASE_MS) > LEASE_MS + 30_000);
+    assert.ok(certainAfterMs(LEASE_MS) > LEASE_MS + 40_000 + 1000);
   });
 });
