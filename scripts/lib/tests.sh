@@ -3,7 +3,7 @@
 
 # Schedules the simulation plays in scripts/check, where seconds count, and in scripts/test.
 readonly SCHEDULES_QUICK=300
-readonly SCHEDULES_FULL=10000
+readonly SCHEDULES_FULL=2000
 
 # Prints the test files below the named directories of test/ and proto/, one a line, in a stable order.
 test_files() {

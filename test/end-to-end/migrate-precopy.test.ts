@@ -67,6 +67,26 @@ describe("a migration that copies ahead", () => {
     await verified(a);
   });
 
+  test("fails when the child's agent ends while it copies, and the guest runs on", async () => {
+    const migration = a.call("guest.migrate", {
+      name: "busy",
+      to: "b",
+      precopy: true,
+      rateLimitBytesPerSecond: 256 * 1024,
+    });
+    migration.catch(() => {});
+    await eventually("it copies ahead", async () => {
+      const { transfers } = await a.call("transfer.list", { active: true });
+      return transfers.some(({ phase, pages }) => phase === "precopying" && pages.received > 0);
+    });
+    await b.end("SIGKILL");
+    await b.start();
+    await assert.rejects(migration, { code: "child-failed" });
+    assert.equal((await a.guests()).get("busy")?.state, "running");
+    assert.equal((await b.guests()).size, 0);
+    await verified(a);
+  });
+
   test("may be cancelled while it copies, and the guest runs on as if nothing had been", async () => {
     const migration = a.call("guest.migrate", {
       name: "busy",
