@@ -34,6 +34,10 @@ export const guestRecordSchema = z.strictObject({
     .strictObject({
       transfer: z.int(),
       host: z.string(),
+      /** Where its child is commanded, by whom it was taken, and how long it runs on without a word from here. */
+      url: z.string().optional(),
+      holder: holderSchema.optional(),
+      leaseMs: z.number().optional(),
       /** When the guest was stopped for it. */
       switchedAtMs: z.number().optional(),
       /** It was undone: the guest is to run here, whoever asks. */

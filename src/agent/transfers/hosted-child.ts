@@ -92,7 +92,7 @@ export function leaseOf(
   const { params, guest, live, machine } = child;
   const { host } = params.parent;
   return new Lease({
-    leaseMs: services.configuration.limits.migrationLeaseSeconds * 1000,
+    leaseMs: params.leaseMs ?? services.configuration.limits.migrationLeaseSeconds * 1000,
     isLinked: () => machine.progress().linked,
     stop: async (outOfReachMs) => {
       const seconds = Math.round(outOfReachMs / 1000);

@@ -103,9 +103,15 @@ export class IncomingTransfers {
   /** Answers when the child does not run and never will, or is not there. */
   async fence(params: Params<"peer.fence">, { session }: CallContext): Promise<Result<"peer.fence">> {
     const { transfer, reason } = params;
+    this.#requireOwn(transfer, session.identity);
     const guest = this.#formerChild(transfer, session.identity);
     if (guest === undefined) await this.#find(transfer, session.identity).fence(reason);
-    else if (guest.state === "running") throw isComplete(guest);
+    else if (guest.state === "running" || guest.state === "migrated") throw isComplete(guest);
+    else if (guest.state !== "paused")
+      throw new AgentError(
+        "not-ready",
+        `guest ${guest.name} is ${guest.state}; it is not certain that it stands still`,
+      );
     return {};
   }
 
@@ -322,6 +328,21 @@ export class IncomingTransfers {
       .find(
         ({ record, isLive }) =>
           isLive && record.parent?.transfer === transfer && isHolder(record.parent, asking),
+      );
+  }
+
+  /** Others' children are as if they were not there, but for who would let a parent run because of that. */
+  #requireOwn(transfer: number, asking: Identity): void {
+    const theirs = this.#services.registry
+      .list()
+      .some(
+        ({ record, isLive }) =>
+          isLive && record.parent?.transfer === transfer && !isHolder(record.parent, asking),
+      );
+    if (theirs)
+      throw new AgentError(
+        "refused",
+        `the child of transfer ${transfer} was taken from somebody else than ${asking.name}`,
       );
   }
 

@@ -31,6 +31,7 @@ export class MigrationEnd {
     this.#vacate = options.vacate;
     this.#leave = options.leave;
     const { entry, session } = this.#child;
+    this.#noteChild();
     entry.abandon = async (error) => {
       session.fail(error);
       const { clock } = this.#services;
@@ -39,6 +40,17 @@ export class MigrationEnd {
   }
 
   readonly #stayed = deferred<void>();
+
+  /** What a roll-back has to know of the child, also when its transfer is long over. */
+  #noteChild(): void {
+    const { outgoing } = this.#guest.record;
+    const { url, holder } = this.#child.record;
+    if (outgoing === undefined) return;
+    const leaseMs = outgoing.leaseMs ?? this.#services.configuration.limits.migrationLeaseSeconds * 1000;
+    this.#guest.note({
+      outgoing: { ...outgoing, url, leaseMs, ...(holder === undefined ? {} : { holder }) },
+    });
+  }
 
   get #host(): string {
     return this.#child.target.host;

@@ -28,6 +28,7 @@ export function prepareParams(options: {
     verify,
     paused,
     precopy: options.precopy === true,
+    ...(kind === "migrate" ? { leaseMs: services.configuration.limits.migrationLeaseSeconds * 1000 } : {}),
   };
 }
 

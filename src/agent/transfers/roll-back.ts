@@ -1,14 +1,17 @@
-import { codeOf, messageOf, PAGE_BYTES } from "../../base/index.js";
-import { RemoteError, type Params, type Result } from "../../control/index.js";
+import { isSame, messageOf, PAGE_BYTES } from "../../base/index.js";
+import { RemoteError, type Params, type Result, type RpcClient } from "../../control/index.js";
 import { TransferError } from "../../transfer/index.js";
 import { AgentError } from "../errors.js";
 import type { Guest } from "../guests/guest.js";
+import type { GuestRecord } from "../guests/guest-record.js";
 import { connectGuest } from "../network/guest-link.js";
 import type { Services } from "../services.js";
 import { certainAfterMs } from "./lease.js";
 import { TransferEntry } from "./transfer-entry.js";
 
 const FENCE_DEADLINE_MS = 20_000;
+
+type Outgoing = NonNullable<GuestRecord["outgoing"]>;
 
 /** Lets a guest that was stopped for a migration run on here, at its place in the network. */
 export async function runOn(guest: Guest): Promise<void> {
@@ -41,7 +44,7 @@ export async function rollBack(
   if (params.dryRun) return { ...result, done: false };
   const entry = services.book.find(transfer, "parent");
   const reason = `rolled back: ${guest.name} runs on ${services.configuration.name} again, as it was at the switch`;
-  await fence(services, { entry, host, transfer, reason, force: params.force });
+  await fence(services, { entry, outgoing, reason, force: params.force });
   await entry.abandon?.(new TransferError("rolled-back", reason));
   guest.requireIdle();
   // On disk before it runs: a new agent that finds this lets it run on, and nobody asks the child again.
@@ -54,21 +57,20 @@ export async function rollBack(
 /** Resolves when the child does not run and never will. Where its host cannot be asked, the operator must say so, and its lease must be over. */
 async function fence(
   services: Services,
-  child: { entry: TransferEntry; host: string; transfer: number; reason: string; force: boolean },
+  child: { entry: TransferEntry; outgoing: Outgoing; reason: string; force: boolean },
 ): Promise<void> {
-  const { entry, host, transfer, reason, force } = child;
-  const { peers, clock, configuration } = services;
+  const { entry, outgoing, reason, force } = child;
+  const { transfer, host, leaseMs } = outgoing;
+  const { clock, configuration } = services;
   try {
-    const client = await peers.connect(peers.resolve(host));
+    const client = await connectToHolder(services, outgoing);
     await client.call("peer.fence", { transfer, reason }, { deadlineMs: FENCE_DEADLINE_MS });
     return;
   } catch (error) {
-    if (codeOf(error) === "no-such-transfer") return;
+    if (error instanceof RemoteError && error.code === "no-such-transfer") return;
     if (error instanceof RemoteError) throw error;
-    const leftMs =
-      entry.lastHeardMs() +
-      certainAfterMs(configuration.limits.migrationLeaseSeconds * 1000) -
-      clock.wallMs();
+    const lease = leaseMs ?? configuration.limits.migrationLeaseSeconds * 1000;
+    const leftMs = entry.lastHeardMs() + certainAfterMs(lease) - clock.wallMs();
     if (force && leftMs <= 0) return;
     const when = leftMs <= 0 ? "now" : `in ${Math.ceil(leftMs / 1000)} s, when the child's lease is over`;
     throw new AgentError(
@@ -77,6 +79,15 @@ async function fence(
       { cause: error },
     );
   }
+}
+
+/** Only who took the child can say that it is gone; whoever else answers there knows nothing of it. */
+async function connectToHolder({ peers }: Services, { url, host, holder }: Outgoing): Promise<RpcClient> {
+  const address = url ?? peers.resolve(host);
+  const { client, identity } = await peers.link(address);
+  if (holder !== undefined && isSame(holder, identity)) return client;
+  const taker = holder === undefined ? "nobody knows who took the child" : `${holder.name} took the child`;
+  throw new AgentError("refused", `${identity.name} answers at ${address}, and ${taker}`);
 }
 
 /** How a user gets a guest on, or rid of it, that was kept as it was at the switch. */

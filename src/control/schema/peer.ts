@@ -77,6 +77,8 @@ export const prepareParams = z
     pageCount: z.int().min(1).max(MAX_MEMORY_PAGES),
     verify: z.boolean(),
     paused: z.boolean(),
+    /** How long a migrated child that lacks pages runs on while the parent's host is out of reach, in ms; the child's host decides without it. */
+    leaseMs: optional(z.int().min(1)),
     /** Memory is copied ahead: the child dials that lane too, and is told what it lacks before it is started. */
     precopy: z.boolean().default(false),
   })
