@@ -31,7 +31,6 @@ export class MigrationEnd {
     this.#vacate = options.vacate;
     this.#leave = options.leave;
     const { entry, session } = this.#child;
-    this.#noteChild();
     entry.abandon = async (error) => {
       session.fail(error);
       const { clock } = this.#services;
@@ -59,6 +58,7 @@ export class MigrationEnd {
   /** The record already says where the guest goes; a disk that is full must not keep it from going on there. */
   toMigrated(): void {
     const message = `runs on ${this.#host}; its memory is still being sent there`;
+    this.#noteChild();
     const { outgoing } = this.#guest.record;
     const switchedAtMs = outgoing?.switchedAtMs ?? this.#services.clock.wallMs();
     this.#guest.note({
@@ -74,6 +74,7 @@ export class MigrationEnd {
     const { clock } = this.#services;
     const { log } = this.#guest;
     this.#child.markUndecided();
+    this.#noteChild();
     this.#guest.note({ state: "paused", message: undecided.message.slice(0, 400) });
     const isOver = (): boolean =>
       this.#child.cancelled || this.#child.detached || session.phase.phase === "failed";
