@@ -238,7 +238,7 @@ export class GuestRegistry {
     try {
       const left = readTransferRecords(paths.guestMemory(id));
       const live = await this.#adopt(record);
-      if (live === undefined) await this.#settleDead(guest);
+      if (live === undefined) await this.#settleDead(guest, left);
       else this.#found(guest, live, left);
     } catch (error) {
       this.#isWhole = false;
@@ -324,8 +324,16 @@ export class GuestRegistry {
     return live;
   }
 
-  async #settleDead(guest: Guest): Promise<void> {
+  async #settleDead(guest: Guest, { children }: LeftTransfers): Promise<void> {
     if (isOver(guest.state)) return;
+    const [child] = children;
+    // It never was a guest, as when the agent ended in the middle of giving it its device state.
+    if (child !== undefined && child.record.step !== "running" && child.record.complete === undefined) {
+      this.#guests.delete(guest.id);
+      await guest.retire();
+      await this.#removeDirectories(guest.id);
+      return;
+    }
     await guest.update({ state: "crashed", message: "its emulator ended while no agent was running" });
     await removeGuestMemory(this.#options.paths, guest.id);
   }

@@ -8,6 +8,7 @@ import { connectGuest } from "../network/guest-link.js";
 import type { Services } from "../services.js";
 import { FileNotes } from "./child-notes.js";
 import { ChildPrecopy } from "./child-precopy.js";
+import { Custody } from "./custody.js";
 import {
   dialParent,
   announce,
@@ -19,13 +20,11 @@ import {
   type PrepareParams,
 } from "./hosted-child.js";
 import { keepIncomplete, livesOn } from "./incomplete-child.js";
+
 import type { Lease } from "./lease.js";
 import { namingTheEnd } from "./naming-the-end.js";
 import { TransferEntry } from "./transfer-entry.js";
 import { EPOCHS_PER_AGENT, type ChildRecord, type RecordFile } from "./transfer-record.js";
-
-/** A child that nobody started in this time after its parent's agent was last heard of is removed. */
-const ABANDONED_MS = 20_000;
 
 const REPORT_INTERVAL_MS = 1000;
 
@@ -46,16 +45,17 @@ export class IncomingChild implements HostedChild {
   readonly #notes: FileNotes;
   readonly #precopy: ChildPrecopy | undefined;
   readonly #machine: ChildMachine;
+  readonly #commander: RpcServerSession | undefined;
+  readonly #custody: Custody;
   readonly #leave: () => void;
   readonly #onOver: () => void;
   readonly #log: Log;
-  #session: RpcServerSession | undefined;
   #detached = false;
   #step: "prepared" | "loading" | "loaded" | "running" = "prepared";
   #loadUs = 0;
+  #lettingRun: Promise<void> | undefined;
   readonly #lease: Lease | undefined;
   #stopWatching: () => void = () => {};
-  #abandoned: Timer | undefined;
   #reporting: Timer | undefined;
   #ending: Promise<void> | undefined;
 
@@ -71,8 +71,16 @@ export class IncomingChild implements HostedChild {
     this.#step = recovered ? step : "prepared";
     this.guest = guest;
     this.#live = live;
-    this.#session = options.session;
     this.#onOver = options.onOver;
+    this.#commander = options.session;
+    this.#custody = new Custody({
+      clock,
+      isAbandonable: () => this.#isAbandonable(),
+      onAbandoned: () => {
+        const reason = `the connection to ${params.parent.host} was lost before the child ran`;
+        this.#run("abandon", this.cancel(reason));
+      },
+    });
     this.#log = guest.log.child({ transfer: params.transfer });
     this.entry = new TransferEntry({
       transfer: params.transfer,
@@ -123,8 +131,7 @@ export class IncomingChild implements HostedChild {
 
   /** Serves the memory's faults and dials the parent. */
   begin(): void {
-    if (this.#session === undefined) this.#belongToNobody();
-    else this.#watch(this.#session);
+    this.#custody.passTo(this.#commander);
     if (this.#recovered) this.#toFilling();
     this.#stopWatching = this.guest.onExit((why) => this.#onEmulatorEnd(why));
     this.#machine.start();
@@ -145,7 +152,7 @@ export class IncomingChild implements HostedChild {
   async start(params: Params<"peer.start">, session: RpcServerSession): Promise<Result<"peer.start">> {
     if (this.#step !== "prepared" || this.#ending !== undefined) throw this.#badStep("started");
     this.#step = "loading";
-    this.#watch(session);
+    this.#custody.passTo(session);
     const beganUs = this.#services.clock.nowUs();
     this.entry.addControlBytes(params.deviceState.length);
     this.entry.enter("starting");
@@ -164,14 +171,13 @@ export class IncomingChild implements HostedChild {
 
   /** Lets a loaded child execute its first instruction. Asking again is answered as the first time. */
   async run(session?: RpcServerSession): Promise<Result<"peer.run">> {
-    if (session !== undefined) this.#watch(session);
+    if (session !== undefined) this.#custody.passTo(session);
     if (this.#ending !== undefined) throw this.#badStep("run");
     if (this.#step === "running") return { loadUs: this.#loadUs, runUs: 0 };
     if (this.#step !== "loaded") throw this.#badStep("run");
     const beganUs = this.#services.clock.nowUs();
     this.#record.update({ step: "running" });
     await this.#letRun();
-    if (this.entry.phase === "complete") this.guest.note({ state: "running" });
     return { loadUs: this.#loadUs, runUs: this.#services.clock.nowUs() - beganUs };
   }
 
@@ -180,14 +186,13 @@ export class IncomingChild implements HostedChild {
     if (this.#ending !== undefined || this.#step !== "running") return;
     if ((await this.#live.emulator.status()) !== "paused") return;
     await this.#letRun();
-    if (this.entry.phase === "complete") this.guest.note({ state: "running" });
   }
 
   detach(): void {
     this.#detached = true;
     this.#record.leave();
     this.#stopWatching();
-    this.#abandoned?.cancel();
+    this.#custody.end();
     this.#reporting?.cancel();
     this.#machine.detach();
     this.#notes.close();
@@ -225,7 +230,12 @@ export class IncomingChild implements HostedChild {
     return this.#step === "prepared" ? (this.#precopy?.addTo(progress) ?? progress) : progress;
   }
 
-  async #letRun(): Promise<void> {
+  #letRun(): Promise<void> {
+    this.#lettingRun ??= this.#letRunNow().finally(() => (this.#lettingRun = undefined));
+    return this.#lettingRun;
+  }
+
+  async #letRunNow(): Promise<void> {
     const { emulator } = this.#live;
     const { network } = this.guest.config;
     const migrated = this.#params.kind === "migrate";
@@ -235,7 +245,9 @@ export class IncomingChild implements HostedChild {
     // Its end may have begun meanwhile; whoever asked must not believe that it runs.
     if (this.#ending !== undefined) throw this.#badStep("run");
     this.#step = "running";
-    this.#abandoned?.cancel();
+    // Its last page may have come while its emulator was still at it.
+    if (this.entry.phase === "complete") this.guest.note({ state: "running" });
+    this.#custody.end();
     if (migrated) announce(emulator, network, this.#log);
   }
 
@@ -243,27 +255,6 @@ export class IncomingChild implements HostedChild {
     if (this.entry.over) return;
     this.entry.enter("paging");
     this.#reportLater();
-  }
-
-  /** Before the child runs it belongs to who commands it: when that one is gone, so is the child, after a while. */
-  #watch(session: RpcServerSession): void {
-    this.#session = session;
-    this.#abandoned?.cancel();
-    this.#abandoned = undefined;
-    session.onEnd(() => {
-      if (session === this.#session) this.#belongToNobody();
-    });
-  }
-
-  #belongToNobody(): void {
-    if (!this.#isAbandonable()) return;
-    this.#abandoned ??= this.#services.clock.after(ABANDONED_MS, () => {
-      if (!this.#isAbandonable()) return;
-      this.#run(
-        "abandon",
-        this.cancel(`the connection to ${this.#params.parent.host} was lost before the child ran`),
-      );
-    });
   }
 
   /** A fork's child that is loaded and held lives; a migration's does not, because its parent may go on instead. */
@@ -293,9 +284,8 @@ export class IncomingChild implements HostedChild {
   }
 
   #onComplete(): void {
-    const { verify } = this.#machine;
-    if (verify !== undefined)
-      this.entry.facts.verify = { checked: verify.checked, mismatches: verify.mismatches };
+    const verify = this.#verified();
+    if (verify !== undefined) this.entry.facts.verify = verify;
     if (verify !== undefined && verify.mismatches > 0)
       this.#log.error({ verify }, "the child was given other pages than its parent had");
     this.entry.enter("complete");
@@ -303,14 +293,20 @@ export class IncomingChild implements HostedChild {
     this.guest.note({ state: this.#step === "running" ? "running" : "paused" });
     this.#close();
     if (this.#lease !== undefined) this.#run("lease", this.#lease.end());
+    // An emulator that waited for a page too long did not answer; it has all of them now.
+    if (this.#record.record.step === "running" && this.#step === "loaded") this.#run("run", this.#letRun());
+  }
+
+  #verified(): { checked: number; mismatches: number } | undefined {
+    const { verify } = this.#machine;
+    return verify && { checked: verify.checked, mismatches: verify.mismatches };
   }
 
   /** From here on the child needs nobody: a new agent only has to let go of its memory. */
   #noteComplete(): void {
-    const { verify } = this.#machine;
+    const verify = this.#verified();
     try {
-      const complete = verify && { verify: { checked: verify.checked, mismatches: verify.mismatches } };
-      this.#record.update({ complete: complete ?? {} });
+      this.#record.update({ complete: verify === undefined ? {} : { verify } });
     } catch (error) {
       // A new agent would find that there is nothing to be asked for.
       this.#log.warn({ problem: messageOf(error) }, "it could not be noted that a child is complete");
@@ -327,7 +323,8 @@ export class IncomingChild implements HostedChild {
     this.#leave();
     this.#close();
     if (phase === "failed" && this.#params.kind === "migrate" && (await this.#ranAndLives())) {
-      await this.#keep(error);
+      // What it did since is nowhere else, so nothing of it is thrown away.
+      await keepIncomplete({ guest: this.guest, live: this.#live, record: this.#record, error });
       return;
     }
     this.#record.remove();
@@ -341,11 +338,6 @@ export class IncomingChild implements HostedChild {
     await this.#services.registry.remove(this.guest);
   }
 
-  /** A migrated guest that ran on here: what it did since is nowhere else, so nothing of it is thrown away. */
-  async #keep(error: TransferError): Promise<void> {
-    await keepIncomplete({ guest: this.guest, live: this.#live, record: this.#record, error });
-  }
-
   async #ranAndLives(): Promise<boolean> {
     return this.#step === "running" && (await livesOn(this.guest, this.#live, this.#services.clock));
   }
@@ -353,7 +345,7 @@ export class IncomingChild implements HostedChild {
   #close(): void {
     this.#stopWatching();
     this.#precopy?.close();
-    this.#abandoned?.cancel();
+    this.#custody.end();
     this.#reporting?.cancel();
     this.#notes.remove();
     this.#tell();
@@ -375,12 +367,12 @@ export class IncomingChild implements HostedChild {
 
   /** What only this side knows of the transfer. Whoever asks is told of its changes from then on. */
   report(session?: RpcServerSession): ChildReport {
-    if (session !== undefined && session !== this.#session) this.#watch(session);
+    if (session !== undefined) this.#custody.passTo(session);
     return reportOfView(this.entry.view());
   }
 
   #tell(): void {
-    this.#session?.sendEvent("peerTransfer", this.report());
+    this.#custody.session?.sendEvent("peerTransfer", this.report());
   }
 
   #badStep(doing: string): AgentError {
@@ -391,7 +383,7 @@ export class IncomingChild implements HostedChild {
   }
 
   #run(what: string, work: Promise<void>): void {
-    const message = "a child could not be ended in full";
+    const message = "a child could not be let run, or not be ended in full";
     work.catch((error: unknown) =>
       this.#log.error({ what, code: codeOf(error), problem: messageOf(error) }, message),
     );

@@ -5,6 +5,7 @@ import type { GuestMemory } from "../../../src/memory/index.js";
 import type { Admission } from "../../../src/agent/guests/admission.js";
 import type { ChildSpec } from "../../../src/agent/guests/child-spec.js";
 import type { GuestRecord } from "../../../src/agent/guests/guest-record.js";
+import type { ChildRecord } from "../../../src/agent/transfers/transfer-record.js";
 import type { EmulatorSource, LaunchOptions } from "../../../src/agent/guests/launcher.js";
 import { LiveEmulator } from "../../../src/agent/guests/live-emulator.js";
 import type { Paths } from "../../../src/agent/store/paths.js";
@@ -192,5 +193,46 @@ export function partsFor(admission: Admission, record: GuestRecord): Omit<Launch
     config: record.config,
     reservation: admission.reserve(record.config.memoryBytes, "guest web"),
     holds: [],
+  };
+}
+
+/** What a host notes of a child whose transfer goes on. */
+export function fakeChildRecord(changes: Partial<ChildRecord> = {}): ChildRecord {
+  return {
+    version: 1,
+    side: "child",
+    transfer: 7,
+    params: {
+      transfer: 7,
+      kind: "fork",
+      guest: {
+        name: "web-1",
+        architecture: "x86_64",
+        machine: "pc-q35-7.2",
+        memoryBytes: 64 * 1024 * 1024,
+        cpus: 1,
+        append: "",
+        kernel: { sha256: "a".repeat(64), sizeBytes: 1 },
+        network: {
+          mode: "user",
+          mac: "52:54:00:00:00:01",
+          forwards: [{ address: "127.0.0.1", hostPort: 8080, guestPort: 80, protocol: "tcp" }],
+        },
+        attached: true,
+      },
+      parent: { guest: "web", host: "a" },
+      emulatorVersion: "7.2.22",
+      parentUrl: "ws://192.0.2.1:7070",
+      token: "t".repeat(32),
+      pageCount: 16384,
+      verify: true,
+      paused: false,
+      precopy: false,
+    },
+    holder: { kind: "key", name: "a" },
+    step: "loading",
+    incarnation: 0,
+    startedAtMs: 1,
+    ...changes,
   };
 }

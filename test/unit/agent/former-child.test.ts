@@ -1,10 +1,10 @@
 import assert from "node:assert/strict";
 import { setImmediate as turn } from "node:timers/promises";
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { describe, test } from "node:test";
-import { deferred, LOCAL_IDENTITY, silentLog } from "../../../src/base/index.js";
+import { afterEach, beforeEach, describe, test } from "node:test";
+import { deferred, LOCAL_IDENTITY, silentLog, type Deferred } from "../../../src/base/index.js";
 import { drainTransfers } from "../../../src/agent/drain.js";
 import type { Services } from "../../../src/agent/services.js";
 import type { BootUploads } from "../../../src/agent/store/boot-uploads.js";
@@ -124,6 +124,85 @@ describe("a child that is being ended", () => {
     assert.equal(child.isHeld, false);
     removing.resolve();
     await cancelled;
+  });
+});
+
+/** A forked child that an earlier agent had loaded and an earlier lane completed, on an emulator in the hands of the test. */
+function loaded(directory: string) {
+  const resumes: Deferred<{ resumedAtUs: number }>[] = [];
+  const resume = () => {
+    const answer = deferred<{ resumedAtUs: number }>();
+    resumes.push(answer);
+    return answer.promise;
+  };
+  const guest = {
+    name: "web",
+    state: "receiving",
+    log: silentLog,
+    config: { network: { mode: "none" } },
+    hasEmulator: true,
+    occupy: () => () => {},
+    onExit: () => () => {},
+    note: (change: { state: string }) => (guest.state = change.state),
+  };
+  const services = {
+    clock: new ManualClock(),
+    configuration: { name: "b" },
+    book: { add: () => {} },
+    paths: { guestMemory: () => directory },
+  };
+  const installed = () => [{ first: 0, count: 16 }];
+  const memory = { pageCount: 16, fill: () => {}, installed, release: () => {} };
+  const live = { emulator: { resume }, memory: { fillable: () => memory } };
+  const record = RecordFile.create(directory, {
+    version: 1,
+    side: "child",
+    transfer: TRANSFER,
+    params: {
+      transfer: TRANSFER,
+      kind: "fork",
+      parent: { guest: "web", host: "a" },
+      parentUrl: "ws://127.0.0.1:9",
+      pageCount: 16,
+    },
+    holder: LOCAL_IDENTITY,
+    step: "loaded",
+    incarnation: 1,
+    startedAtMs: 0,
+  } as unknown as ChildRecord);
+  writeFileSync(join(directory, "zeros"), new Uint8Array(2));
+  const options = { services, record, guest, live, onOver: () => {} };
+  const child = new IncomingChild(options as unknown as ConstructorParameters<typeof IncomingChild>[0]);
+  return { child, guest, resumes };
+}
+
+describe("a child whose last page comes while it is being let run", () => {
+  let directory: string;
+  beforeEach(() => (directory = mkdtempSync(join(tmpdir(), "ramet-child-"))));
+  afterEach(() => rmSync(directory, { recursive: true }));
+
+  test("runs, and is said to", async () => {
+    const { child, guest, resumes } = loaded(directory);
+    const run = child.run();
+    child.begin();
+    await turn();
+    assert.deepEqual([guest.state, resumes.length], ["paused", 1]);
+    resumes[0]?.resolve({ resumedAtUs: 0 });
+    await run;
+    assert.equal(guest.state, "running");
+  });
+
+  test("is let run again when its emulator had not answered", async () => {
+    const { child, guest, resumes } = loaded(directory);
+    const run = child.run();
+    resumes[0]?.reject(new Error("timed out"));
+    await assert.rejects(run);
+    child.begin();
+    await turn();
+    assert.deepEqual([guest.state, resumes.length], ["paused", 2]);
+    resumes[1]?.resolve({ resumedAtUs: 0 });
+    await turn();
+    assert.equal(guest.state, "running");
   });
 });
 

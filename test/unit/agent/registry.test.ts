@@ -17,8 +17,9 @@ import { Admission } from "../../../src/agent/guests/admission.js";
 import { GuestRegistry } from "../../../src/agent/guests/registry.js";
 import { writeRecord, type GuestRecord } from "../../../src/agent/guests/guest-record.js";
 import { BootStore } from "../../../src/agent/store/boot-store.js";
+import { RecordFile } from "../../../src/agent/transfers/transfer-record.js";
 import { Paths } from "../../../src/agent/store/paths.js";
-import { FakeEmulator, FakeMemory, fakeRecord, FakeSource, partsFor } from "./fakes.js";
+import { fakeChildRecord, FakeEmulator, FakeMemory, fakeRecord, FakeSource, partsFor } from "./fakes.js";
 
 const MIB = 1024 * 1024;
 
@@ -125,6 +126,20 @@ describe("the registry of guests", () => {
     assert.ok(!existsSync(paths.guestMemory(crashed.config.id)));
     assert.equal(registry.find("off").state, "stopped");
     assert.equal(admission.reservedBytes, 0);
+  });
+
+  test("removes a child whose emulator ended before it was told to run, and says so of one that ran", async () => {
+    for (const step of ["loading", "loaded", "running"] as const) {
+      const child = await leave(fakeRecord({ state: "receiving", config: { name: step } }));
+      RecordFile.create(paths.guestMemory(child.config.id), fakeChildRecord({ step }));
+    }
+    const registry = await open();
+    assert.deepEqual(
+      registry.list().map(({ name, state }) => `${name} ${state}`),
+      ["running crashed"],
+    );
+    assert.equal(readdirSync(paths.guests).length, 1);
+    assert.deepEqual(readdirSync(paths.memory), []);
   });
 
   test("ends warm emulators and guests that never came to run", async () => {

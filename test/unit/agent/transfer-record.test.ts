@@ -14,10 +14,10 @@ import {
   readTransferRecords,
   RecordFile,
   removeDigests,
-  type ChildRecord,
   type ParentRecord,
 } from "../../../src/agent/transfers/transfer-record.js";
 import { ManualClock } from "../../support/lane-clock.js";
+import { fakeChildRecord } from "./fakes.js";
 
 const PARENT: ParentRecord = {
   version: 1,
@@ -36,42 +36,7 @@ const PARENT: ParentRecord = {
   startedAtMs: 1,
 };
 
-const CHILD: ChildRecord = {
-  version: 1,
-  side: "child",
-  transfer: 7,
-  params: {
-    transfer: 7,
-    kind: "fork",
-    guest: {
-      name: "web-1",
-      architecture: "x86_64",
-      machine: "pc-q35-7.2",
-      memoryBytes: 64 * 1024 * 1024,
-      cpus: 1,
-      append: "",
-      kernel: { sha256: "a".repeat(64), sizeBytes: 1 },
-      network: {
-        mode: "user",
-        mac: "52:54:00:00:00:01",
-        forwards: [{ address: "127.0.0.1", hostPort: 8080, guestPort: 80, protocol: "tcp" }],
-      },
-      attached: true,
-    },
-    parent: { guest: "web", host: "a" },
-    emulatorVersion: "7.2.22",
-    parentUrl: "ws://192.0.2.1:7070",
-    token: "t".repeat(32),
-    pageCount: 16384,
-    verify: true,
-    paused: false,
-    precopy: false,
-  },
-  holder: { kind: "key", name: "a" },
-  step: "loading",
-  incarnation: 0,
-  startedAtMs: 1,
-};
+const CHILD = fakeChildRecord();
 
 let directory: string;
 beforeEach(() => (directory = mkdtempSync(join(tmpdir(), "ramet-record-"))));
