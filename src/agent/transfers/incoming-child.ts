@@ -275,8 +275,10 @@ export class IncomingChild implements HostedChild {
 
   #onMachineEnd(phase: ChildPhase): void {
     if (this.#ending !== undefined) return;
+    if (phase.phase === "complete" && this.#step !== "prepared") return this.#onComplete();
     if (phase.phase === "complete") {
-      this.#onComplete();
+      const message = "all of its memory came, and nothing to run on it";
+      this.#run("end", this.#end("failed", new TransferError("peer-protocol", message)));
       return;
     }
     assert(phase.phase === "failed", "a machine ends complete or failed");

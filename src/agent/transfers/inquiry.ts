@@ -7,8 +7,8 @@ const LONGEST_PAUSE_MS = 15_000;
 export interface InquiryOptions {
   /** Asks the child's host; has a deadline of its own. */
   ask(): Promise<ChildReport>;
-  /** Whether the child's page lanes are away. While they are there nobody need ask. */
-  isAway(): boolean;
+  /** Whether anybody need ask: the child's page lanes are away, or it is not known whether it was loaded. */
+  isDue(): boolean;
   onReport(report: ChildReport): void;
   /** The host knows of no such child any more. */
   onGone(message: string): void;
@@ -17,8 +17,8 @@ export interface InquiryOptions {
 }
 
 /**
- * Asks a child's host about it for as long as its page lanes are away, less and less often, for ever: a child that is complete or gone never dials
- * again, and nobody else tells.
+ * Asks a child's host about it for as long as that is due, less and less often, for ever: a child that is complete or gone never dials again, and nobody
+ * else tells.
  */
 export class Inquiry {
   readonly #options: InquiryOptions;
@@ -30,11 +30,12 @@ export class Inquiry {
     this.#options = options;
   }
 
-  start(): void {
+  /** @param firstMs when to ask first. */
+  start(firstMs = this.#pauseMs): void {
     if (this.#over || this.#timer !== undefined) return;
-    this.#timer = this.#options.clock.after(this.#pauseMs, () => {
+    this.#timer = this.#options.clock.after(firstMs, () => {
       this.#timer = undefined;
-      if (this.#options.isAway()) void this.#ask();
+      if (this.#options.isDue()) void this.#ask();
       else {
         this.#pauseMs = FIRST_ASK_MS;
         this.start();
@@ -49,13 +50,13 @@ export class Inquiry {
   }
 
   async #ask(): Promise<void> {
-    const { ask, isAway, onReport, onGone, log } = this.#options;
+    const { ask, isDue, onReport, onGone, log } = this.#options;
     try {
       const report = await ask();
-      if (!this.#over && isAway()) onReport(report);
+      if (!this.#over && isDue()) onReport(report);
     } catch (error) {
       if (this.#over) return;
-      if (codeOf(error) === "no-such-transfer" && isAway()) return onGone(messageOf(error));
+      if (codeOf(error) === "no-such-transfer" && isDue()) return onGone(messageOf(error));
       log.debug({ problem: messageOf(error) }, "a child's host cannot be asked about it");
     }
     this.#pauseMs = Math.min(this.#pauseMs * 2, LONGEST_PAUSE_MS);

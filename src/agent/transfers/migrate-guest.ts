@@ -167,7 +167,7 @@ class OutgoingMigration {
     const fail = (message: string): void => precopy.fail(new TransferError("child-failed", message));
     return new Inquiry({
       ask: () => this.#child.target.report(),
-      isAway: () => !precopy.progress().linked,
+      isDue: () => !precopy.progress().linked,
       onReport: ({ phase, message }) => {
         if (isFinal(phase)) fail(message ?? `its host says that the child is ${phase}`);
       },

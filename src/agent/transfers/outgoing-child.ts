@@ -11,16 +11,19 @@ import {
   type PageLane,
   type ParentStep,
 } from "../../transfer/index.js";
-import { AgentError } from "../errors.js";
 import type { Guest } from "../guests/guest.js";
 import type { NetworkForPeer } from "../network/translate.js";
 import type { Services } from "../services.js";
 import type { ChildNames } from "./child-names.js";
 import { Inquiry } from "./inquiry.js";
+import { runsThere, toldToRun, verifyError } from "./outgoing-errors.js";
 import { PeerChild } from "./peer-child.js";
 import { prepareParams } from "./prepare-params.js";
 import { TransferEntry } from "./transfer-entry.js";
 import { rateOf, type ParentRecord, type RecordFile } from "./transfer-record.js";
+
+/** So soon after its start a new agent asks whether the child of a fork was loaded. */
+const FIRST_ASK_MS = 100;
 
 /** How long the child's last word may be behind its last page, before it is asked for. */
 const REPORT_DEADLINE_MS = 500;
@@ -48,6 +51,7 @@ export class OutgoingChild implements ForkChild {
   #step: ParentStep = "preparing";
   #cancelled: string | undefined;
   #undecided = false;
+  #asksWhetherLoaded = false;
   #detached = false;
   readonly #reported = deferred<void>();
 
@@ -138,7 +142,7 @@ export class OutgoingChild implements ForkChild {
     if (!this.entry.over) this.entry.enter(step);
   }
 
-  /** Goes on with the child of an agent that has ended. `decided`: it is known that it was loaded, and, if migrated, that it runs. */
+  /** Goes on with the child of an agent that has ended. `decided`: it is known that it runs, if it was migrated. */
   goOn(options: { digests: PageDigests | undefined; decided: boolean }): void {
     const { digests, decided } = options;
     this.session.begin(digests === undefined ? {} : { digests });
@@ -148,6 +152,17 @@ export class OutgoingChild implements ForkChild {
       this.entry.enter("starting");
       return;
     }
+    if (this.record.step === "told") {
+      // Its device state may never have reached it, and memory alone does not make it a guest.
+      this.#asksWhetherLoaded = true;
+      this.onStep("starting");
+      this.#inquiry.start(FIRST_ASK_MS);
+      return;
+    }
+    this.#goOnPaging();
+  }
+
+  #goOnPaging(): void {
     this.session.setSweep(this.record.sweep === "on");
     this.onStep("paging");
   }
@@ -190,7 +205,7 @@ export class OutgoingChild implements ForkChild {
     }
     this.#keep({ step: "complete" });
     await this.#lastReport();
-    const error = this.#verifyError();
+    const error = this.record.verify ? verifyError(this.entry) : undefined;
     try {
       await atEnd();
     } finally {
@@ -271,7 +286,7 @@ export class OutgoingChild implements ForkChild {
     const { clock } = this.#options.services;
     return new Inquiry({
       ask: () => this.target.report(),
-      isAway: () => this.session.phase.phase === "waiting-for-child",
+      isDue: () => this.#asksWhetherLoaded || this.session.phase.phase === "waiting-for-child",
       onReport: (report) => this.#onAsked(report),
       onGone: (message) => this.session.fail(new TransferError("child-failed", message)),
       clock,
@@ -287,9 +302,13 @@ export class OutgoingChild implements ForkChild {
     return { making: { prepare, names: making.names } };
   }
 
-  /** The child's host says, asked because the page lanes are away, how the child is. */
+  /** The child's host says how the child is. */
   #onAsked(report: ChildReport): void {
     this.#note(report);
+    if (report.phase === "starting") return;
+    const wasLoaded = report.phase === "paging" || report.phase === "complete";
+    if (this.#asksWhetherLoaded && wasLoaded) this.#goOnPaging();
+    this.#asksWhetherLoaded = false;
     const why = report.message ?? `its host says that it is ${report.phase}`;
     switch (report.phase) {
       case "complete":
@@ -311,54 +330,24 @@ export class OutgoingChild implements ForkChild {
     });
   }
 
-  #verifyError(): AgentError | undefined {
-    if (!this.record.verify) return undefined;
-    const { verify } = this.entry.facts;
-    if (verify === undefined)
-      return new AgentError("transfer-failed", "the child's host did not tell the result of the comparison");
-    if (verify.mismatches === 0) return undefined;
-    return new AgentError(
-      "transfer-failed",
-      `${verify.mismatches} of ${verify.checked} pages differ from the parent's at the instant`,
-    );
-  }
-
   async #cancel(reason: string): Promise<void> {
-    if (this.#step !== "paging") {
-      this.#requireUntold();
+    const { kind, step } = this.record;
+    if (this.#step !== "paging" && !this.#asksWhetherLoaded) {
+      if (kind === "migrate" && step === "told" && !this.#undecided) throw toldToRun(this.entry);
       this.#cancelled = reason;
       this.#options.abort(reason);
       return;
     }
-    if (this.record.kind === "migrate") {
-      this.#giveUp(reason);
-      return;
-    }
+    if (kind === "migrate") return this.#giveUp(reason);
     this.#cancelled = reason;
     this.session.fail(new TransferError("cancelled", reason));
     await this.target.cancel(reason);
   }
 
-  /** A migrated guest that was just told to run does so in a moment, unless nobody knows. */
-  #requireUntold(): void {
-    const { kind, step } = this.record;
-    if (kind !== "migrate" || step !== "told" || this.#undecided) return;
-    const { guest, host } = this.entry;
-    throw new TransferError(
-      "already-switched",
-      `guest ${guest} was told a moment ago to run on ${host}; ask again when it is known whether it does`,
-    );
-  }
-
   /** A migrated guest that is out of reach may be given up, for its parent to be let run on; one that is there may not. */
   #giveUp(reason: string): void {
-    const { guest, host } = this.entry;
-    if (this.session.phase.phase !== "waiting-for-child") {
-      throw new TransferError(
-        "already-switched",
-        `guest ${guest} runs on ${host} already; a migration can only be cancelled before that`,
-      );
-    }
+    if (this.session.phase.phase !== "waiting-for-child") throw runsThere(this.entry);
+    const { host } = this.entry;
     this.#cancelled = reason;
     this.session.fail(new TransferError("link-lost", `${host} is out of reach and was given up: ${reason}`));
   }

@@ -114,7 +114,7 @@ describe("an inquiry about a child", () => {
         if (answer instanceof Error) throw answer;
         return answer;
       },
-      isAway: () => scene.away,
+      isDue: () => scene.away,
       onReport: ({ phase }) => told.push(phase),
       onGone: () => told.push("gone"),
       clock,

@@ -1,0 +1,94 @@
+import assert from "node:assert/strict";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { setImmediate as turn } from "node:timers/promises";
+import { afterEach, beforeEach, describe, test } from "node:test";
+import { LOCAL_IDENTITY, silentLog } from "../../../src/base/index.js";
+import { OutgoingChild } from "../../../src/agent/transfers/outgoing-child.js";
+import { RecordFile, type ParentRecord } from "../../../src/agent/transfers/transfer-record.js";
+import { ManualClock } from "../../support/lane-clock.js";
+
+let directory: string;
+beforeEach(() => (directory = mkdtempSync(join(tmpdir(), "ramet-outgoing-"))));
+afterEach(() => rmSync(directory, { recursive: true }));
+
+/** The parent's side of a fork whose agent ended after it had noted that the child is told to start; the child's host says `phases`, one after the other. */
+function toldByAnEarlierAgent(phases: string[]) {
+  const clock = new ManualClock();
+  const calls: string[] = [];
+  const client = {
+    onEvent: () => () => {},
+    call: async (method: string) => {
+      calls.push(method);
+      return method === "peer.show" ? { transfer: 7, phase: phases.shift(), duplicates: 0 } : {};
+    },
+  };
+  const services = {
+    clock,
+    peers: { link: async () => ({ client, identity: LOCAL_IDENTITY }) },
+    routes: { open: () => () => {} },
+    book: { add: () => {} },
+  };
+  const instant = {
+    pageCount: 16,
+    copies: { pages: 0, budgetPages: 1 },
+    addReader: () => {},
+    removeReader: () => {},
+    copiedPages: () => [],
+    firstLost: () => undefined,
+    settle: () => {},
+  };
+  const record = RecordFile.create(directory, {
+    version: 1,
+    side: "parent",
+    transfer: 7,
+    kind: "fork",
+    step: "told",
+    holder: { kind: LOCAL_IDENTITY.kind, name: LOCAL_IDENTITY.name },
+    url: "ws://192.0.2.2:7070",
+    host: "b",
+    peerGuest: "web-1",
+    sweep: "on",
+    startedAtMs: 0,
+  } as ParentRecord);
+  const options = { services, guest: { name: "web", log: silentLog }, instant, record, abort: () => {} };
+  const child = new OutgoingChild(options as unknown as ConstructorParameters<typeof OutgoingChild>[0]);
+  child.goOn({ digests: undefined, decided: true });
+  const wait = async (ms: number): Promise<void> => {
+    clock.advance(ms);
+    for (let turns = 0; turns < 5; turns += 1) await turn();
+  };
+  return { child, calls, record, wait };
+}
+
+describe("the child of a fork that an earlier agent may have told to start", () => {
+  test("is ended when its device state never came to it, whatever it has of its memory", async () => {
+    const { child, calls, wait } = toldByAnEarlierAgent(["preparing"]);
+    assert.equal(child.entry.phase, "starting");
+    await wait(100);
+    assert.equal(child.session.phase.phase, "failed");
+    assert.deepEqual(calls, ["peer.show", "peer.cancel"]);
+    await child.finish();
+    assert.equal(child.entry.phase, "failed");
+    assert.match(child.entry.view().error?.message ?? "", /before the child had its device state/);
+  });
+
+  test("is waited for while it is loaded, and then given the rest of its memory", async () => {
+    const { child, calls, record, wait } = toldByAnEarlierAgent(["starting", "paging"]);
+    await wait(100);
+    assert.deepEqual([child.entry.phase, record.record.step, calls], ["starting", "told", ["peer.show"]]);
+    await wait(2000);
+    assert.deepEqual([child.entry.phase, record.record.step], ["paging", "paging"]);
+    assert.deepEqual(calls, ["peer.show", "peer.show"]);
+    child.detach();
+  });
+
+  test("is ended when its user says so meanwhile", async () => {
+    const { child, calls, wait } = toldByAnEarlierAgent([]);
+    await child.entry.commands?.cancel("by a test");
+    await child.finish();
+    await wait(100);
+    assert.deepEqual([child.entry.phase, calls], ["cancelled", ["peer.cancel"]]);
+  });
+});
