@@ -1,3 +1,4 @@
+import { codeOf, messageOf } from "../../base/index.js";
 import type { Emulator, Forward, GuestConfig } from "../../guest/index.js";
 import { attachTap, detachTap } from "./tap.js";
 
@@ -18,6 +19,23 @@ export async function connectGuest(emulator: Emulator, network: GuestConfig["net
   } catch (error) {
     for (const forward of added) await emulator.removeForward(forward);
     throw error;
+  }
+}
+
+/**
+ * Connects a guest that must run on in any case: one that runs without its network can be helped, one that stays stopped because of it serves nobody.
+ * @returns what is wrong with its network, in words; undefined when nothing is.
+ */
+export async function connectOrGoWithout(
+  emulator: Emulator,
+  network: GuestConfig["network"],
+): Promise<string | undefined> {
+  try {
+    await connectGuest(emulator, network);
+    return undefined;
+  } catch (error) {
+    if (codeOf(error) === "gone") throw error;
+    return `it runs, but not at its place in the network: ${messageOf(error)}`.slice(0, 500);
   }
 }
 

@@ -1,10 +1,13 @@
-import type { ChildReport, Params, Result } from "../../control/index.js";
+import { messageOf } from "../../base/index.js";
+import type { ChildReport, Params, Result, RpcServerSession } from "../../control/index.js";
 import { AgentError } from "../errors.js";
 import type { Guest } from "../guests/guest.js";
 import { connectGuest } from "../network/guest-link.js";
 import type { Services } from "../services.js";
+import { Custody } from "./custody.js";
 import { isComplete, type HostedChild } from "./hosted-child.js";
-import { TransferEntry } from "./transfer-entry.js";
+import { entryOf } from "./incoming-parts.js";
+import type { TransferEntry } from "./transfer-entry.js";
 import type { ChildRecord, RecordFile } from "./transfer-record.js";
 
 /** What it counted is gone with the agent that counted. */
@@ -29,23 +32,14 @@ export class CompleteChild implements HostedChild {
   readonly #entry: TransferEntry;
   /** Nobody knew yet that it is complete. */
   readonly #isNew: boolean;
+  readonly #custody: Custody;
 
   constructor(services: Services, guest: Guest, record: RecordFile<ChildRecord>) {
     this.#services = services;
     this.#guest = guest;
     this.#record = record;
-    const { params, startedAtMs, complete } = record.record;
-    this.#entry = new TransferEntry({
-      transfer: params.transfer,
-      kind: params.kind,
-      role: "child",
-      guest: guest.name,
-      peerGuest: params.parent.guest,
-      host: params.parent.host,
-      pageCount: params.pageCount,
-      startedAtMs,
-      clock: services.clock,
-    });
+    const { params, complete } = record.record;
+    this.#entry = entryOf(services, guest, record.record);
     if (complete?.verify !== undefined) this.#entry.facts.verify = complete.verify;
     this.#entry.commands = {
       cancel: () => this.cancel(),
@@ -62,6 +56,19 @@ export class CompleteChild implements HostedChild {
     // Others are over for anybody but the parent's agent.
     if (this.isHeld) services.book.add(this.#entry);
     this.#entry.enter("complete");
+    const { host } = params.parent;
+    this.#custody = new Custody({
+      clock: services.clock,
+      // A fork's child that is held lives; a migration's may not, because its parent may go on instead.
+      isAbandonable: () => this.isHeld && params.kind === "migrate",
+      onAbandoned: () => {
+        guest.log.info({ host }, "a child that was never told to run is removed");
+        services.registry.remove(guest).catch((error: unknown) => {
+          guest.log.error({ problem: messageOf(error) }, "a child could not be removed in full");
+        });
+      },
+    });
+    this.#custody.passTo(undefined);
   }
 
   get isHeld(): boolean {
@@ -83,7 +90,8 @@ export class CompleteChild implements HostedChild {
     return Promise.reject(this.#badState("started"));
   }
 
-  async run(): Promise<Result<"peer.run">> {
+  async run(session?: RpcServerSession): Promise<Result<"peer.run">> {
+    if (session !== undefined) this.#custody.passTo(session);
     if (this.isHeld) {
       this.#record.update({ step: "running" });
       await this.#resume();
@@ -101,11 +109,13 @@ export class CompleteChild implements HostedChild {
     throw new AgentError("bad-state", `guest ${name} is complete and runs; remove it as any other guest`);
   }
 
-  report(): ChildReport {
+  report(session?: RpcServerSession): ChildReport {
+    if (session !== undefined) this.#custody.passTo(session);
     return reportOf(this.#record.record);
   }
 
   detach(): void {
+    this.#custody.end();
     this.#record.leave();
   }
 

@@ -1,30 +1,32 @@
 import { assert, codeOf, messageOf, type Log, type Timer } from "../../base/index.js";
 import type { ChildReport, Params, Result, RpcServerSession } from "../../control/index.js";
-import { ChildMachine, TransferError, type ChildPhase, type TransferProgress } from "../../transfer/index.js";
+import {
+  TransferError,
+  type ChildMachine,
+  type ChildPhase,
+  type TransferProgress,
+} from "../../transfer/index.js";
 import { AgentError } from "../errors.js";
 import type { Guest } from "../guests/guest.js";
 import type { LiveEmulator } from "../guests/live-emulator.js";
 import { connectGuest } from "../network/guest-link.js";
 import type { Services } from "../services.js";
 import { FileNotes } from "./child-notes.js";
-import { ChildPrecopy } from "./child-precopy.js";
+import type { ChildPrecopy } from "./child-precopy.js";
 import { Custody } from "./custody.js";
 import {
-  dialParent,
   announce,
   isComplete,
-  leaseOf,
   reportOfView,
   type HostedChild,
   type IncomingChildOptions,
   type PrepareParams,
 } from "./hosted-child.js";
 import { keepIncomplete, livesOn } from "./incomplete-child.js";
-
+import { entryOf, leaseOf, machineOf, precopyOf } from "./incoming-parts.js";
 import type { Lease } from "./lease.js";
-import { namingTheEnd } from "./naming-the-end.js";
-import { TransferEntry } from "./transfer-entry.js";
-import { EPOCHS_PER_AGENT, type ChildRecord, type RecordFile } from "./transfer-record.js";
+import type { TransferEntry } from "./transfer-entry.js";
+import type { ChildRecord, RecordFile } from "./transfer-record.js";
 
 const REPORT_INTERVAL_MS = 1000;
 
@@ -62,7 +64,7 @@ export class IncomingChild implements HostedChild {
   constructor(options: IncomingChildOptions) {
     const { services, guest, live } = options;
     const { clock } = services;
-    const { params, step, incarnation, startedAtMs } = options.record.record;
+    const { params, step, incarnation } = options.record.record;
     const recovered = incarnation > 0;
     this.#services = services;
     this.#params = params;
@@ -82,38 +84,32 @@ export class IncomingChild implements HostedChild {
       },
     });
     this.#log = guest.log.child({ transfer: params.transfer });
-    this.entry = new TransferEntry({
-      transfer: params.transfer,
-      kind: params.kind,
-      role: "child",
-      guest: guest.name,
-      peerGuest: params.parent.guest,
-      host: params.parent.host,
-      pageCount: params.pageCount,
-      startedAtMs,
-      clock,
-    });
+    this.entry = entryOf(services, guest, options.record.record);
     const { pageCount, verify } = params;
     this.#notes = new FileNotes(services.paths.guestMemory(guest.id), {
       pageCount,
       verify,
       recover: recovered,
     });
-    this.#machine = new ChildMachine({
-      transfer: params.transfer,
-      memory: namingTheEnd(live.memory.fillable(), services.configuration.name),
-      dial: dialParent(services, options.record.record),
-      clock,
-      log: this.#log,
-      verify: params.verify,
-      notes: this.#notes,
-      precopied: params.precopy && !recovered,
-      ...(recovered ? { recovered: { epoch: incarnation * EPOCHS_PER_AGENT } } : {}),
+    const { record } = options.record;
+    const notes = this.#notes;
+    this.#machine = machineOf(services, this.#log, {
+      record,
+      live,
+      notes,
       onEverything: () => this.#noteComplete(),
     });
-    if (params.precopy && !recovered) this.#precopy = this.#makePrecopy(verify);
+    const onFailed = (error: TransferError): void => this.#machine.cancel(error);
+    if (params.precopy && !recovered)
+      this.#precopy = precopyOf(services, this.#log, { record, live, notes, onFailed });
     if (params.kind === "migrate")
-      this.#lease = leaseOf(services, this.#log, { params, guest, live, machine: this.#machine });
+      this.#lease = leaseOf(services, this.#log, {
+        record: this.#record,
+        guest,
+        live,
+        machine: this.#machine,
+        letRun: () => this.#letRun(),
+      });
     this.entry.countFrom(() => this.#count());
     this.entry.commands = {
       cancel: (reason) => this.cancel(reason),
@@ -153,6 +149,19 @@ export class IncomingChild implements HostedChild {
     if (this.#step !== "prepared" || this.#ending !== undefined) throw this.#badStep("started");
     this.#step = "loading";
     this.#custody.passTo(session);
+    try {
+      return await this.#load(params);
+    } catch (error) {
+      // Whoever asked may not hear of it any more.
+      const message = `the child could not be started: ${messageOf(error)}`;
+      const why = new TransferError("child-failed", message, { cause: error });
+      this.#machine.cancel(why);
+      this.#run("end", this.#end("failed", why));
+      throw error;
+    }
+  }
+
+  async #load(params: Params<"peer.start">): Promise<Result<"peer.start">> {
     const beganUs = this.#services.clock.nowUs();
     this.entry.addControlBytes(params.deviceState.length);
     this.entry.enter("starting");
@@ -173,7 +182,10 @@ export class IncomingChild implements HostedChild {
   async run(session?: RpcServerSession): Promise<Result<"peer.run">> {
     if (session !== undefined) this.#custody.passTo(session);
     if (this.#ending !== undefined) throw this.#badStep("run");
-    if (this.#step === "running") return { loadUs: this.#loadUs, runUs: 0 };
+    if (this.#step === "running") {
+      await this.#lease?.goOn();
+      return { loadUs: this.#loadUs, runUs: 0 };
+    }
     if (this.#step !== "loaded") throw this.#badStep("run");
     const beganUs = this.#services.clock.nowUs();
     this.#record.update({ step: "running" });
@@ -185,6 +197,10 @@ export class IncomingChild implements HostedChild {
   async settle(): Promise<void> {
     if (this.#ending !== undefined || this.#step !== "running") return;
     if ((await this.#live.emulator.status()) !== "paused") return;
+    if (this.#lease !== undefined && this.entry.phase !== "complete") {
+      this.#log.info({ host: this.#params.parent.host }, "the child goes on when its parent's host is there");
+      return this.#lease.hold();
+    }
     await this.#letRun();
   }
 
@@ -208,21 +224,11 @@ export class IncomingChild implements HostedChild {
   /** Ends the child and removes all of it. @throws AgentError `bad-state` when it is a complete guest that runs. */
   async cancel(reason: string): Promise<void> {
     if (this.entry.phase === "complete" && this.#step === "running") throw isComplete(this.guest);
+    // An earlier agent was told to let it run: it may have run for long, and what it did is nowhere else.
+    if (this.#recovered && this.#step === "running" && this.#params.kind === "migrate")
+      throw this.#badStep("cancelled");
     this.#machine.cancel(new TransferError("cancelled", reason));
     await this.#end("cancelled", new TransferError("cancelled", reason));
-  }
-
-  #makePrecopy(verify: boolean): ChildPrecopy {
-    return new ChildPrecopy({
-      transfer: this.#params.transfer,
-      memory: this.#live.memory.writable(),
-      notes: this.#notes,
-      verify,
-      dial: (epoch) => dialParent(this.#services, this.#record.record)("precopy", epoch),
-      onFailed: (error) => this.#machine.cancel(error),
-      clock: this.#services.clock,
-      log: this.#log,
-    });
   }
 
   #count(): TransferProgress {

@@ -8,8 +8,15 @@ export function certainAfterMs(leaseMs: number): number {
   return NOTICE_MS + leaseMs;
 }
 
+/** How often it is noted that the parent's host was heard of. A new agent takes the lease for that much older at most, never for younger. */
+const NOTE_INTERVAL_US = 5_000_000;
+
 export interface LeaseOptions {
   leaseMs: number;
+  /** When an earlier agent last heard of the parent's host, in µs of the machine's monotonic clock. */
+  heardUs?: number;
+  /** Notes that for the next agent. */
+  note(heardUs: number): void;
   /** Whether the parent's host is there. */
   isLinked(): boolean;
   stop(outOfReachMs: number): Promise<void>;
@@ -25,23 +32,37 @@ export interface LeaseOptions {
 export class Lease {
   readonly #options: LeaseOptions;
   #heardUs: number;
+  #notedUs: number | undefined;
   #stopped = false;
   #busy: Promise<void> | undefined;
 
   constructor(options: LeaseOptions) {
     this.#options = options;
-    this.#heardUs = options.clock.nowUs();
+    this.#heardUs = Math.min(options.clock.nowUs(), options.heardUs ?? Infinity);
   }
 
   /** Looks whether the host is there. To be called about once a second. */
   check(): void {
     const { clock, isLinked, leaseMs, stop, resume } = this.#options;
     const nowUs = clock.nowUs();
-    if (isLinked()) this.#heardUs = nowUs;
+    const linked = isLinked();
+    if (linked) this.#hear(nowUs);
     const outOfReachMs = (nowUs - this.#heardUs) / 1000;
     if (this.#busy !== undefined) return;
-    if (this.#stopped && outOfReachMs === 0) this.#act(resume, false);
+    if (this.#stopped && linked) this.#act(resume, false);
     else if (!this.#stopped && outOfReachMs > leaseMs) this.#act(() => stop(outOfReachMs), true);
+  }
+
+  /** An earlier agent left the child standing still, perhaps because its lease was over: it goes on when the host is there. */
+  hold(): void {
+    this.#stopped = true;
+    this.check();
+  }
+
+  /** Who may let the parent run instead says that the child is to run. */
+  async goOn(): Promise<void> {
+    this.#hear(this.#options.clock.nowUs());
+    await this.end();
   }
 
   /** The child is complete and needs nobody: it goes on, should it stand still. */
@@ -49,6 +70,13 @@ export class Lease {
     await this.#busy;
     if (this.#stopped) await this.#options.resume();
     this.#stopped = false;
+  }
+
+  #hear(nowUs: number): void {
+    this.#heardUs = nowUs;
+    if (this.#notedUs !== undefined && nowUs - this.#notedUs < NOTE_INTERVAL_US) return;
+    this.#notedUs = nowUs;
+    this.#options.note(nowUs);
   }
 
   #act(act: () => Promise<void>, stopped: boolean): void {

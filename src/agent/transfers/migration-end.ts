@@ -79,25 +79,22 @@ export class MigrationEnd {
     const isOver = (): boolean =>
       this.#child.cancelled || this.#child.detached || session.phase.phase === "failed";
     try {
-      switch (
-        await whatBecameOf({
-          ask: () => target.settle(),
-          isOver,
-          ...(firstAskMs === undefined ? {} : { firstAskMs }),
-          clock,
-          log,
-        })
-      ) {
-        case "runs":
-          entry.enter("paging", { message: "the child runs after all" });
-          this.#child.onStep("paging");
-          this.toMigrated();
-          return await this.finish();
-        case "gone":
-          return await this.#runOn(undecided);
-        case "unknown":
-          if (!this.#child.detached) await this.#stay(undecided);
+      const found = await whatBecameOf({
+        ask: () => target.settle(),
+        isOver,
+        ...(firstAskMs === undefined ? {} : { firstAskMs }),
+        clock,
+        log,
+      });
+      if (found === "runs") {
+        entry.enter("paging", { message: "the child runs after all" });
+        this.#child.onStep("paging");
+        this.toMigrated();
+        return await this.finish();
       }
+      if (found === "gone") return await this.#runOn(undecided);
+      if (found !== "unknown") return await this.#stay(new TransferError("child-failed", found.kept));
+      if (!this.#child.detached) await this.#stay(undecided);
     } catch (error) {
       log.error(
         { problem: messageOf(error) },

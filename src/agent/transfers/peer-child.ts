@@ -28,6 +28,12 @@ const START_DEADLINE_MS = 30_000;
 const RUN_DEADLINE_MS = 10_000;
 const CANCEL_DEADLINE_MS = 15_000;
 
+/** What became of a child: it runs, it is gone and never ran, or it may have run and is kept, with the reason. */
+export type Settled = "runs" | "gone" | { kept: string };
+
+/** Answers that say nothing of the child. */
+const ASK_AGAIN: ReadonlySet<string> = new Set(["not-ready", "busy", "refused", "forbidden", "draining"]);
+
 type PrepareParams = ParamsInput<"peer.prepare">;
 
 /** How often the host of a child whose start was not answered is asked what became of that. */
@@ -145,10 +151,10 @@ export class PeerChild implements ChildTarget {
   }
 
   /**
-   * Finds out what became of a child that may have been told to run: it runs, from now on at the latest, or it is gone. Over a new connection where the old
-   * one was lost; rejects when the host cannot be asked, or does not know yet.
+   * Finds out what became of a child that may have been told to run: it runs, from now on at the latest, or it is gone, or it may have run and does not run on.
+   * Over a new connection where the old one was lost; rejects when the host cannot be asked, or does not know yet.
    */
-  async settle(): Promise<"runs" | "gone"> {
+  async settle(): Promise<Settled> {
     const client = await this.#connect();
     const params = { transfer: this.transfer };
     try {
@@ -156,17 +162,22 @@ export class PeerChild implements ChildTarget {
       this.#options.onStarted();
       return "runs";
     } catch (error) {
-      if (!(error instanceof RemoteError)) throw error;
-      if (error.code === "bad-state") {
-        await client.call(
-          "peer.cancel",
-          { ...params, reason: "it was never loaded" },
-          { deadlineMs: CANCEL_DEADLINE_MS },
-        );
-        return "gone";
-      }
+      if (!(error instanceof RemoteError) || ASK_AGAIN.has(error.code)) throw error;
       if (error.code === "no-such-transfer") return "gone";
-      throw error;
+      // It was never loaded, or cannot be let run there: it is to be gone, as it is when that is heard at once.
+      return this.#giveUp(client, error.message);
+    }
+  }
+
+  async #giveUp(client: RpcClient, why: string): Promise<Settled> {
+    const params = { transfer: this.transfer, reason: why.slice(0, 1000) };
+    try {
+      await client.call("peer.cancel", params, { deadlineMs: CANCEL_DEADLINE_MS });
+      return "gone";
+    } catch (error) {
+      if (codeOf(error) === "no-such-transfer") return "gone";
+      if (!(error instanceof RemoteError) || error.code !== "bad-state") throw error;
+      return { kept: `${why}; ${error.message}` };
     }
   }
 

@@ -2,7 +2,7 @@ import { rmSync } from "node:fs";
 import { messageOf } from "../../base/index.js";
 import { TransferError } from "../../transfer/index.js";
 import type { Guest } from "../guests/guest.js";
-import { connectGuest } from "../network/guest-link.js";
+import { connectOrGoWithout } from "../network/guest-link.js";
 import type { Services } from "../services.js";
 import { finishFork } from "./fork-guest.js";
 import { MigrationEnd } from "./migration-end.js";
@@ -103,7 +103,7 @@ function runOnAfter(services: Services, guest: Guest, records: ParentRecords): (
   return async () => {
     // It may have left its place in the network, or part of it.
     if (migrated && (await guest.live.emulator.status()) === "paused") {
-      await connectGuest(guest.live.emulator, guest.config.network);
+      await connectOrGoWithout(guest.live.emulator, guest.config.network);
     }
     await resumeIfPaused(guest);
     if (migrated) await guest.update({ outgoing: null });

@@ -1,5 +1,6 @@
 import type { Services } from "../services.js";
 import type { IncomingTransfers } from "./incoming-transfers.js";
+import { finishRollBacks } from "./roll-back.js";
 import { recoverParent } from "./recover-parent.js";
 
 /**
@@ -8,6 +9,7 @@ import { recoverParent } from "./recover-parent.js";
  */
 export async function recoverTransfers(services: Services, incoming: IncomingTransfers): Promise<void> {
   const { registry } = services;
+  finishRollBacks(services);
   for (const { guest, parents, children } of registry.unfinished) {
     try {
       // A guest that is a parent by now was complete before; that it was a child must not make it run.

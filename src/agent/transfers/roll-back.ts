@@ -4,7 +4,7 @@ import { TransferError } from "../../transfer/index.js";
 import { AgentError } from "../errors.js";
 import type { Guest } from "../guests/guest.js";
 import type { GuestRecord } from "../guests/guest-record.js";
-import { connectGuest } from "../network/guest-link.js";
+import { connectOrGoWithout } from "../network/guest-link.js";
 import type { Services } from "../services.js";
 import { certainAfterMs } from "./lease.js";
 import { TransferEntry } from "./transfer-entry.js";
@@ -13,12 +13,21 @@ const FENCE_DEADLINE_MS = 20_000;
 
 type Outgoing = NonNullable<GuestRecord["outgoing"]>;
 
-/** Lets a guest that was stopped for a migration run on here, at its place in the network. */
+/** Lets a guest that was stopped for a migration run on here, at its place in the network if that is still free. */
 export async function runOn(guest: Guest): Promise<void> {
   const { emulator } = guest.live;
-  await connectGuest(emulator, guest.config.network);
+  const message = await connectOrGoWithout(emulator, guest.config.network);
+  if (message !== undefined) guest.log.error({ problem: message }, "a guest runs on without its network");
   await emulator.resume();
-  await guest.update({ state: "running", outgoing: null });
+  await guest.update({ state: "running", outgoing: null, ...(message === undefined ? {} : { message }) });
+}
+
+/** Lets the guests run on whose migration an earlier agent had rolled back, and that it did not come to let run. */
+export function finishRollBacks({ registry }: Services): void {
+  for (const guest of registry.list()) {
+    if (guest.record.outgoing?.rolledBack === true && guest.hasEmulator)
+      registry.whenAnswering(guest, () => runOn(guest));
+  }
 }
 
 /**
@@ -100,10 +109,7 @@ export async function restoreMigrations(services: Services): Promise<void> {
   for (const guest of services.registry.list()) {
     const { outgoing } = guest.record;
     if (outgoing === undefined || !guest.hasEmulator || guest.occupation !== undefined) continue;
-    if (outgoing.rolledBack === true) {
-      await runOn(guest);
-      continue;
-    }
+    if (outgoing.rolledBack === true) continue;
     if (guest.state === "running") {
       // That agent ended before it had stopped the guest.
       await guest.update({ outgoing: null });

@@ -58,6 +58,8 @@ const childRecordSchema = z.strictObject({
       verify: z.strictObject({ checked: z.int().min(0), mismatches: z.int().min(0) }).optional(),
     })
     .optional(),
+  /** When the parent's host was last heard of, in µs of the machine's monotonic clock, some seconds less exact; only for a migration. */
+  heardUs: z.number().optional(),
   /** Why it will never be complete, though it ran and is kept. */
   failed: z.string().optional(),
   startedAtMs: z.number(),

@@ -1,4 +1,5 @@
 import { messageOf, sleep, type Clock, type Log } from "../../base/index.js";
+import type { Settled } from "./peer-child.js";
 
 /** How often a host is asked that left open whether its child runs. */
 const ASK_INTERVAL_MS = 2000;
@@ -9,13 +10,13 @@ const ASK_INTERVAL_MS = 2000;
  * @param options.isOver says that nobody wants to know any more; then the answer is `unknown`.
  */
 export async function whatBecameOf(options: {
-  ask(): Promise<"runs" | "gone">;
+  ask(): Promise<Settled>;
   isOver(): boolean;
   /** How long to wait before the first question. */
   firstAskMs?: number;
   clock: Clock;
   log: Log;
-}): Promise<"runs" | "gone" | "unknown"> {
+}): Promise<Settled | "unknown"> {
   for (let waitMs = options.firstAskMs ?? ASK_INTERVAL_MS; ; waitMs = ASK_INTERVAL_MS) {
     await sleep(options.clock, waitMs);
     if (options.isOver()) return "unknown";

@@ -13,6 +13,7 @@ import {
   type ParentRecord,
 } from "../../../src/agent/transfers/transfer-record.js";
 import type { IncomingTransfers } from "../../../src/agent/transfers/incoming-transfers.js";
+import { silentLog } from "../../../src/base/index.js";
 import { ManualClock } from "../../support/lane-clock.js";
 import { FakeEmulator } from "./fakes.js";
 
@@ -25,6 +26,7 @@ function scene(state: string, step: ChildRecord["step"]) {
   const emulator = new FakeEmulator();
   const guest = {
     name: "web",
+    log: silentLog,
     state,
     hasEmulator: true,
     config: { network: { mode: "none" } },
@@ -33,13 +35,16 @@ function scene(state: string, step: ChildRecord["step"]) {
     update: async (change: { state: string }) => void (guest.state = change.state),
   };
   const listed: unknown[] = [];
-  const services = { clock: new ManualClock(), book: { add: (entry: unknown) => listed.push(entry) } };
+  const clock = new ManualClock();
+  const removed: unknown[] = [];
+  const registry = { remove: async (one: unknown) => void removed.push(one) };
+  const services = { clock, registry, book: { add: (entry: unknown) => listed.push(entry) } };
   const params = { transfer: 7, kind: "migrate", parent: { guest: "web", host: "a" }, pageCount: 16 };
   const complete = { verify: { checked: 16, mismatches: 0 } };
   const record = { version: 1, side: "child", transfer: 7, params, step, incarnation: 0, complete };
   const file = RecordFile.create(directory, { ...record, startedAtMs: 0 } as ChildRecord);
   const make = () => new CompleteChild(services as unknown as Services, guest as unknown as Guest, file);
-  return { emulator, guest, listed, file, make };
+  return { clock, removed, emulator, guest, listed, file, make };
 }
 
 test("a complete child that its agent had just told to run is let run", async () => {
@@ -75,6 +80,20 @@ test("one that is held can be let run, once", async () => {
   await assert.rejects(child.cancel(), { code: "bad-state" });
 });
 
+test("one of a migration that was never told to run is removed: its parent may run on instead", async () => {
+  const told = scene("paused", "loaded");
+  const spoken = told.make();
+  await spoken.run();
+  const { clock, removed, guest, make } = scene("paused", "loaded");
+  make();
+  clock.advance(19_000);
+  assert.deepEqual(removed, []);
+  clock.advance(2000);
+  assert.deepEqual(removed, [guest]);
+  told.clock.advance(30_000);
+  assert.deepEqual(told.removed, []);
+});
+
 test("the record of a former child does not matter to a guest that is a parent by now", async () => {
   const { guest, file } = scene("migrated", "running");
   const recovered: unknown[] = [];
@@ -84,6 +103,7 @@ test("the record of a former child does not matter to a guest that is a parent b
   ];
   const withheld: unknown[] = [];
   const registry = {
+    list: () => [],
     unfinished: [{ guest, parents, children: [file] }],
     whenAnswering: () => {},
     withhold: (_guest: unknown, error: unknown) => withheld.push(error),

@@ -128,7 +128,7 @@ describe("a child that is being ended", () => {
 });
 
 /** A forked child that an earlier agent had loaded and an earlier lane completed, on an emulator in the hands of the test. */
-function loaded(directory: string) {
+function loaded(directory: string, { kind = "fork", step = "loaded" } = {}) {
   const resumes: Deferred<{ resumedAtUs: number }>[] = [];
   const resume = () => {
     const answer = deferred<{ resumedAtUs: number }>();
@@ -147,26 +147,29 @@ function loaded(directory: string) {
   };
   const services = {
     clock: new ManualClock(),
-    configuration: { name: "b" },
+    configuration: { name: "b", limits: { migrationLeaseSeconds: 60 } },
     book: { add: () => {} },
     paths: { guestMemory: () => directory },
   };
   const installed = () => [{ first: 0, count: 16 }];
   const memory = { pageCount: 16, fill: () => {}, installed, release: () => {} };
-  const live = { emulator: { resume }, memory: { fillable: () => memory } };
+  const live = {
+    emulator: { resume, status: async () => "paused", announce: async () => {} },
+    memory: { fillable: () => memory },
+  };
   const record = RecordFile.create(directory, {
     version: 1,
     side: "child",
     transfer: TRANSFER,
     params: {
       transfer: TRANSFER,
-      kind: "fork",
+      kind,
       parent: { guest: "web", host: "a" },
       parentUrl: "ws://127.0.0.1:9",
       pageCount: 16,
     },
     holder: LOCAL_IDENTITY,
-    step: "loaded",
+    step,
     incarnation: 1,
     startedAtMs: 0,
   } as unknown as ChildRecord);
@@ -190,6 +193,24 @@ describe("a child whose last page comes while it is being let run", () => {
     resumes[0]?.resolve({ resumedAtUs: 0 });
     await run;
     assert.equal(guest.state, "running");
+  });
+
+  test("of a migration is not cancelled by who cannot know whether it ran", async () => {
+    const { child, resumes } = loaded(directory, { kind: "migrate", step: "running" });
+    await assert.rejects(child.cancel("by a test"), { code: "bad-state" });
+    assert.equal(resumes.length, 0);
+  });
+
+  test("of a migration goes on when its parent's agent says so", async () => {
+    const { child, guest, resumes } = loaded(directory, { kind: "migrate", step: "running" });
+    await child.settle();
+    await turn();
+    assert.equal(resumes.length, 0, "nobody is there who could know that the parent does not run");
+    const run = child.run();
+    await turn();
+    resumes[0]?.resolve({ resumedAtUs: 0 });
+    await run;
+    assert.deepEqual([resumes.length, guest.state], [1, "receiving"]);
   });
 
   test("is let run again when its emulator had not answered", async () => {

@@ -7,12 +7,17 @@ import { ManualClock } from "../../support/lane-clock.js";
 
 const LEASE_MS = 10_000;
 
-function leased(options: { stop?: () => Promise<void>; resume?: () => Promise<void> } = {}) {
+function leased(
+  options: { stop?: () => Promise<void>; resume?: () => Promise<void>; heardUs?: number } = {},
+) {
   const clock = new ManualClock();
   const calls: string[] = [];
   const state = { linked: true };
+  const noted: number[] = [];
   const lease = new Lease({
     leaseMs: LEASE_MS,
+    ...(options.heardUs === undefined ? {} : { heardUs: options.heardUs }),
+    note: (us) => noted.push(us),
     isLinked: () => state.linked,
     stop: async () => {
       calls.push("stop");
@@ -32,7 +37,7 @@ function leased(options: { stop?: () => Promise<void>; resume?: () => Promise<vo
       await turn();
     }
   };
-  return { lease, state, calls, pass };
+  return { lease, state, calls, pass, noted };
 }
 
 describe("a migrated child's lease", () => {
@@ -79,6 +84,37 @@ describe("a migrated child's lease", () => {
     state.linked = true;
     await pass(5);
     assert.deepEqual(calls, ["stop", "resume", "resume", "resume"]);
+  });
+
+  test("goes on with the next agent where it was: that one does not begin it anew", async () => {
+    const first = leased();
+    await first.pass(12);
+    assert.deepEqual(first.noted, [2_000_000, 7_000_000, 12_000_000]);
+    const next = leased({ heardUs: 1_000_000 - LEASE_MS * 1000 });
+    next.state.linked = false;
+    await next.pass(1);
+    assert.deepEqual(next.calls, ["stop"]);
+    const ahead = leased({ heardUs: 1e12 });
+    ahead.state.linked = false;
+    await ahead.pass(11);
+    assert.deepEqual(ahead.calls, ["stop"], "a time to come is none");
+  });
+
+  test("lets a child that was found standing still go on only when the host is there, or says so", async () => {
+    const { lease, state, calls, pass } = leased();
+    state.linked = false;
+    lease.hold();
+    await pass(30);
+    assert.deepEqual(calls, []);
+    state.linked = true;
+    await pass(2);
+    assert.deepEqual(calls, ["resume"]);
+    const told = leased();
+    told.state.linked = false;
+    told.lease.hold();
+    await told.lease.goOn();
+    await told.pass(9);
+    assert.deepEqual(told.calls, ["resume"]);
   });
 
   test("is certainly over only when the child's host has noticed that nobody is there", () => {

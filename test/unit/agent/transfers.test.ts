@@ -8,7 +8,7 @@ import { after, describe, test } from "node:test";
 import { LOCAL_IDENTITY, silentLog, type Identity } from "../../../src/base/index.js";
 import type { RpcServerSession } from "../../../src/control/index.js";
 import { EventHub } from "../../../src/agent/events.js";
-import { connectGuest } from "../../../src/agent/network/guest-link.js";
+import { connectGuest, connectOrGoWithout } from "../../../src/agent/network/guest-link.js";
 import {
   networkFromPeer,
   networkOfForked,
@@ -96,6 +96,16 @@ describe("the network of a child", () => {
     const forwards = [FORWARD, { ...FORWARD, hostPort: 666 }];
     await assert.rejects(connectGuest(emulator.asEmulator, { mode: "user", mac: MAC, forwards }), /taken/);
     assert.deepEqual(emulator.calls, ["add 8080", "add 666", "remove 666", "remove 8080"]);
+  });
+
+  test("a guest that must run on in any case does so without its network, and says so", async () => {
+    const network = { mode: "user" as const, mac: MAC, forwards: [{ ...FORWARD, hostPort: 666 }] };
+    assert.match(
+      (await connectOrGoWithout(new FakeEmulator().asEmulator, network)) ?? "",
+      /runs, but.*taken/,
+    );
+    const free = { ...network, forwards: [FORWARD] };
+    assert.equal(await connectOrGoWithout(new FakeEmulator().asEmulator, free), undefined);
   });
 
   test("what an ended agent left connected is connected anew", async () => {

@@ -1,0 +1,155 @@
+import { isSame, messageOf, type Identity, type Log } from "../../base/index.js";
+import { dial, LaneError } from "../../lane/index.js";
+import { ChildMachine, type FrameLane, type PageLane, type TransferError } from "../../transfer/index.js";
+import type { Guest } from "../guests/guest.js";
+import type { LiveEmulator } from "../guests/live-emulator.js";
+import type { Services } from "../services.js";
+import type { FileNotes } from "./child-notes.js";
+import { ChildPrecopy } from "./child-precopy.js";
+import { Lease } from "./lease.js";
+import { namingTheEnd } from "./naming-the-end.js";
+import { TransferEntry } from "./transfer-entry.js";
+import { EPOCHS_PER_AGENT, type ChildRecord, type RecordFile } from "./transfer-record.js";
+
+const LANE_DEADLINE_MS = 5000;
+
+/** A child's entry in the book. */
+export function entryOf(
+  services: Services,
+  guest: Guest,
+  { params, startedAtMs }: Readonly<ChildRecord>,
+): TransferEntry {
+  return new TransferEntry({
+    transfer: params.transfer,
+    kind: params.kind,
+    role: "child",
+    guest: guest.name,
+    peerGuest: params.parent.guest,
+    host: params.parent.host,
+    pageCount: params.pageCount,
+    startedAtMs,
+    clock: services.clock,
+  });
+}
+
+/**
+ * How a child's page lanes are dialled: only who commands the child may send its memory.
+ * The function it returns throws LaneError; `certificate-role` when somebody else answers where the parent's host is said to be.
+ */
+function dialParent(
+  services: Services,
+  { params, holder }: Readonly<ChildRecord>,
+): (purpose: PageLane | "precopy", epoch: number) => Promise<FrameLane> {
+  const { configuration, credentials, clock } = services;
+  const { transfer, token, parentUrl } = params;
+  const requireHolder = (identity: Identity): void => {
+    if (isSame(identity, holder)) return;
+    const message = `${identity.name} answers at ${parentUrl}, and the transfer is of ${holder.name}`;
+    throw new LaneError("certificate-role", message);
+  };
+  return (purpose, epoch) =>
+    dial({
+      url: parentUrl,
+      hello: { purpose, role: "peer", transfer, epoch, token },
+      credentials,
+      key: parentUrl.startsWith("ws://") ? configuration.key : undefined,
+      requireIdentity: requireHolder,
+      clock,
+      deadlineMs: LANE_DEADLINE_MS,
+    });
+}
+
+/** What receives a child's memory; that of an earlier agent goes on where it was. */
+export function machineOf(
+  services: Services,
+  log: Log,
+  child: { record: Readonly<ChildRecord>; live: LiveEmulator; notes: FileNotes; onEverything(): void },
+): ChildMachine {
+  const { record, live, notes, onEverything } = child;
+  const { params, incarnation } = record;
+  return new ChildMachine({
+    transfer: params.transfer,
+    memory: namingTheEnd(live.memory.fillable(), services.configuration.name),
+    dial: dialParent(services, record),
+    clock: services.clock,
+    log,
+    verify: params.verify,
+    notes,
+    precopied: params.precopy && incarnation === 0,
+    ...(incarnation > 0 ? { recovered: { epoch: incarnation * EPOCHS_PER_AGENT } } : {}),
+    onEverything,
+  });
+}
+
+/** What takes the memory that is copied ahead. */
+export function precopyOf(
+  services: Services,
+  log: Log,
+  child: {
+    record: Readonly<ChildRecord>;
+    live: LiveEmulator;
+    notes: FileNotes;
+    onFailed(error: TransferError): void;
+  },
+): ChildPrecopy {
+  const { record, live, notes, onFailed } = child;
+  const dialled = dialParent(services, record);
+  return new ChildPrecopy({
+    transfer: record.transfer,
+    memory: live.memory.writable(),
+    notes,
+    verify: record.params.verify,
+    dial: (epoch) => dialled("precopy", epoch),
+    onFailed,
+    clock: services.clock,
+    log,
+  });
+}
+
+/** A lease on a migrated child's running, in the emulator's terms. */
+export function leaseOf(
+  services: Services,
+  log: Log,
+  child: {
+    record: RecordFile<ChildRecord>;
+    guest: Guest;
+    live: LiveEmulator;
+    machine: ChildMachine;
+    letRun(): Promise<void>;
+  },
+): Lease {
+  const { record, guest, live, machine, letRun } = child;
+  const { params, heardUs } = record.record;
+  const { host } = params.parent;
+  return new Lease({
+    leaseMs: params.leaseMs ?? services.configuration.limits.migrationLeaseSeconds * 1000,
+    ...(heardUs === undefined ? {} : { heardUs }),
+    note: (nowUs) => {
+      try {
+        record.update({ heardUs: nowUs });
+      } catch (error) {
+        log.warn({ problem: messageOf(error) }, "it could not be noted that the parent's host is there");
+      }
+    },
+    isLinked: () => machine.progress().linked,
+    stop: async (outOfReachMs) => {
+      const seconds = Math.round(outOfReachMs / 1000);
+      log.warn(
+        { host, seconds },
+        "the parent's host is out of reach; the child stands still until it is back",
+      );
+      guest.note({
+        state: "receiving",
+        message: `stands still until ${host} is back, which is out of reach`,
+      });
+      await live.emulator.stop({ forGood: true });
+    },
+    resume: async () => {
+      log.info({ host }, "the parent's host is back; the child goes on");
+      await letRun();
+      if (guest.state === "receiving") guest.note({ state: "receiving" });
+    },
+    clock: services.clock,
+    log,
+  });
+}
