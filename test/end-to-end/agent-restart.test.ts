@@ -36,16 +36,17 @@ function kept(host: Host): string[] {
   );
 }
 
-/** Resolves as soon as a transfer of the host is seen so, from now on. */
+/** Resolves as soon as a transfer of the host is seen so, from now on: also in an event that comes together with the answer. */
 async function seen(host: Host, isSo: (view: TransferView) => boolean): Promise<void> {
-  await host.call("events.subscribe", {});
-  await new Promise<void>((resolve) => {
+  const found = new Promise<void>((resolve) => {
     const stop = host.client.onEvent((event) => {
       if (event.event !== "transfer" || !isSo(event.data.transfer)) return;
       stop();
       resolve();
     });
   });
+  await host.call("events.subscribe", {});
+  await found;
 }
 
 describe("transfers outlive their agents", () => {

@@ -153,7 +153,7 @@ describe("an emulator is kept to itself", () => {
     const joining = `echo $$ >${cgroup}/cgroup.procs`;
     const tasks = spawnSync(
       "sh",
-      ["-c", `${joining}; for task in $(seq ${TASKS}); do sleep 2 & done; wait`],
+      ["-c", `${joining}; for task in $(seq ${TASKS}); do sleep 5 & done; wait`],
       {
         encoding: "utf8",
         timeout: 30_000,

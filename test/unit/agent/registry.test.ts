@@ -336,8 +336,7 @@ describe("a guest", () => {
     assert.equal(guest.state, "crashed");
     assert.equal(admission.reservedBytes, 256 * MIB);
     finish();
-    await new Promise((resolve) => setImmediate(resolve));
-    await new Promise((resolve) => setTimeout(resolve, 20));
+    await guest.whenFree();
     assert.equal(admission.reservedBytes, 0);
   });
 });

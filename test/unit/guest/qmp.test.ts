@@ -90,6 +90,7 @@ describe("the control connection", () => {
   it("gives up on a command after its deadline and drops the late answer", async () => {
     const { client, fake } = await openSession(answerTo("quick", (id) => `{"return": {}, "id": ${id}}\n`));
     await assert.rejects(client.execute("slow", {}, { deadlineMs: 10 }), hasCode("timeout"));
+    while (fake.commands.length < 2) await new Promise((resolve) => setImmediate(resolve));
     fake.send(`{"return": {}, "id": ${fake.commands[1]?.id}}\n`);
     assert.deepEqual(await client.execute("quick"), {});
   });
