@@ -76,6 +76,10 @@ describe("a migration that has switched", () => {
     await eventually("it says that it stands still", async () =>
       /stands still until a is back/.test((await b.guests()).get("web")?.message ?? ""),
     );
+    // An operator may let the parent run by now: a new agent must not let the child run as well.
+    await b.end("SIGKILL");
+    await b.start();
+    assert.equal(await runs(b), false);
     await a.start();
     await eventually("it goes on", async () => (await b.guests()).get("web")?.message === undefined);
     assert.equal((await ask(b, PORT)).counter, counter + 2);

@@ -193,6 +193,7 @@ export class OutgoingChild implements ForkChild {
    */
   async finish(atEnd: () => Promise<void> = async () => {}): Promise<TransferError | undefined> {
     const end = await this.session.ended;
+    this.#asksWhetherLoaded = false;
     if (end.phase === "failed") {
       if (!this.entry.over) {
         this.entry.enter(this.cancelled ? "cancelled" : "failed", {
