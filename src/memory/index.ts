@@ -1,6 +1,7 @@
 export { CopiesFile } from "./copies-file.js";
 export { takeDescriptor } from "./descriptors.js";
 export { checkKernel, openUserfaultDevice, preloadEnvironment } from "./device.js";
+export { EndedRegion } from "./ended.js";
 export { MemoryError, type MemoryErrorCode } from "./errors.js";
 export type { FillableRegion } from "./fillable.js";
 export { GuestMemory } from "./guest-memory.js";

@@ -42,6 +42,8 @@ export interface ParentSessionOptions {
   /** How long the child may be out of reach before it is given up, in ms; undefined for ever. */
   linkDeadlineMs?: number;
   order?: SweepOrder;
+  /** Called once when the session fails, before anything the child is owed is let go of and may change. */
+  onFailing?: () => void;
   /** Most bytes in flight on the bulk lane; the adaptive window stays below it. */
   maxWindowBytes?: number;
 }
@@ -193,6 +195,7 @@ export class ParentSession implements InstantReader {
     if (this.#phase.phase === "complete" || this.#phase.phase === "failed") return;
     // Once the phase says so, no lane that ends meanwhile is mistaken for one that was lost.
     this.#phase = { phase: "failed", error };
+    this.#options.onFailing?.();
     this.#lanesLost();
     this.#link.drop({ code: error.code, message: error.message, fatal: true });
     this.#linked.reject(error);

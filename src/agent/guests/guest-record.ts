@@ -44,6 +44,8 @@ export const guestRecordSchema = z.strictObject({
       rolledBack: z.boolean().optional(),
     })
     .optional(),
+  /** It is being removed: a new agent ends its emulator and removes what is left of it. */
+  removing: z.literal(true).optional(),
   /** False: its network device leads nowhere. */
   attached: z.boolean(),
   boot: z.strictObject({ kernel: bootFile, initrd: bootFile.optional() }),

@@ -231,6 +231,19 @@ export class Guest {
     return this.#saving;
   }
 
+  /**
+   * Writes that it is to be removed, before anything of it is: what this agent does not come to, the next one removes. A disk that is full keeps
+   * nobody from removing a guest, so nothing is thrown.
+   */
+  async condemn(): Promise<void> {
+    this.#record = { ...this.#record, removing: true };
+    try {
+      await this.save();
+    } catch (error) {
+      this.log.warn({ problem: messageOf(error) }, "it could not be noted that a guest is being removed");
+    }
+  }
+
   /** No more writes: the directory is about to be removed. */
   async retire(): Promise<void> {
     this.#removed = true;

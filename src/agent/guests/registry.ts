@@ -6,12 +6,13 @@ import type { EventHub } from "../events.js";
 import type { BootStore } from "../store/boot-store.js";
 import { removeGuestMemory } from "../store/guest-memory.js";
 import type { Paths } from "../store/paths.js";
-import { readTransferRecords, type LeftTransfers } from "../transfers/transfer-record.js";
+import { readTransferRecords, removeStray, type LeftTransfers } from "../transfers/transfer-record.js";
 import type { Admission } from "./admission.js";
 import { digestsOf, readRecord, type GuestRecord } from "./guest-record.js";
 import { Guest } from "./guest.js";
 import type { EmulatorSource } from "./launcher.js";
 import type { LiveEmulator } from "./live-emulator.js";
+import { isOver, remainsOf } from "./remains.js";
 import { unreadableRecord } from "./unreadable.js";
 
 const UUID_PATTERN = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
@@ -183,10 +184,11 @@ export class GuestRegistry {
     return guest;
   }
 
-  /** Ends the guest's emulator, if it has one, and removes all there is of it. */
+  /** Ends the guest's emulator, if it has one, and removes all there is of it. The next agent brings it to its end where this one does not. */
   async remove(guest: Guest): Promise<void> {
     const view = guest.view();
     const live = guest.detachEmulator();
+    await guest.condemn();
     if (live === undefined) await this.#options.source.endLeftover(guest.id);
     else await live.end();
     await guest.whenFree();
@@ -228,19 +230,20 @@ export class GuestRegistry {
       await this.#removeDirectories(id);
       return;
     }
-    if (record.state === "warm" || record.state === "starting") {
+    if (record.state === "warm" || record.state === "starting" || record.removing === true) {
       await this.#options.source.endLeftover(id);
       await this.#removeDirectories(id);
       return;
     }
     const guest = this.#enter(record);
-    if (isOver(record.state)) return;
     try {
       const left = readTransferRecords(paths.guestMemory(id));
-      const live = await this.#adopt(record);
+      removeStray(paths.guestMemory(id), left);
+      const live = isOver(record.state) ? undefined : await this.#adopt(record);
       if (live === undefined) await this.#settleDead(guest, left);
       else this.#found(guest, live, left);
     } catch (error) {
+      if (isOver(guest.state)) return this.withhold(guest, error);
       this.#isWhole = false;
       await this.#settleUnanswering(guest, error);
     }
@@ -305,7 +308,8 @@ export class GuestRegistry {
   async endUnanswering(guest: Guest): Promise<void> {
     await this.#options.source.endLeftover(guest.id);
     await guest.update({ state: "crashed", message: "its emulator did not answer and was ended" });
-    await removeGuestMemory(this.#options.paths, guest.id);
+    // Children that are still sent its pages keep them.
+    if (guest.occupation === undefined) await removeGuestMemory(this.#options.paths, guest.id);
   }
 
   async #adopt(record: GuestRecord): Promise<LiveEmulator | undefined> {
@@ -324,18 +328,18 @@ export class GuestRegistry {
     return live;
   }
 
-  async #settleDead(guest: Guest, { children }: LeftTransfers): Promise<void> {
-    if (isOver(guest.state)) return;
-    const [child] = children;
-    // It never was a guest, as when the agent ended in the middle of giving it its device state.
-    if (child !== undefined && child.record.step !== "running" && child.record.complete === undefined) {
+  async #settleDead(guest: Guest, left: LeftTransfers): Promise<void> {
+    const what = remainsOf(left);
+    if (what === "nothing") {
       this.#guests.delete(guest.id);
-      await guest.retire();
+      await guest.condemn();
       await this.#removeDirectories(guest.id);
       return;
     }
-    await guest.update({ state: "crashed", message: "its emulator ended while no agent was running" });
-    await removeGuestMemory(this.#options.paths, guest.id);
+    if (what === "pages") this.#unfinished.push({ guest, parents: left.parents, children: [] });
+    if (!isOver(guest.state))
+      await guest.update({ state: "crashed", message: "its emulator ended while no agent was running" });
+    if (what === "its record") await removeGuestMemory(this.#options.paths, guest.id);
   }
 
   async #settleAlive(guest: Guest): Promise<void> {
@@ -372,10 +376,6 @@ const SILENT = "its emulator does not answer";
 
 function silent(error: unknown): string {
   return `${SILENT} (${messageOf(error)}); kill ends it`.slice(0, 500);
-}
-
-function isOver(state: GuestRecord["state"]): boolean {
-  return state === "stopped" || state === "crashed";
 }
 
 async function liveState(guest: Guest, live: LiveEmulator): Promise<GuestState> {

@@ -1,5 +1,8 @@
 import { join } from "node:path";
 
+/** The file of copies in a guest's memory directory. */
+export const COPIES_NAME = "copies";
+
 /**
  * Where an agent keeps what.
  *
@@ -63,7 +66,7 @@ export class Paths {
   }
 
   copies(id: string): string {
-    return join(this.guestMemory(id), "copies");
+    return join(this.guestMemory(id), COPIES_NAME);
   }
 
   ram(id: string): string {

@@ -335,7 +335,8 @@ export class IncomingChild implements HostedChild {
       await keepIncomplete({ guest: this.guest, live: this.#live, record: this.#record, error });
       return;
     }
-    this.#record.remove();
+    // It goes with the child's memory: until then a new agent must know that emulator for a child's.
+    this.#record.leave();
     if (phase === "failed" && this.#step === "running") {
       // It was a guest its user could see: say what became of it.
       const live = this.guest.detachEmulator();

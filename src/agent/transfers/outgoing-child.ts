@@ -83,6 +83,8 @@ export class OutgoingChild implements ForkChild {
       sweep: false,
       ...rateOf(record),
       ...(record.linkDeadlineMs === undefined ? {} : { linkDeadlineMs: record.linkDeadlineMs }),
+      // A parent that runs on writes what nobody is owed: no later agent may take that for what the child lacks.
+      onFailing: () => void (record.kind === "fork" && options.record.remove()),
     });
     if (options.making?.precopy === true) {
       this.precopy = new PrecopySource({

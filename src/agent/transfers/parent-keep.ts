@@ -1,5 +1,6 @@
+import { PAGE_BYTES } from "../../base/index.js";
 import { CopiesFile } from "../../memory/index.js";
-import { Instant, type PageDigests } from "../../transfer/index.js";
+import { Instant, type PageDigests, type TrackedMemory } from "../../transfer/index.js";
 import type { Guest } from "../guests/guest.js";
 import type { Services } from "../services.js";
 import {
@@ -39,7 +40,7 @@ export class ParentKeep {
   /** What an earlier agent kept. @throws MemoryError `bad-file`. */
   static open(services: Services, guest: Guest, records: readonly RecordFile<ParentRecord>[]): ParentKeep {
     const { paths } = services;
-    const copies = CopiesFile.open(paths.copies(guest.id), guest.live.memory.pageCount);
+    const copies = CopiesFile.open(paths.copies(guest.id), guest.config.memoryBytes / PAGE_BYTES);
     const keep = new ParentKeep(paths.guestMemory(guest.id), copies);
     keep.#records.push(...records);
     return keep;
@@ -80,8 +81,10 @@ export class ParentKeep {
 
 interface InstantParts {
   copies: CopiesFile;
-  /** False for a parent that is stopped for good. */
+  /** False for a parent that is stopped for good, or has ended. */
   tracking: boolean;
+  /** Other than that of the guest's emulator. */
+  memory?: TrackedMemory;
 }
 
 /** The instant of a guest that is about to be forked or migrated. */
@@ -98,7 +101,7 @@ function optionsFor(services: Services, guest: Guest, parts: InstantParts) {
   const { copiesMib, stallMs } = services.configuration.limits;
   return {
     ...parts,
-    memory: guest.live.memory.tracked(),
+    memory: parts.memory ?? guest.live.memory.tracked(),
     copyBudgetBytes: copiesMib * MIB,
     stallDeadlineMs: stallMs,
     clock: services.clock,

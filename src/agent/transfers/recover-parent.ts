@@ -1,14 +1,16 @@
 import { rmSync } from "node:fs";
 import { messageOf } from "../../base/index.js";
-import { TransferError } from "../../transfer/index.js";
+import { TransferError, type Instant } from "../../transfer/index.js";
 import type { Guest } from "../guests/guest.js";
 import { connectOrGoWithout } from "../network/guest-link.js";
 import type { Services } from "../services.js";
+import { isOver } from "../guests/remains.js";
+import { EndedParent } from "./ended-parent.js";
 import { finishFork } from "./fork-guest.js";
 import { MigrationEnd } from "./migration-end.js";
 import { OutgoingChild } from "./outgoing-child.js";
 import { detachParent, ParentKeep, recoverInstant } from "./parent-keep.js";
-import { removeDigests, type ParentRecord, type RecordFile } from "./transfer-record.js";
+import { owesPages, removeDigests, type ParentRecord, type RecordFile } from "./transfer-record.js";
 
 /** So soon after its start a new agent asks what became of a migration's child that may run. */
 const FIRST_ASK_MS = 100;
@@ -21,7 +23,7 @@ type ParentRecords = readonly RecordFile<ParentRecord>[];
  * @returns what is to be done once the emulator answers.
  */
 export function recoverParent(services: Services, guest: Guest, records: ParentRecords): () => Promise<void> {
-  const told = records.filter(({ record }) => record.step === "told" || record.step === "paging");
+  const told = records.filter(({ record }) => owesPages(record));
   for (const file of records.filter(({ record }) => record.step === "preparing"))
     cancelUntold(services, guest, file);
   for (const file of records.filter(({ record }) => record.step === "complete")) {
@@ -32,23 +34,27 @@ export function recoverParent(services: Services, guest: Guest, records: ParentR
   if (first === undefined) return runOnAfter(services, guest, records);
   const keep = ParentKeep.open(services, guest, told);
   const isMigration = first.record.kind === "migrate";
-  // A guest that is stopped for good writes nothing; what is protected yet was being copied ahead.
-  if (isMigration) letWritersGo(guest);
-  const instant = recoverInstant(services, guest, { copies: keep.copies, tracking: !isMigration });
+  const ended = guest.hasEmulator ? undefined : EndedParent.open(services, guest);
+  const instant = goOnFrom(services, guest, { keep, isMigration, ended });
   const children = told.map(
     (record) => new OutgoingChild({ services, guest, instant, record, abort: () => {} }),
   );
   const hosts = [...new Set(children.map(({ target }) => target.host))].join(", ");
   const transfers = children.map(({ entry }) => entry.transfer);
   const what = `${isMigration ? "a migration" : "a fork"} to ${hosts} (transfers ${transfers.join(", ")})`;
-  const vacate = guest.occupyMemory({ what, transfers });
-  const forget = services.book.onDetach(() => detachParent({ children, instant, keep }));
+  const vacate =
+    ended === undefined ? guest.occupyMemory({ what, transfers }) : guest.occupy({ what, transfers });
+  const forget = services.book.onDetach(() => {
+    detachParent({ children, instant, keep });
+    ended?.leave();
+  });
   const leave = (): void => {
     forget();
     vacate();
     keep.remove();
+    ended?.remove();
   };
-  guest.log.info({ transfers }, "transfers of an earlier agent go on");
+  guest.log.info({ transfers, ended: ended !== undefined }, "transfers of an earlier agent go on");
   const digests = keep.digests();
   for (const child of children) {
     child.goOn({ digests, decided: !isMigration || child.record.step === "paging" });
@@ -62,6 +68,21 @@ export function recoverParent(services: Services, guest: Guest, records: ParentR
   return async () => {};
 }
 
+/** The memory as it was at the instant: what earlier agents held up of it, or what an emulator that has ended left of it. */
+function goOnFrom(
+  services: Services,
+  guest: Guest,
+  parts: { keep: ParentKeep; isMigration: boolean; ended: EndedParent | undefined },
+): Instant {
+  const { keep, isMigration, ended } = parts;
+  const { copies } = keep;
+  if (ended !== undefined)
+    return recoverInstant(services, guest, { copies, tracking: false, memory: ended.region });
+  // A guest that is stopped for good writes nothing; what is protected yet was being copied ahead.
+  if (isMigration) letWritersGo(guest);
+  return recoverInstant(services, guest, { copies, tracking: !isMigration });
+}
+
 /** Brings a migration to its end whose child runs, or may run. */
 function endMigration(
   services: Services,
@@ -71,12 +92,16 @@ function endMigration(
   const { child } = parts;
   const end = new MigrationEnd({ services, guest, ...parts });
   if (child.record.step === "paging") {
-    end.toMigrated();
+    if (guest.hasEmulator) end.toMigrated();
     void end.finish();
     return;
   }
   const message = `the agent was restarted just when the guest was to run on ${child.target.host}, which is asked whether it does`;
-  void end.decide(new TransferError("undecided", message), FIRST_ASK_MS);
+  const { state, message: found } = guest.record;
+  void end.decide(new TransferError("undecided", message), FIRST_ASK_MS).then(() => {
+    // Whatever became of its child, a guest without an emulator is what it was found to be.
+    if (isOver(state)) guest.note({ state, ...(found === undefined ? {} : { message: found }) });
+  });
 }
 
 /** Its child never ran and never will: its host would remove it by itself, and is told so that it does at once. */

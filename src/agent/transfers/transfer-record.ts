@@ -5,7 +5,9 @@ import { codeOf, messageOf, PAGE_HASH_BYTES } from "../../base/index.js";
 import { METHODS } from "../../control/index.js";
 import { PageDigests } from "../../transfer/index.js";
 import { AgentError } from "../errors.js";
+import { UNFINISHED_SUFFIX } from "../store/files.js";
 import { holderSchema } from "../store/holder.js";
+import { COPIES_NAME } from "../store/paths.js";
 
 const transfer = z.int().min(1).max(0xffffffff);
 
@@ -133,7 +135,7 @@ export class RecordFile<Kept extends TransferRecord> {
 
   #write(): void {
     if (this.#left) return;
-    const unfinished = `${this.#path}.unfinished`;
+    const unfinished = `${this.#path}${UNFINISHED_SUFFIX}`;
     try {
       writeFileSync(unfinished, JSON.stringify(this.#record), { mode: 0o600 });
       renameSync(unfinished, this.#path);
@@ -173,6 +175,23 @@ export function readTransferRecords(directory: string): LeftTransfers {
     }
   }
   return left;
+}
+
+/** Whether the child may lack pages that are nowhere but with its parent. */
+export function owesPages({ step }: ParentRecord): boolean {
+  return step === "told" || step === "paging";
+}
+
+/**
+ * Removes what no record of a guest speaks of: records that were being written when their agent ended, and, where there is no parent's record, what is kept
+ * beside one.
+ */
+export function removeStray(directory: string, { parents }: LeftTransfers): void {
+  const unfinished = `.json${UNFINISHED_SUFFIX}`;
+  for (const name of namesIn(directory)) {
+    const isKept = parents.length > 0 || (name !== COPIES_NAME && name !== DIGESTS_NAME);
+    if (!isKept || name.endsWith(unfinished)) rmSync(join(directory, name), { force: true });
+  }
 }
 
 /** Keeps the parent's digests at the instant for the next agent; those of an earlier instant are replaced. */

@@ -5,7 +5,7 @@ import type { GuestMemory } from "../../../src/memory/index.js";
 import type { Admission } from "../../../src/agent/guests/admission.js";
 import type { ChildSpec } from "../../../src/agent/guests/child-spec.js";
 import type { GuestRecord } from "../../../src/agent/guests/guest-record.js";
-import type { ChildRecord } from "../../../src/agent/transfers/transfer-record.js";
+import type { ChildRecord, ParentRecord } from "../../../src/agent/transfers/transfer-record.js";
 import type { EmulatorSource, LaunchOptions } from "../../../src/agent/guests/launcher.js";
 import { LiveEmulator } from "../../../src/agent/guests/live-emulator.js";
 import type { Paths } from "../../../src/agent/store/paths.js";
@@ -193,6 +193,27 @@ export function partsFor(admission: Admission, record: GuestRecord): Omit<Launch
     config: record.config,
     reservation: admission.reserve(record.config.memoryBytes, "guest web"),
     holds: [],
+  };
+}
+
+/** What a host notes of a fork, on the parent's side. */
+export function fakeParentRecord(changes: Partial<ParentRecord> = {}): ParentRecord {
+  return {
+    version: 1,
+    side: "parent",
+    transfer: 7,
+    kind: "fork",
+    step: "preparing",
+    token: "t".repeat(32),
+    url: "ws://192.0.2.2:7070",
+    host: "b",
+    peerGuest: "web-1",
+    verify: true,
+    paused: false,
+    sweep: "on",
+    compress: true,
+    startedAtMs: 1,
+    ...changes,
   };
 }
 

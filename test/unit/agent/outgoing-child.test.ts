@@ -1,10 +1,11 @@
 import assert from "node:assert/strict";
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setImmediate as turn } from "node:timers/promises";
 import { afterEach, beforeEach, describe, test } from "node:test";
 import { LOCAL_IDENTITY, silentLog } from "../../../src/base/index.js";
+import { TransferError } from "../../../src/transfer/index.js";
 import { OutgoingChild } from "../../../src/agent/transfers/outgoing-child.js";
 import { RecordFile, type ParentRecord } from "../../../src/agent/transfers/transfer-record.js";
 import { ManualClock } from "../../support/lane-clock.js";
@@ -14,7 +15,7 @@ beforeEach(() => (directory = mkdtempSync(join(tmpdir(), "ramet-outgoing-"))));
 afterEach(() => rmSync(directory, { recursive: true }));
 
 /** The parent's side of a fork whose agent ended after it had noted that the child is told to start; the child's host says `phases`, one after the other. */
-function toldByAnEarlierAgent(phases: string[]) {
+function toldByAnEarlierAgent(phases: string[], kind: ParentRecord["kind"] = "fork") {
   const clock = new ManualClock();
   const calls: string[] = [];
   const client = {
@@ -34,7 +35,7 @@ function toldByAnEarlierAgent(phases: string[]) {
     pageCount: 16,
     copies: { pages: 0, budgetPages: 1 },
     addReader: () => {},
-    removeReader: () => {},
+    removeReader: () => void calls.push(`let go with ${readdirSync(directory).length} records`),
     copiedPages: () => [],
     firstLost: () => undefined,
     settle: () => {},
@@ -43,7 +44,7 @@ function toldByAnEarlierAgent(phases: string[]) {
     version: 1,
     side: "parent",
     transfer: 7,
-    kind: "fork",
+    kind,
     step: "told",
     holder: { kind: LOCAL_IDENTITY.kind, name: LOCAL_IDENTITY.name },
     url: "ws://192.0.2.2:7070",
@@ -68,7 +69,7 @@ describe("the child of a fork that an earlier agent may have told to start", () 
     assert.equal(child.entry.phase, "starting");
     await wait(100);
     assert.equal(child.session.phase.phase, "failed");
-    assert.deepEqual(calls, ["peer.show", "peer.cancel"]);
+    assert.deepEqual(calls, ["peer.show", "let go with 0 records", "peer.cancel"]);
     await child.finish();
     assert.equal(child.entry.phase, "failed");
     assert.match(child.entry.view().error?.message ?? "", /before the child had its device state/);
@@ -89,6 +90,18 @@ describe("the child of a fork that an earlier agent may have told to start", () 
     await child.entry.commands?.cancel("by a test");
     await child.finish();
     await wait(100);
-    assert.deepEqual([child.entry.phase, calls], ["cancelled", ["peer.cancel"]]);
+    assert.deepEqual([child.entry.phase, calls], ["cancelled", ["let go with 0 records", "peer.cancel"]]);
+  });
+
+  test("has no record any more once its pages may change, unless its parent was stopped for good", () => {
+    for (const [kind, records] of [
+      ["fork", 0],
+      ["migrate", 1],
+    ] as const) {
+      const { child, calls } = toldByAnEarlierAgent([], kind);
+      child.session.fail(new TransferError("stalled", "it took no page"));
+      assert.deepEqual(calls, [`let go with ${records} records`]);
+      child.detach();
+    }
   });
 });

@@ -1,79 +1,30 @@
 import assert from "node:assert/strict";
-import {
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  writeFileSync,
-} from "node:fs";
-import { tmpdir } from "node:os";
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, test } from "node:test";
-import { realClock, silentLog } from "../../../src/base/index.js";
-import { EventHub } from "../../../src/agent/events.js";
-import { Admission } from "../../../src/agent/guests/admission.js";
-import { GuestRegistry } from "../../../src/agent/guests/registry.js";
-import { writeRecord, type GuestRecord } from "../../../src/agent/guests/guest-record.js";
-import { BootStore } from "../../../src/agent/store/boot-store.js";
+import type { GuestRecord } from "../../../src/agent/guests/guest-record.js";
 import { RecordFile } from "../../../src/agent/transfers/transfer-record.js";
-import { Paths } from "../../../src/agent/store/paths.js";
-import { fakeChildRecord, FakeEmulator, FakeMemory, fakeRecord, FakeSource, partsFor } from "./fakes.js";
+import { FakeHost } from "./fake-host.js";
+import { fakeChildRecord, FakeEmulator, FakeMemory, fakeRecord, partsFor } from "./fakes.js";
 
 const MIB = 1024 * 1024;
 
-let scratch: string;
-let paths: Paths;
-let source: FakeSource;
-let boot: BootStore;
-let admission: Admission;
-let events: EventHub;
+let host: FakeHost;
+let paths: FakeHost["paths"];
+let source: FakeHost["source"];
+let admission: FakeHost["admission"];
 let told: string[];
 
 beforeEach(async () => {
-  scratch = mkdtempSync(join(tmpdir(), "ramet-registry-"));
-  paths = new Paths({ stateDirectory: join(scratch, "state"), memoryDirectory: join(scratch, "memory") });
-  mkdirSync(paths.memory);
-  mkdirSync(paths.guests, { recursive: true });
-  source = new FakeSource(paths);
-  boot = await BootStore.open(paths.boot);
-  const room = () => ({ totalBytes: 1024 * MIB, freeBytes: 1024 * MIB, ownBytes: 0 });
-  admission = new Admission({ limitBytes: undefined, reserveBytes: 0, room });
-  events = new EventHub();
+  host = await FakeHost.make();
+  ({ paths, source, admission } = host);
   told = [];
-  events.on("guest", ({ change, guest }) => told.push(`${change} ${guest.name} ${guest.state}`));
+  host.events.on("guest", ({ change, guest }) => told.push(`${change} ${guest.name} ${guest.state}`));
 });
-afterEach(() => rmSync(scratch, { recursive: true }));
+afterEach(() => host.remove());
 
-const open = async (maxGuests = 3): Promise<GuestRegistry> => {
-  const clock = realClock;
-  const registry = await GuestRegistry.open({
-    paths,
-    source,
-    boot,
-    admission,
-    events,
-    maxGuests,
-    clock,
-    log: silentLog,
-  });
-  await registry.settle();
-  return registry;
-};
-
-/** Leaves a guest on disk as an earlier agent would, with its emulator running or not. */
-async function leave(
-  record: GuestRecord,
-  running?: { emulator?: FakeEmulator; memory?: FakeMemory },
-): Promise<GuestRecord> {
-  mkdirSync(paths.guest(record.config.id));
-  mkdirSync(paths.guestMemory(record.config.id));
-  await writeRecord(paths.record(record.config.id), record);
-  const { emulator = new FakeEmulator(), memory = new FakeMemory() } = running ?? {};
-  if (running !== undefined) source.running.set(record.config.id, { emulator, memory });
-  return record;
-}
+const open = (maxGuests?: number) => host.open(maxGuests);
+const leave: FakeHost["leave"] = (record, running) => host.leave(record, running);
 
 describe("the registry of guests", () => {
   test("keeps names apart, counts guests, and removes all of one", async () => {
@@ -223,17 +174,17 @@ describe("the registry of guests", () => {
   });
 
   test("keeps boot files of guests and of others who use them", async () => {
-    const file = join(scratch, "vmlinuz");
+    const file = join(host.scratch, "vmlinuz");
     const holds = await Promise.all(
       ["one", "two", "three"].map(
-        async (text) => (writeFileSync(file + text, text), boot.import(file + text)),
+        async (text) => (writeFileSync(file + text, text), host.boot.import(file + text)),
       ),
     );
     for (const hold of holds) hold.letGo();
     const registry = await open();
     assert.deepEqual(readdirSync(paths.boot), [], "at start nobody refers to them");
     const [one, two, three] = await Promise.all(
-      ["one", "two", "three"].map((text) => boot.import(file + text)),
+      ["one", "two", "three"].map((text) => host.boot.import(file + text)),
     );
     assert.ok(one && two && three);
     const guest = await registry.add(fakeRecord({ kernel: one.digest }));

@@ -14,27 +14,11 @@ import {
   readTransferRecords,
   RecordFile,
   removeDigests,
-  type ParentRecord,
 } from "../../../src/agent/transfers/transfer-record.js";
 import { ManualClock } from "../../support/lane-clock.js";
-import { fakeChildRecord } from "./fakes.js";
+import { fakeChildRecord, fakeParentRecord } from "./fakes.js";
 
-const PARENT: ParentRecord = {
-  version: 1,
-  side: "parent",
-  transfer: 7,
-  kind: "fork",
-  step: "preparing",
-  token: "t".repeat(32),
-  url: "ws://192.0.2.2:7070",
-  host: "b",
-  peerGuest: "web-1",
-  verify: true,
-  paused: false,
-  sweep: "on",
-  compress: true,
-  startedAtMs: 1,
-};
+const PARENT = fakeParentRecord();
 
 const CHILD = fakeChildRecord();
 

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { rmSync, truncateSync, writeFileSync } from "node:fs";
 import { afterEach, before, beforeEach, describe, it } from "node:test";
 import { AssertionError, PAGE_BYTES } from "../../../src/base/index.js";
-import { MemoryError, RamFile } from "../../../src/memory/index.js";
+import { EndedRegion, MemoryError, RamFile } from "../../../src/memory/index.js";
 import { allocatedBytes, buildNative, createRamFile } from "../../support/memory-stand-in.js";
 
 const PAGE_COUNT = 16;
@@ -37,6 +37,20 @@ describe("a memory file", () => {
     assert.equal(file.nextData(1), undefined);
     assert.equal(file.nextData(PAGE_COUNT), undefined);
     file.close();
+  });
+
+  it("of an emulator that has ended is read as it was left, and nothing of it is held up", () => {
+    assert.throws(() => EndedRegion.open(`${path}.none`), badFile);
+    writeFileSync(path, page(7), { flag: "r+" });
+    const region = EndedRegion.open(path);
+    const bytes = Buffer.alloc(2 * PAGE_BYTES, 1);
+    region.read({ first: 0, count: 2 }, bytes);
+    assert.deepEqual(bytes, Buffer.concat([page(7), page(0)]));
+    assert.deepEqual(region.nextData(0), { first: 0, count: 1 });
+    assert.deepEqual([region.pageCount, region.protectedPages().count], [PAGE_COUNT, 0]);
+    region.close();
+    region.close();
+    assert.throws(() => region.read({ first: 0, count: 1 }, bytes), { code: "gone" });
   });
 
   it("must exist, hold whole pages, and stay as long as it was", () => {
