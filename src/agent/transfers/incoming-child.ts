@@ -93,12 +93,8 @@ export class IncomingChild implements HostedChild {
     });
     const { record } = options.record;
     const notes = this.#notes;
-    this.#machine = machineOf(services, this.#log, {
-      record,
-      live,
-      notes,
-      onEverything: () => this.#noteComplete(),
-    });
+    const onEverything = (): void => this.#noteComplete();
+    this.#machine = machineOf(services, this.#log, { record, live, notes, onEverything });
     const onFailed = (error: TransferError): void => this.#machine.cancel(error);
     if (params.precopy && !recovered)
       this.#precopy = precopyOf(services, this.#log, { record, live, notes, onFailed });
@@ -300,6 +296,7 @@ export class IncomingChild implements HostedChild {
     this.#leave();
     this.guest.note({ state: this.#step === "running" ? "running" : "paused" });
     this.#close();
+    this.#notes.remove();
     if (this.#lease !== undefined) this.#run("lease", this.#lease.end());
     // An emulator that waited for a page too long did not answer; it has all of them now.
     if (this.#record.record.step === "running" && this.#step === "loaded") this.#run("run", this.#letRun());
@@ -333,9 +330,10 @@ export class IncomingChild implements HostedChild {
     if (phase === "failed" && this.#params.kind === "migrate" && (await this.#ranAndLives())) {
       // What it did since is nowhere else, so nothing of it is thrown away.
       await keepIncomplete({ guest: this.guest, live: this.#live, record: this.#record, error });
+      this.#notes.remove();
       return;
     }
-    // It goes with the child's memory: until then a new agent must know that emulator for a child's.
+    // It goes with the child's memory, as the notes do: until then a new agent must know that emulator for a child's.
     this.#record.leave();
     if (phase === "failed" && this.#step === "running") {
       // It was a guest its user could see: say what became of it.
@@ -356,7 +354,7 @@ export class IncomingChild implements HostedChild {
     this.#precopy?.close();
     this.#custody.end();
     this.#reporting?.cancel();
-    this.#notes.remove();
+    this.#notes.close();
     this.#tell();
     this.#onOver();
   }
