@@ -25,6 +25,7 @@ import { AuditLog } from "./store/audit-log.js";
 import { takeoverHandlers, type Inheritance } from "./takeover.js";
 import { BootStore } from "./store/boot-store.js";
 import { BootUploads } from "./store/boot-uploads.js";
+import { FormerChildren } from "./store/former-children.js";
 import { Paths } from "./store/paths.js";
 import { StateLock } from "./store/state-lock.js";
 import { IncomingTransfers } from "./transfers/incoming-transfers.js";
@@ -182,6 +183,7 @@ export class Agent {
     const [clock, log, events] = [this.#clock, this.#log, new EventHub()];
     const paths = new Paths(configuration);
     const boot = await BootStore.open(paths.boot);
+    const formerChildren = await FormerChildren.open({ path: paths.formerChildren, clock, log });
     const credentials = this.#loadCredentials();
     const admission = new Admission({
       limitBytes: limits.memoryMib === undefined ? undefined : limits.memoryMib * MIB,
@@ -196,6 +198,7 @@ export class Agent {
       paths,
       source,
       boot,
+      formerChildren,
       admission,
       events,
       maxGuests: limits.maxGuests,
@@ -231,6 +234,7 @@ export class Agent {
       starter,
       isolation,
       registry,
+      formerChildren,
       book,
       routes: new LaneRoutes({ isWhole: () => registry.isWhole }),
       peers,

@@ -14,6 +14,7 @@ export type AgentErrorCode =
   | "no-isolation"
   | "busy"
   | "bad-state"
+  | "has-run"
   | "bad-boot-file"
   | "bad-record"
   | "port-taken"

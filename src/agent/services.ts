@@ -8,6 +8,7 @@ import type { EmulatorStarter } from "./guests/emulator-starter.js";
 import type { GuestRegistry } from "./guests/registry.js";
 import type { Isolation } from "./isolation/isolation.js";
 import type { BootStore } from "./store/boot-store.js";
+import type { FormerChildren } from "./store/former-children.js";
 import type { Paths } from "./store/paths.js";
 import type { LaneRoutes } from "./transfers/lane-routes.js";
 import type { Peers } from "./transfers/peers.js";
@@ -26,6 +27,7 @@ export interface Services {
   readonly starter: EmulatorStarter;
   readonly isolation: Isolation;
   readonly registry: GuestRegistry;
+  readonly formerChildren: FormerChildren;
   readonly book: TransferBook;
   readonly routes: LaneRoutes;
   readonly peers: Peers;

@@ -1,4 +1,6 @@
 import assert from "node:assert/strict";
+import { readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { after, afterEach, before, describe, test } from "node:test";
 import { eventually, Hosts, type Host } from "../support/hosts.js";
 import { ask, runSample } from "../support/sample-guest.js";
@@ -19,17 +21,17 @@ describe("a migration that has switched", () => {
     for (const host of [a, b]) {
       for (const name of (await host.guests()).keys()) {
         await host.call("guest.kill", { name }).catch(() => {});
-        await eventually("it is removed", () =>
-          host.call("guest.remove", { name }).then(
-            () => true,
-            () => false,
-          ),
-        );
+        await eventually("it is removed", () => removed(host, name));
       }
     }
   });
   after(() => hosts.stop());
 
+  const removed = (host: Host, name = "web") =>
+    host.call("guest.remove", { name }).then(
+      () => true,
+      () => false,
+    );
   const stateAt = async (host: Host) => (await host.guests()).get("web")?.state;
   const migrate = () =>
     a.call("guest.migrate", { name: "web", to: "b", rateLimitBytesPerSecond: SLOW, compression: "none" });
@@ -84,6 +86,32 @@ describe("a migration that has switched", () => {
     await eventually("it goes on", async () => (await b.guests()).get("web")?.message === undefined);
     assert.equal((await ask(b, PORT)).counter, counter + 2);
     assert.equal(await stateAt(a), "migrated");
+    assert.equal((await a.call("guest.rollback", { name: "web" })).done, true);
+    assert.equal((await ask(a, PORT)).counter, counter + 1);
+  });
+
+  test("keeps its parent stopped when the child ran and is gone, though nobody but its host's notes knows that", async () => {
+    await runSample(a, { name: "web", memoryMiB: 128, hostPort: PORT });
+    const { counter } = await ask(a, PORT);
+    const { guest } = await a.call("guest.show", { name: "web" });
+    const { transfers } = await migrate();
+    assert.equal((await ask(b, PORT)).counter, counter + 1);
+    await a.end("SIGKILL");
+    // As if that agent had ended before the answer came that the child runs.
+    const record = join(a.memoryDirectory, guest.id, `transfer-${transfers[0]?.transfer ?? 0}-parent.json`);
+    const kept = JSON.parse(readFileSync(record, "utf8")) as object;
+    writeFileSync(record, JSON.stringify({ ...kept, step: "told" }));
+    await b.call("guest.kill", { name: "web" });
+    assert.equal(await stateAt(b), "crashed");
+    await eventually("it is removed", () => removed(b));
+    await b.end("SIGKILL");
+    await b.start();
+    await a.start();
+    await eventually("it is known that the child ran", async () =>
+      /has run on b; it is there no more/.test((await a.guests()).get("web")?.message ?? ""),
+    );
+    assert.deepEqual([await stateAt(a), await runs(a)], ["paused", false]);
+    // It had not all its memory, so it cannot have gone on from there: no word of the operator is needed.
     assert.equal((await a.call("guest.rollback", { name: "web" })).done, true);
     assert.equal((await ask(a, PORT)).counter, counter + 1);
   });

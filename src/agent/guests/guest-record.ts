@@ -3,6 +3,7 @@ import { messageOf } from "../../base/index.js";
 import { GUEST_STATES } from "../../control/index.js";
 import { parseGuestConfig, type GuestConfig } from "../../guest/index.js";
 import { AgentError } from "../errors.js";
+import type { FormerChild } from "../store/former-children.js";
 import { holderSchema } from "../store/holder.js";
 import { readIfThere, writeAtomically } from "../store/files.js";
 
@@ -25,6 +26,10 @@ export const guestRecordSchema = z.strictObject({
       guest: z.string(),
       host: z.string(),
       transfer: z.int(),
+      /** Absent from records of earlier versions. */
+      kind: z.enum(["fork", "migrate"]).optional(),
+      /** It came to have all its memory. */
+      complete: z.boolean().optional(),
       /** Who has the parent, and alone may command the child, as its certificate says. */
       holder: holderSchema.optional(),
     })
@@ -76,6 +81,21 @@ export async function readRecord(path: string): Promise<GuestRecord | undefined>
 
 export async function writeRecord(path: string, record: GuestRecord): Promise<void> {
   await writeAtomically(path, `${JSON.stringify(record, undefined, 2)}\n`);
+}
+
+/** What is to be remembered of a guest that came here by a migration and ran here; undefined for any other. */
+export function formerChildOf(record: Readonly<GuestRecord>): Omit<FormerChild, "leftAtMs"> | undefined {
+  const { parent, outgoing, config } = record;
+  if (parent === undefined || parent.kind === "fork") return undefined;
+  const { transfer, holder, kind } = parent;
+  return {
+    transfer,
+    guest: config.name,
+    // Of an earlier version's child it is not known.
+    complete: parent.complete ?? kind === undefined,
+    ...(holder === undefined ? {} : { holder }),
+    ...(outgoing === undefined ? {} : { movedTo: outgoing.host }),
+  };
 }
 
 /** The digests a guest needs to boot again. */

@@ -24,6 +24,8 @@ export interface GuestChange {
   message?: string;
   /** Null: it is not being migrated away (any more). */
   outgoing?: NonNullable<GuestRecord["outgoing"]> | null;
+  /** A child has all its memory now. */
+  complete?: true;
 }
 
 /** States in which an emulator holds the guest. */
@@ -194,7 +196,7 @@ export class Guest {
 
   /** Changes what is known of the guest: at once in memory and for listeners, on disk when the promise resolves. */
   update(change: GuestChange): Promise<void> {
-    const { message: oldMessage, outgoing: oldOutgoing, ...rest } = this.#record;
+    const { message: oldMessage, outgoing: oldOutgoing, parent, ...rest } = this.#record;
     // A message explains a state: without a new one, a new state has none.
     const message = change.state === undefined ? (change.message ?? oldMessage) : change.message;
     const outgoing = change.outgoing === undefined ? oldOutgoing : (change.outgoing ?? undefined);
@@ -203,6 +205,9 @@ export class Guest {
       ...(change.state === undefined ? {} : { state: change.state }),
       ...(message === undefined ? {} : { message }),
       ...(outgoing === undefined ? {} : { outgoing }),
+      ...(parent === undefined
+        ? {}
+        : { parent: change.complete === true ? { ...parent, complete: true } : parent }),
     };
     this.#changed();
     return this.save();

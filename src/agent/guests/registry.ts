@@ -4,6 +4,7 @@ import type { GuestState } from "../../control/index.js";
 import { AgentError } from "../errors.js";
 import type { EventHub } from "../events.js";
 import type { BootStore } from "../store/boot-store.js";
+import type { FormerChildren } from "../store/former-children.js";
 import { removeGuestMemory } from "../store/guest-memory.js";
 import type { Paths } from "../store/paths.js";
 import { readTransferRecords, removeStray, type LeftTransfers } from "../transfers/transfer-record.js";
@@ -12,7 +13,7 @@ import { digestsOf, readRecord, type GuestRecord } from "./guest-record.js";
 import { Guest } from "./guest.js";
 import type { EmulatorSource } from "./launcher.js";
 import type { LiveEmulator } from "./live-emulator.js";
-import { isOver, remainsOf } from "./remains.js";
+import { isOver, rememberRun, remainsOf } from "./remains.js";
 import { unreadableRecord } from "./unreadable.js";
 
 const UUID_PATTERN = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
@@ -21,6 +22,7 @@ export interface RegistryOptions {
   paths: Paths;
   source: EmulatorSource;
   boot: BootStore;
+  formerChildren: FormerChildren;
   admission: Admission;
   events: EventHub;
   maxGuests: number;
@@ -184,8 +186,14 @@ export class GuestRegistry {
     return guest;
   }
 
-  /** Ends the guest's emulator, if it has one, and removes all there is of it. The next agent brings it to its end where this one does not. */
-  async remove(guest: Guest): Promise<void> {
+  /**
+   * Ends the guest's emulator, if it has one, and removes all there is of it. That a migrated guest ran here is noted first. The next agent brings it to
+   * its end where this one does not.
+   * @param options.ran whether it may have run, where who removes it knows better than what is kept of it.
+   * @throws AgentError `no-room` when that cannot be noted; the guest stays as it is then.
+   */
+  async remove(guest: Guest, { ran }: { ran?: boolean } = {}): Promise<void> {
+    await rememberRun(this.#options, guest.record, ran);
     const view = guest.view();
     const live = guest.detachEmulator();
     await guest.condemn();
@@ -193,8 +201,7 @@ export class GuestRegistry {
     else await live.end();
     await guest.whenFree();
     await guest.retire();
-    await removeGuestMemory(this.#options.paths, guest.id);
-    await rm(this.#options.paths.guest(guest.id), { recursive: true, force: true });
+    await this.#removeDirectories(guest.id);
     if (this.#guests.delete(guest.id)) this.#options.events.emit("guest", { change: "removed", guest: view });
     await this.collectBootFiles();
   }
@@ -331,14 +338,18 @@ export class GuestRegistry {
   async #settleDead(guest: Guest, left: LeftTransfers): Promise<void> {
     const what = remainsOf(left);
     if (what === "nothing") {
+      await rememberRun(this.#options, guest.record);
       this.#guests.delete(guest.id);
       await guest.condemn();
       await this.#removeDirectories(guest.id);
       return;
     }
     if (what === "pages") this.#unfinished.push({ guest, parents: left.parents, children: [] });
-    if (!isOver(guest.state))
-      await guest.update({ state: "crashed", message: "its emulator ended while no agent was running" });
+    if (!isOver(guest.state)) {
+      const message = "its emulator ended while no agent was running";
+      const isComplete = left.children.some(({ record }) => record.complete !== undefined);
+      await guest.update({ state: "crashed", message, ...(isComplete ? { complete: true } : {}) });
+    }
     if (what === "its record") await removeGuestMemory(this.#options.paths, guest.id);
   }
 

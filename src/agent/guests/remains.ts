@@ -1,5 +1,8 @@
-import { owesPages, type LeftTransfers } from "../transfers/transfer-record.js";
-import type { GuestRecord } from "./guest-record.js";
+import { mayHaveRun, owesPages, type LeftTransfers } from "../transfers/transfer-record.js";
+import type { Clock } from "../../base/index.js";
+import type { FormerChildren } from "../store/former-children.js";
+import type { Paths } from "../store/paths.js";
+import { formerChildOf, type GuestRecord } from "./guest-record.js";
 
 /** Whether its emulator has ended, as its record says. */
 export function isOver(state: GuestRecord["state"]): state is "stopped" | "crashed" {
@@ -17,4 +20,19 @@ export function remainsOf({ parents, children }: LeftTransfers): Remains {
   const neverRan = children.some(({ record }) => record.step !== "running" && record.complete === undefined);
   // It never was a guest, as when the agent ended in the middle of giving it its device state.
   return neverRan ? "nothing" : "its record";
+}
+
+/**
+ * Notes of a guest that is about to be removed that it came here by a migration and ran: its parent's agent may ask late.
+ * @param ran whether it may have run, where that is known better than by its records.
+ * @throws AgentError `no-room` or the file system's error.
+ */
+export async function rememberRun(
+  { paths, clock, formerChildren }: { paths: Paths; clock: Clock; formerChildren: FormerChildren },
+  record: Readonly<GuestRecord>,
+  ran?: boolean,
+): Promise<void> {
+  const child = formerChildOf(record);
+  if (child !== undefined && (ran ?? mayHaveRun(paths.guestMemory(record.config.id), child.transfer)))
+    await formerChildren.add({ ...child, leftAtMs: clock.wallMs() });
 }

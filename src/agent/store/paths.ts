@@ -8,6 +8,7 @@ export const COPIES_NAME = "copies";
  *
  *     stateDirectory/             memoryDirectory/
  *       audit.log(.1 to .4)
+ *       former-children.json
  *       lock                        <uuid>/ram       a guest's memory, while an emulator has it
  *       boot/<sha256>               <uuid>/copies    pages a fork's parent wrote and its children lack
  *                                   <uuid>/zeros, digests   notes of a child that is not complete
@@ -35,6 +36,11 @@ export class Paths {
   /** Who commanded what. */
   get audit(): string {
     return join(this.#stateDirectory, "audit.log");
+  }
+
+  /** Which migrated guests ran here and are gone. */
+  get formerChildren(): string {
+    return join(this.#stateDirectory, "former-children.json");
   }
 
   get boot(): string {

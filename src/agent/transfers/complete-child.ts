@@ -52,7 +52,10 @@ export class CompleteChild implements HostedChild {
     this.#entry.countFrom(() => ({ ...NOTHING_COUNTED, total, received: total }));
     // Later it may be anything, such as a parent that must not run.
     this.#isNew = guest.state === "receiving";
-    if (this.#isNew) guest.note({ state: record.record.step === "running" ? "running" : "paused" });
+    if (this.#isNew) {
+      const state = record.record.step === "running" ? "running" : "paused";
+      guest.note({ state, complete: true });
+    }
     // Others are over for anybody but the parent's agent.
     if (this.isHeld) services.book.add(this.#entry);
     this.#entry.enter("complete");

@@ -25,6 +25,7 @@ import {
 import { keepIncomplete, livesOn } from "./incomplete-child.js";
 import { entryOf, leaseOf, machineOf, precopyOf } from "./incoming-parts.js";
 import type { Lease } from "./lease.js";
+import { badStep, migratedAndRan } from "./past-children.js";
 import type { TransferEntry } from "./transfer-entry.js";
 import type { ChildRecord, RecordFile } from "./transfer-record.js";
 
@@ -220,8 +221,8 @@ export class IncomingChild implements HostedChild {
   /** Ends the child and removes all of it. @throws AgentError `bad-state` when it is a complete guest that runs. */
   async cancel(reason: string): Promise<void> {
     if (this.entry.phase === "complete" && this.#step === "running") throw isComplete(this.guest);
-    // An earlier agent was told to let it run: it may have run for long, and what it did is nowhere else.
-    if (this.#recovered && this.#step === "running" && this.#params.kind === "migrate")
+    // An earlier agent was told to let it run, or it has ended: it may have run for long, and what it did is nowhere else.
+    if ((this.#recovered || this.#ending !== undefined) && migratedAndRan(this.#record.record))
       throw this.#badStep("cancelled");
     this.#machine.cancel(new TransferError("cancelled", reason));
     await this.#end("cancelled", new TransferError("cancelled", reason));
@@ -294,7 +295,7 @@ export class IncomingChild implements HostedChild {
       this.#log.error({ verify }, "the child was given other pages than its parent had");
     this.entry.enter("complete");
     this.#leave();
-    this.guest.note({ state: this.#step === "running" ? "running" : "paused" });
+    this.guest.note({ state: this.#step === "running" ? "running" : "paused", complete: true });
     this.#close();
     this.#notes.remove();
     if (this.#lease !== undefined) this.#run("lease", this.#lease.end());
@@ -342,7 +343,7 @@ export class IncomingChild implements HostedChild {
       await this.guest.update({ state: "crashed", message: error.message.slice(0, 400) });
       return;
     }
-    await this.#services.registry.remove(this.guest);
+    await this.#services.registry.remove(this.guest, { ran: this.#record.record.step === "running" });
   }
 
   async #ranAndLives(): Promise<boolean> {
@@ -383,10 +384,8 @@ export class IncomingChild implements HostedChild {
   }
 
   #badStep(doing: string): AgentError {
-    return new AgentError(
-      "bad-state",
-      `the child of transfer ${this.#params.transfer} is ${this.#ending === undefined ? this.#step : "over"} and cannot be ${doing}`,
-    );
+    const step = this.#ending === undefined ? this.#step : "over";
+    return badStep(this.#services, this.guest, { record: this.#record.record, step, doing });
   }
 
   #run(what: string, work: Promise<void>): void {

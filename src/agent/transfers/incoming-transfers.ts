@@ -14,6 +14,7 @@ import type { BootUploads } from "../store/boot-uploads.js";
 import { CompleteChild, reportOf } from "./complete-child.js";
 import { isComplete, type HostedChild, type PrepareParams } from "./hosted-child.js";
 import { IncomingChild } from "./incoming-child.js";
+import { PastChildren } from "./past-children.js";
 import { readTransferRecords, RecordFile, type ChildRecord } from "./transfer-record.js";
 
 /** How long the host still knows a transfer that is over. */
@@ -25,6 +26,7 @@ type PeerGuest = PrepareParams["guest"];
 export class IncomingTransfers {
   readonly #services: Services;
   readonly #uploads: BootUploads;
+  readonly #past: PastChildren;
   readonly #children = new Map<number, HostedChild>();
   /** Who has the parent of each child, and alone may command it. */
   readonly #holders = new Map<number, Holder>();
@@ -35,6 +37,7 @@ export class IncomingTransfers {
 
   constructor(services: Services, uploads: BootUploads) {
     this.#services = services;
+    this.#past = new PastChildren(services);
     this.#uploads = uploads;
   }
 
@@ -69,10 +72,7 @@ export class IncomingTransfers {
     const guest = this.#formerChild(transfer, session.identity);
     if (guest === undefined) return this.#find(transfer, session.identity).run(session);
     if (guest.state === "running") return { loadUs: 0, runUs: 0 };
-    throw new AgentError(
-      "bad-state",
-      `guest ${guest.name}, the child of transfer ${transfer}, is ${guest.state} and cannot be run`,
-    );
+    throw this.#past.cannotRun(guest, transfer);
   }
 
   /** What a child lacks whose memory was copied ahead. */
@@ -96,15 +96,16 @@ export class IncomingTransfers {
     const { transfer, reason } = params;
     const guest = this.#formerChild(transfer, session.identity);
     if (guest === undefined) await this.#find(transfer, session.identity).cancel(reason);
-    else await this.#cancelFormer(guest);
+    else await this.#past.cancel(guest, transfer, session.identity);
     return {};
   }
 
-  /** Answers when the child does not run and never will, or is not there. */
+  /** Answers when the child does not run and never will, or was never there. One that was complete may have gone on to another host, by any way. */
   async fence(params: Params<"peer.fence">, { session }: CallContext): Promise<Result<"peer.fence">> {
     const { transfer, reason } = params;
-    this.#requireOwn(transfer, session.identity);
+    this.#past.requireOwn(transfer, session.identity);
     const guest = this.#formerChild(transfer, session.identity);
+    if (guest === undefined && this.#endedIncomplete(transfer, session.identity)) return {};
     if (guest === undefined) await this.#find(transfer, session.identity).fence(reason);
     else if (guest.state === "running" || guest.state === "migrated") throw isComplete(guest);
     else if (guest.state !== "paused")
@@ -126,7 +127,7 @@ export class IncomingTransfers {
     if (failed !== undefined) return async () => {};
     if (step === "loading") {
       guest.log.info({ transfer }, "a child that was never loaded is removed");
-      await this.#services.registry.remove(guest);
+      await this.#services.registry.remove(guest, { ran: false });
       return async () => {};
     }
     try {
@@ -239,7 +240,7 @@ export class IncomingTransfers {
       this.#holders.set(transfer, record.record.holder);
       child.begin();
     } catch (error) {
-      if (child === undefined) await registry.remove(guest);
+      if (child === undefined) await registry.remove(guest, { ran: false });
       else await child.cancel(messageOf(error));
       throw error;
     }
@@ -259,7 +260,7 @@ export class IncomingTransfers {
   }
 
   #recordOf(params: PrepareParams, live: LiveEmulator, asking: Identity): GuestRecord {
-    const { guest, parent, transfer } = params;
+    const { guest, parent, transfer, kind } = params;
     const createdAtMs = this.#services.clock.wallMs();
     const file = (bootFile: { sha256: string; sizeBytes: number }) => ({
       ...bootFile,
@@ -269,7 +270,7 @@ export class IncomingTransfers {
       version: 1,
       state: "receiving",
       createdAtMs,
-      parent: { guest: parent.guest, host: parent.host, transfer, holder: holderOf(asking) },
+      parent: { guest: parent.guest, host: parent.host, transfer, kind, holder: holderOf(asking) },
       attached: guest.attached,
       boot: {
         kernel: file(guest.kernel),
@@ -316,43 +317,20 @@ export class IncomingTransfers {
     };
   }
 
-  /**
-   * The guest that is the child of a transfer this agent does not know any more, because it is long over or was an earlier agent's. A migration's
-   * parent must not hear that there is none: it would run on beside it.
-   */
+  /** The guest that is the child of a transfer this agent does not know any more. */
   #formerChild(transfer: number, asking: Identity): Guest | undefined {
-    if (this.#children.has(transfer) || this.#preparing.has(transfer) || this.#unsettled.has(transfer))
-      return undefined;
-    return this.#services.registry
-      .list()
-      .find(
-        ({ record, isLive }) =>
-          isLive && record.parent?.transfer === transfer && isHolder(record.parent, asking),
-      );
+    return this.#isKnown(transfer) ? undefined : this.#past.live(transfer, asking);
   }
 
-  /** Others' children are as if they were not there, but for who would let a parent run because of that. */
-  #requireOwn(transfer: number, asking: Identity): void {
-    const theirs = this.#services.registry
-      .list()
-      .some(
-        ({ record, isLive }) =>
-          isLive && record.parent?.transfer === transfer && !isHolder(record.parent, asking),
-      );
-    if (theirs)
-      throw new AgentError(
-        "refused",
-        `the child of transfer ${transfer} was taken from somebody else than ${asking.name}`,
-      );
+  /** It ended here, or was removed here, before it could go on to any other host. */
+  #endedIncomplete(transfer: number, asking: Identity): boolean {
+    if (this.#isKnown(transfer) || !this.#services.registry.isWhole) return false;
+    const child = this.#past.ended(transfer, asking);
+    return child !== undefined && !child.complete && child.movedTo === undefined;
   }
 
-  /** An earlier agent's child can never be completed, and is removed; a guest that is complete is nobody's to cancel. */
-  async #cancelFormer(guest: Guest): Promise<void> {
-    if (guest.state === "receiving") return this.#services.registry.remove(guest);
-    throw new AgentError(
-      "bad-state",
-      `guest ${guest.name} is complete and ${guest.state}; remove it as any other guest`,
-    );
+  #isKnown(transfer: number): boolean {
+    return this.#children.has(transfer) || this.#preparing.has(transfer) || this.#unsettled.has(transfer);
   }
 
   /** A child of who asks; others' are as if they were not there. */
@@ -366,6 +344,7 @@ export class IncomingTransfers {
         `this host has guests its agent could not take over, perhaps the child of transfer ${transfer}; ask again`,
       );
     }
+    this.#past.requireNone(transfer, asking);
     throw new AgentError("no-such-transfer", `this host has no child of transfer ${transfer}`);
   }
 
@@ -386,9 +365,4 @@ export class IncomingTransfers {
 
 function holderOf({ kind, name }: Identity): Holder {
   return { kind, name };
-}
-
-/** Records of earlier versions do not say whose they are. */
-function isHolder(parent: NonNullable<GuestRecord["parent"]>, asking: Identity): boolean {
-  return parent.holder === undefined || isSame(parent.holder, asking);
 }

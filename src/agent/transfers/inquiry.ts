@@ -4,13 +4,15 @@ import type { ChildReport } from "../../control/index.js";
 const FIRST_ASK_MS = 1000;
 const LONGEST_PAUSE_MS = 15_000;
 
+const GONE_CODES = ["no-such-transfer", "has-run"];
+
 export interface InquiryOptions {
   /** Asks the child's host; has a deadline of its own. */
   ask(): Promise<ChildReport>;
   /** Whether anybody need ask: the child's page lanes are away, or it is not known whether it was loaded. */
   isDue(): boolean;
   onReport(report: ChildReport): void;
-  /** The host knows of no such child any more. */
+  /** The host knows of no such child any more, or that it ran and has ended or left. */
   onGone(message: string): void;
   clock: Clock;
   log: Log;
@@ -56,7 +58,7 @@ export class Inquiry {
       if (!this.#over && isDue()) onReport(report);
     } catch (error) {
       if (this.#over) return;
-      if (codeOf(error) === "no-such-transfer" && isDue()) return onGone(messageOf(error));
+      if (GONE_CODES.includes(codeOf(error)) && isDue()) return onGone(messageOf(error));
       log.debug({ problem: messageOf(error) }, "a child's host cannot be asked about it");
     }
     this.#pauseMs = Math.min(this.#pauseMs * 2, LONGEST_PAUSE_MS);

@@ -1,4 +1,4 @@
-import { deferred, messageOf, withDeadline } from "../../base/index.js";
+import { codeOf, deferred, messageOf, sleep, withDeadline } from "../../base/index.js";
 import { TransferError } from "../../transfer/index.js";
 import type { Guest } from "../guests/guest.js";
 import type { Services } from "../services.js";
@@ -7,6 +7,9 @@ import { rollBackAdvice, runOn } from "./roll-back.js";
 import { whatBecameOf } from "./undecided.js";
 
 const STAY_DEADLINE_MS = 10_000;
+
+/** How often the removal of a guest is tried that a full disk keeps from being noted. */
+const REMOVE_AGAIN_MS = 10_000;
 
 /** A migration from the moment on at which its child may run, to its end: the parent is removed, kept for its operator, or runs on. */
 export class MigrationEnd {
@@ -112,12 +115,25 @@ export class MigrationEnd {
         this.#guest.log.info({ transfer, to: this.#host }, "migrated; the guest is removed here");
         this.#vacate();
         // With its directory goes the record, by which a new agent would go on with the removal.
-        await this.#services.registry.remove(this.#guest);
+        await this.#remove();
         this.#leave();
       });
       if (failure !== undefined) await this.#stay(failure);
     } catch (error) {
       this.#guest.log.error({ problem: messageOf(error) }, "a migrated guest could not be removed in full");
+    }
+  }
+
+  /** A guest that came here by a migration itself is removed only when that is noted; a full disk holds that up, and not the guest, which runs elsewhere. */
+  async #remove(): Promise<void> {
+    for (;;) {
+      try {
+        return await this.#services.registry.remove(this.#guest);
+      } catch (error) {
+        if (codeOf(error) !== "no-room" || this.#child.detached) throw error;
+        this.#guest.log.error({ problem: messageOf(error) }, "a migrated guest cannot be removed yet");
+        await sleep(this.#services.clock, REMOVE_AGAIN_MS);
+      }
     }
   }
 

@@ -164,6 +164,7 @@ export class PeerChild implements ChildTarget {
     } catch (error) {
       if (!(error instanceof RemoteError) || ASK_AGAIN.has(error.code)) throw error;
       if (error.code === "no-such-transfer") return "gone";
+      if (error.code === "has-run") return { kept: error.message };
       // It was never loaded, or cannot be let run there: it is to be gone, as it is when that is heard at once.
       return this.#giveUp(client, error.message);
     }
@@ -176,6 +177,7 @@ export class PeerChild implements ChildTarget {
       return "gone";
     } catch (error) {
       if (codeOf(error) === "no-such-transfer") return "gone";
+      if (codeOf(error) === "has-run") return { kept: messageOf(error) };
       if (!(error instanceof RemoteError) || error.code !== "bad-state") throw error;
       return { kept: `${why}; ${error.message}` };
     }

@@ -1,4 +1,4 @@
-import { isSame, messageOf, PAGE_BYTES } from "../../base/index.js";
+import { codeOf, isSame, messageOf, PAGE_BYTES } from "../../base/index.js";
 import { RemoteError, type Params, type Result, type RpcClient } from "../../control/index.js";
 import { TransferError } from "../../transfer/index.js";
 import { AgentError } from "../errors.js";
@@ -77,6 +77,9 @@ async function fence(
     return;
   } catch (error) {
     if (error instanceof RemoteError && error.code === "no-such-transfer") return;
+    // Its host has answered, and no lease is left of a child that was complete: what remains is the operator's word.
+    if (codeOf(error) === "has-run" && force) return;
+    if (codeOf(error) === "has-run") throw wentOn(error);
     if (error instanceof RemoteError) throw error;
     const lease = leaseMs ?? configuration.limits.migrationLeaseSeconds * 1000;
     const leftMs = entry.lastHeardMs() + certainAfterMs(lease) - clock.wallMs();
@@ -88,6 +91,14 @@ async function fence(
       { cause: error },
     );
   }
+}
+
+function wentOn(error: unknown): AgentError {
+  return new AgentError(
+    "unconfirmed",
+    `${messageOf(error)}. What it is there now was not asked, and two must not run: see for yourself that it runs nowhere, and repeat with --force then`,
+    { cause: error },
+  );
 }
 
 /** Only who took the child can say that it is gone; whoever else answers there knows nothing of it. */

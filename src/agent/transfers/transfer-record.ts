@@ -194,6 +194,16 @@ export function removeStray(directory: string, { parents }: LeftTransfers): void
   }
 }
 
+/** Whether a child may have executed instructions: its record says so before the first, and goes with its memory. */
+export function mayHaveRun(directory: string, transfer: number): boolean {
+  try {
+    const child = readTransferRecords(directory).children.find(({ record }) => record.transfer === transfer);
+    return child === undefined || child.record.step === "running";
+  } catch {
+    return true;
+  }
+}
+
 /** Keeps the parent's digests at the instant for the next agent; those of an earlier instant are replaced. */
 export function keepDigests(directory: string, digests: PageDigests): void {
   const path = join(directory, DIGESTS_NAME);

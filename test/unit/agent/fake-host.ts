@@ -7,6 +7,7 @@ import { Admission } from "../../../src/agent/guests/admission.js";
 import { writeRecord, type GuestRecord } from "../../../src/agent/guests/guest-record.js";
 import { GuestRegistry } from "../../../src/agent/guests/registry.js";
 import { BootStore } from "../../../src/agent/store/boot-store.js";
+import { FormerChildren } from "../../../src/agent/store/former-children.js";
 import { Paths } from "../../../src/agent/store/paths.js";
 import { FakeEmulator, FakeMemory, FakeSource } from "./fakes.js";
 
@@ -44,8 +45,10 @@ export class FakeHost {
   /** What an agent does with its guests when it starts. */
   async open(maxGuests = 3): Promise<GuestRegistry> {
     const { paths, source, boot, admission, events } = this;
-    const common = { paths, source, boot, admission, events };
-    const registry = await GuestRegistry.open({ ...common, maxGuests, clock: realClock, log: silentLog });
+    const [clock, log] = [realClock, silentLog];
+    const formerChildren = await FormerChildren.open({ path: paths.formerChildren, clock, log });
+    const common = { paths, source, boot, formerChildren, admission, events };
+    const registry = await GuestRegistry.open({ ...common, maxGuests, clock, log });
     await registry.settle();
     return registry;
   }

@@ -19,12 +19,12 @@ const CONTEXT = {
 } as never;
 
 /** A host whose agent was restarted: it has the child as a guest, and knows nothing of its transfer. */
-function restarted(state: string) {
+function restarted(state: string, parent: object = {}, former: object[] = []) {
   const guest = {
     name: "web",
     state,
-    isLive: state !== "crashed",
-    record: { parent: { transfer: TRANSFER } },
+    isLive: !["crashed", "stopped"].includes(state),
+    record: { state, parent: { transfer: TRANSFER, kind: "migrate", ...parent }, config: { name: "web" } },
   };
   const removed: unknown[] = [];
   const registry = {
@@ -32,7 +32,10 @@ function restarted(state: string) {
     list: () => [guest],
     remove: async (one: unknown) => void removed.push(one),
   };
-  const services = { registry, clock: new ManualClock(), log: silentLog } as unknown as Services;
+  const formerChildren = { of: () => former, requireWhole: () => {} };
+  const configuration = { name: "b" };
+  const clock = new ManualClock();
+  const services = { registry, formerChildren, configuration, clock, log: silentLog } as unknown as Services;
   const incoming = new IncomingTransfers(services, {} as BootUploads);
   return { incoming, guest, removed };
 }
@@ -54,10 +57,46 @@ describe("a child whose transfer this agent does not know any more", () => {
     assert.deepEqual(removed, []);
   });
 
-  test("is gone when its emulator is, or when it never was", async () => {
-    const { incoming } = restarted("crashed");
+  test("is gone when it was a fork's and its emulator is, or when it never was", async () => {
+    const { incoming } = restarted("crashed", { kind: "fork" });
     await assert.rejects(incoming.run({ transfer: TRANSFER }, CONTEXT), { code: "no-such-transfer" });
     await assert.rejects(incoming.cancel({ transfer: 1, reason: "" }, CONTEXT), { code: "no-such-transfer" });
+  });
+
+  test("has run when it was migrated and its emulator has ended, or it is kept without all its memory", async () => {
+    for (const state of ["crashed", "stopped", "paused"]) {
+      const { incoming } = restarted(state);
+      await assert.rejects(incoming.run({ transfer: TRANSFER }, CONTEXT), {
+        code: "has-run",
+        message: `guest web, the child of transfer 9, has run on b; it is ${state} there`,
+      });
+      assert.deepEqual(
+        await incoming.fence({ transfer: TRANSFER, reason: "" }, CONTEXT),
+        {},
+        "it stands still",
+      );
+    }
+  });
+
+  test("has run when it was removed, whoever asks what; only one that was complete may run elsewhere", async () => {
+    const left = { transfer: TRANSFER, guest: "web", complete: true, movedTo: "c", leftAtMs: 1 };
+    const moved = restarted("running", { transfer: 1 }, [left]).incoming;
+    const about = { transfer: TRANSFER, reason: "" };
+    const wentOn = { code: "has-run", message: /has run on b, with all its memory; it went on to c/ };
+    await assert.rejects(moved.run(about, CONTEXT), wentOn);
+    await assert.rejects(moved.show(about, CONTEXT), wentOn);
+    await assert.rejects(moved.cancel(about, CONTEXT), wentOn);
+    await assert.rejects(moved.fence(about, CONTEXT), wentOn);
+    const removed = restarted("running", { transfer: 1 }, [{ ...left, complete: false, movedTo: undefined }]);
+    await assert.rejects(removed.incoming.run(about, CONTEXT), {
+      code: "has-run",
+      message: /is there no more/,
+    });
+    assert.deepEqual(await removed.incoming.fence(about, CONTEXT), {}, "it had nowhere to go on to");
+    const holder = { kind: "certificate", name: "x" };
+    const others = restarted("running", { transfer: 1 }, [{ ...left, holder }]).incoming;
+    await assert.rejects(others.run(about, CONTEXT), { code: "no-such-transfer" });
+    await assert.rejects(others.fence(about, CONTEXT), { code: "refused" });
   });
 });
 
@@ -75,6 +114,8 @@ function migrated(directory: string) {
   };
   const guest = {
     name: "web",
+    state: "receiving",
+    record: { parent: { transfer: TRANSFER, kind: "migrate" }, config: { name: "web" } },
     log: silentLog,
     config: { network: { mode: "none" } },
     hasEmulator: true,
@@ -119,8 +160,9 @@ describe("a child that is being ended", () => {
     await resuming.promise;
     const cancelled = child.cancel("by a test");
     resumed.resolve({ resumedAtUs: 0 });
-    await assert.rejects(run, { code: "bad-state" });
-    await assert.rejects(child.run(), { code: "bad-state" });
+    await assert.rejects(run, { code: "has-run" });
+    await assert.rejects(child.run(), { code: "has-run" });
+    await assert.rejects(child.cancel("once more"), { code: "has-run" });
     assert.equal(child.isHeld, false);
     removing.resolve();
     await cancelled;

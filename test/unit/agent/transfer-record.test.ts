@@ -112,15 +112,17 @@ describe("an inquiry about a child", () => {
   }
 
   test("is made while its lanes are away, less and less often, until it is gone", async () => {
-    const gone = new RemoteError("no-such-transfer", "no");
-    const notReady = new RemoteError("not-ready", "later");
-    const { it, scene, pass } = inquiry([{ transfer: 7, phase: "paging" }, new Error("x"), notReady, gone]);
-    it.start();
-    for (const ms of [1000, 2000, 4000]) await pass(ms);
-    assert.deepEqual(scene.told, ["paging"]);
-    await pass(8000);
-    assert.deepEqual(scene.told, ["paging", "gone"]);
-    assert.equal(scene.clock.pending, 0);
+    for (const code of ["no-such-transfer", "has-run"]) {
+      const gone = new RemoteError(code, "no");
+      const notReady = new RemoteError("not-ready", "later");
+      const { it, scene, pass } = inquiry([{ transfer: 7, phase: "paging" }, new Error("x"), notReady, gone]);
+      it.start();
+      for (const ms of [1000, 2000, 4000]) await pass(ms);
+      assert.deepEqual(scene.told, ["paging"]);
+      await pass(8000);
+      assert.deepEqual(scene.told, ["paging", "gone"]);
+      assert.equal(scene.clock.pending, 0);
+    }
   });
 
   test("is not made while they are there, nor after its end", async () => {
