@@ -93,10 +93,11 @@ async function fence(
   }
 }
 
+/** A guest that was complete elsewhere may have gone anywhere from there. */
 function wentOn(error: unknown): AgentError {
   return new AgentError(
     "unconfirmed",
-    `${messageOf(error)}. What it is there now was not asked, and two must not run: see for yourself that it runs nowhere, and repeat with --force then`,
+    `${messageOf(error)}. Two must not run: see that it runs nowhere, and repeat with --force then`,
     { cause: error },
   );
 }

@@ -9,7 +9,10 @@ export function rollbackCommand(cli: Cli): Command {
     .description("undo a migration that is not complete: the guest runs on here, as it was when it left")
     .argument("<name>", "name of the guest, on the host it left")
     .option("-y, --yes", "do it; without this, only say what would be lost")
-    .option("--force", "the other host is out of reach, and you know that the guest does not run there");
+    .option(
+      "--force",
+      "without the word of the other host, because you know that the guest runs nowhere else",
+    );
   return command.action(async (name: string, options: { yes?: boolean; force?: boolean }) => {
     const context = cli.context(command);
     const params = { name, dryRun: options.yes !== true, force: options.force === true };

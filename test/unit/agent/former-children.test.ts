@@ -270,7 +270,7 @@ describe("the parent of a migrated child that ran and is gone", () => {
     const params = { name: "web", dryRun: false };
     await assert.rejects(rollBack(services, { ...params, force: false }), {
       code: "unconfirmed",
-      message: /it went on to c.*two must not run.*--force/,
+      message: /it went on to c.*Two must not run.*--force/,
     });
     assert.equal(did.length, 0);
     assert.equal((await rollBack(services, { ...params, force: true })).done, true);
