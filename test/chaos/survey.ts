@@ -111,7 +111,7 @@ function leftoversOn({ host, guests, transfers }: HostSurvey, leaving: Leaving):
 function leftoversIn(host: Host, guest: GuestView, pid: number): string[] {
   const found: string[] = [];
   try {
-    if (isKept(host, guest)) return [];
+    if (isKept(guest)) return [];
     if (registrationsOf(pid) > 0)
       found.push(`memory of guest ${guest.name} on ${host.name} is still registered`);
     const directory = join(host.memoryDirectory, guest.id);
@@ -127,11 +127,12 @@ function leftoversIn(host: Host, guest: GuestView, pid: number): string[] {
   return found;
 }
 
-/** A migrated child that ran and can never be complete stands still for its operator, who removes it; whoever touches a page it lacks waits. */
-function isKept(host: Host, guest: GuestView): boolean {
-  if (guest.state !== "paused") return false;
-  const directory = join(host.memoryDirectory, guest.id);
-  return readdirSync(directory).some((name) => recordOf(directory, name)?.failed !== undefined);
+/**
+ * A migrated child that ran and can never be complete stands still for its operator, who removes it; whoever touches a page it lacks waits. Its record beside its memory
+ * may lack that word, where the file system it is on was full.
+ */
+function isKept(guest: GuestView): boolean {
+  return guest.state === "paused" && /its memory cannot be completed/.test(guest.message ?? "");
 }
 
 /** The guest's memory, and the word that it is complete, which its parent's agent may ask for as long as it lives. */
@@ -141,9 +142,9 @@ function isOfGuest(directory: string, name: string): boolean {
 }
 
 /** What the child's side of a transfer wrote down; undefined for other files. */
-function recordOf(directory: string, name: string): { complete?: object; failed?: string } | undefined {
+function recordOf(directory: string, name: string): { complete?: object } | undefined {
   if (!/^transfer-\d+-child\.json$/.test(name)) return undefined;
-  return JSON.parse(readFileSync(join(directory, name), "utf8")) as { complete?: object; failed?: string };
+  return JSON.parse(readFileSync(join(directory, name), "utf8")) as { complete?: object };
 }
 
 /** Removes guests, whatever state they are in. Returns what could not be removed. */
