@@ -1,8 +1,8 @@
 import { realClock, sleep } from "../../src/base/index.js";
 import { eventually, type Host } from "../../test/support/hosts.js";
 import { ask, runSample } from "../../test/support/sample-guest.js";
-import type { Laboratory } from "./laboratory.js";
-import { metricOf, type Metric } from "./statistics.js";
+import { Laboratory } from "./laboratory.js";
+import { showProgress, type Bench } from "./suite.js";
 
 const GUESTS = 8;
 const GUEST_MIB = 128;
@@ -31,19 +31,24 @@ interface Sample {
  * Eight guests write, one of them is forked with the sweep held, its child reads, and meanwhile the parent's agent is replaced: not at all, by SIGKILL and a new start, or
  * by a takeover. Throws when a guest stopped or a page was wrong.
  */
-export async function measureAdoption(laboratory: Laboratory, runs: number): Promise<Record<string, Metric>> {
+export async function measureAdoption(bench: Bench): Promise<void> {
+  await Laboratory.use(async (laboratory) => {
+    const host = laboratory.parentHost;
+    for (let index = 0; index < GUESTS; index += 1) {
+      await runSample(host, {
+        name: `g${index}`,
+        memoryMiB: GUEST_MIB,
+        hostPort: FIRST_PORT + index,
+        append: "quiet",
+      });
+      await ask(host, FIRST_PORT + index, `/stamp/start?mib=${STAMPED_MIB}&rate=1&fill=page`);
+    }
+    await measureWays(laboratory, bench);
+  });
+}
+
+async function measureWays(laboratory: Laboratory, { runs, results }: Bench): Promise<void> {
   const host = laboratory.parentHost;
-  for (let index = 0; index < GUESTS; index += 1) {
-    await runSample(host, {
-      name: `g${index}`,
-      memoryMiB: GUEST_MIB,
-      hostPort: FIRST_PORT + index,
-      append: "quiet",
-    });
-    await ask(host, FIRST_PORT + index, `/stamp/start?mib=${STAMPED_MIB}&rate=1&fill=page`);
-  }
-  const metrics: Record<string, Metric> = {};
-  const taken: number[] = [];
   const ways = {
     none: () => sleep(realClock, 1000),
     kill: async () => {
@@ -52,33 +57,19 @@ export async function measureAdoption(laboratory: Laboratory, runs: number): Pro
     },
     swap: async () => {
       await host.takeOver();
-      taken.push((await host.call("agent.info", {})).takeover?.waitedMs ?? Number.NaN);
+      const { takeover } = await host.call("agent.info", {});
+      results.add("adoption_swap_waited", "ms", takeover?.waitedMs ?? Number.NaN);
     },
   };
   for (const [name, replace] of Object.entries(ways)) {
-    const samples: Sample[] = [];
-    for (let run = 0; run < runs; run += 1) {
-      samples.push(await measureOnce(laboratory, replace));
-      process.stderr.write(`adoption_${name}: ${run + 1} of ${runs}\r`);
+    for (let run = 1; run <= runs; run += 1) {
+      const { readyMs, writeMs, readMs } = await measureOnce(laboratory, replace);
+      if (name !== "none") results.add(`adoption_${name}_ready`, "ms", readyMs);
+      results.add(`adoption_${name}_longest_write`, "ms", writeMs);
+      results.add(`adoption_${name}_longest_read`, "ms", readMs);
+      showProgress(`adoption_${name}`, run, runs);
     }
-    process.stderr.write("\n");
-    if (name !== "none")
-      metrics[`adoption_${name}_ready`] = metricOf(
-        "ms",
-        samples.map(({ readyMs }) => readyMs),
-      );
-    metrics[`adoption_${name}_longest_write`] = metricOf(
-      "ms",
-      samples.map(({ writeMs }) => writeMs),
-    );
-    metrics[`adoption_${name}_longest_read`] = metricOf(
-      "ms",
-      samples.map(({ readMs }) => readMs),
-    );
   }
-  metrics["adoption_swap_waited"] = metricOf("ms", taken);
-  for (let index = 0; index < GUESTS; index += 1) await host.call("guest.kill", { name: `g${index}` });
-  return metrics;
 }
 
 async function measureOnce(laboratory: Laboratory, replace: () => Promise<unknown>): Promise<Sample> {

@@ -10,20 +10,20 @@ const CHILD_PORT = 8490;
 export class Laboratory {
   readonly parentHost: Host;
   readonly childHost: Host;
-  readonly #hosts: Hosts;
 
   private constructor(hosts: Hosts) {
-    this.#hosts = hosts;
     this.parentHost = hosts.at(0);
     this.childHost = hosts.at(1);
   }
 
-  static async open(): Promise<Laboratory> {
-    return new Laboratory(await Hosts.start(2, { port: 7270, configuration: { logLevel: "warn" } }));
-  }
-
-  async close(): Promise<void> {
-    await this.#hosts.stop();
+  /** Starts the hosts' agents, lets them be used, and ends them with all their guests. */
+  static async use(use: (laboratory: Laboratory) => Promise<void>): Promise<void> {
+    const hosts = await Hosts.start(2, { port: 7270, built: true, configuration: { logLevel: "warn" } });
+    try {
+      await use(new Laboratory(hosts));
+    } finally {
+      await hosts.stop();
+    }
   }
 
   /** Boots the parent. */

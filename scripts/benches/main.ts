@@ -1,47 +1,44 @@
-import { execFileSync } from "node:child_process";
+/** Runs one suite of measurements; `scripts/bench` prepares what it needs. */
 import { writeFileSync } from "node:fs";
-import { cpus, release, totalmem } from "node:os";
 import { parseArgs } from "node:util";
-import { measureAdoption } from "./adoption.js";
-import { measureFaults } from "./faults.js";
-import { Laboratory } from "./laboratory.js";
-import { measurePause } from "./pause.js";
-import { tableOf } from "./statistics.js";
+import { thisMachine } from "./machine.js";
+import { Results, tableOf } from "./statistics.js";
+import { SUITES } from "./suites.js";
 
-const SUITES = {
-  pause: { measure: measurePause, runs: 20 },
-  faults: { measure: measureFaults, runs: 3 },
-  adoption: { measure: measureAdoption, runs: 20 },
-} as const;
+const EXIT_USAGE = 2;
 
-const { values, positionals } = parseArgs({
-  allowPositionals: true,
-  options: { json: { type: "string" }, runs: { type: "string" } },
-});
-const suite = positionals[0] as keyof typeof SUITES;
-const runs = values.runs === undefined ? SUITES[suite].runs : Number(values.runs);
-if (!Number.isInteger(runs) || runs < 1) {
-  process.stderr.write(`bench: --runs takes a whole number from 1, not ${values.runs}\n`);
-  process.exit(2);
+function refuse(problem: string): never {
+  process.stderr.write(`bench: ${problem}\n`);
+  process.exit(EXIT_USAGE);
 }
 
-const laboratory = await Laboratory.open();
-try {
-  const metrics = await SUITES[suite].measure(laboratory, runs);
-  const emulator = execFileSync("qemu-system-x86_64", ["--version"], { encoding: "utf8" }).split("\n")[0];
-  const machine = {
-    processors: cpus().length,
-    model: cpus()[0]?.model ?? "",
-    memoryGiB: Math.round(totalmem() / 2 ** 30),
-    kernel: release(),
-    node: process.version,
-    emulator,
-    accelerator: "tcg",
-  };
-  console.log(tableOf(metrics));
-  if (values.json !== undefined) {
-    writeFileSync(values.json, `${JSON.stringify({ suite, machine, runs, metrics }, undefined, 2)}\n`);
+function readArguments(): { values: { json?: string; runs?: string; vs?: string }; positionals: string[] } {
+  try {
+    return parseArgs({
+      allowPositionals: true,
+      options: { json: { type: "string" }, runs: { type: "string" }, vs: { type: "string" } },
+    });
+  } catch (error) {
+    return refuse((error as Error).message);
   }
-} finally {
-  await laboratory.close();
+}
+
+const { values, positionals } = readArguments();
+const [name = "", ...rest] = positionals;
+const suite = SUITES[name];
+if (suite === undefined) refuse(`there is no suite "${name}"; there are ${Object.keys(SUITES).join(", ")}`);
+if (rest.length > 0) refuse(`one suite at a time, not also "${rest.join(" ")}"`);
+const runs = Number(values.runs ?? suite.runs);
+if (!Number.isInteger(runs) || runs < 1) refuse(`--runs takes a whole number from 1, not ${values.runs}`);
+if (values.vs !== undefined && values.vs !== "qemu") refuse(`--vs takes qemu, not ${values.vs}`);
+const versusQemu = values.vs === "qemu";
+if (versusQemu && suite.canVersusQemu !== true) refuse(`${name} has nothing to compare with; leave out --vs`);
+
+const results = new Results();
+await suite.measure({ runs, versusQemu, results });
+const { metrics } = results;
+console.log(tableOf(metrics));
+if (values.json !== undefined) {
+  const report = { suite: name, machine: thisMachine(), runs, metrics };
+  writeFileSync(values.json, `${JSON.stringify(report, undefined, 2)}\n`);
 }

@@ -1,5 +1,7 @@
-import type { Laboratory } from "./laboratory.js";
-import { metricOf, type Metric } from "./statistics.js";
+import type { ChildOutcome } from "../../src/control/index.js";
+import { Laboratory } from "./laboratory.js";
+import type { Results } from "./statistics.js";
+import { showProgress, type Bench } from "./suite.js";
 
 const SIZES = [
   { name: "256MiB", mib: 256 },
@@ -11,38 +13,31 @@ const WRITTEN_SHARE = 0.6;
 const US_PER_MS = 1000;
 
 /** Forks a guest that writes most of its memory as fast as it can, and ends each child as soon as it runs. */
-export async function measurePause(laboratory: Laboratory, runs: number): Promise<Record<string, Metric>> {
-  const metrics: Record<string, Metric> = {};
-  const all: number[] = [];
-  for (const { name, mib } of SIZES) {
-    await laboratory.boot(mib);
-    await laboratory.write(Math.floor(mib * WRITTEN_SHARE));
-    const pauses: number[] = [];
-    const firstInstruction: number[] = [];
-    const parts = new Map<string, number[]>();
-    // The first fork compiles what the others run.
-    for (let run = -1; run < runs; run += 1) {
-      const outcome = await laboratory.fork({ sweep: "held" });
-      await laboratory.endChild();
-      process.stderr.write(`pause ${name}: ${run + 1} of ${runs}\r`);
-      if (run < 0) continue;
-      pauses.push((outcome.pauseUs ?? NaN) / US_PER_MS);
-      firstInstruction.push((outcome.firstInstructionUs ?? NaN) / US_PER_MS);
-      for (const [part, value] of Object.entries(outcome.pauseParts ?? {})) {
-        const isTime = part.endsWith("Us");
-        const key = isTime ? part.slice(0, -2) : part;
-        parts.set(key, [...(parts.get(key) ?? []), isTime ? value / US_PER_MS : value]);
+export async function measurePause({ runs, results }: Bench): Promise<void> {
+  await Laboratory.use(async (laboratory) => {
+    for (const { name, mib } of SIZES) {
+      await laboratory.boot(mib);
+      await laboratory.write(Math.floor(mib * WRITTEN_SHARE));
+      // The first fork compiles what the others run.
+      for (let run = 0; run <= runs; run += 1) {
+        const outcome = await laboratory.fork({ sweep: "held" });
+        await laboratory.endChild();
+        showProgress(`pause ${name}`, run, runs);
+        if (run > 0) addOutcome(results, name, outcome);
       }
+      await laboratory.endParent();
     }
-    process.stderr.write("\n");
-    all.push(...firstInstruction);
-    metrics[`parent_pause_${name}`] = metricOf("ms", pauses);
-    metrics[`first_instruction_${name}`] = metricOf("ms", firstInstruction);
-    for (const [part, values] of parts) {
-      metrics[`parent_pause_${name}_${part}`] = metricOf(part === "rearmedPages" ? "pages" : "ms", values);
-    }
-    await laboratory.endParent();
+  });
+}
+
+function addOutcome(results: Results, size: string, outcome: ChildOutcome): void {
+  const { pauseUs = NaN, firstInstructionUs = NaN, pauseParts = {} } = outcome;
+  results.add(`parent_pause_${size}`, "ms", pauseUs / US_PER_MS);
+  for (const [part, value] of Object.entries(pauseParts)) {
+    if (part.endsWith("Us"))
+      results.add(`parent_pause_${size}_${part.slice(0, -2)}`, "ms", value / US_PER_MS);
+    else results.add(`parent_pause_${size}_${part}`, "pages", value);
   }
-  metrics["first_instruction"] = metricOf("ms", all);
-  return metrics;
+  results.add(`first_instruction_${size}`, "ms", firstInstructionUs / US_PER_MS);
+  results.add("first_instruction", "ms", firstInstructionUs / US_PER_MS);
 }
