@@ -1,4 +1,4 @@
-import { InvalidArgumentError } from "commander";
+import { InvalidArgumentError, Option } from "commander";
 
 const UNITS: { [unit: string]: number } = { "": 1, K: 1024, M: 1024 ** 2, G: 1024 ** 3, T: 1024 ** 4 };
 
@@ -23,6 +23,21 @@ export function sizeBytes(text: string): number {
   const bytes = sizeOf(text, "");
   if (Number.isSafeInteger(bytes) && bytes > 0) return bytes;
   throw new InvalidArgumentError("It must be a number of bytes, such as 1048576, 1024K or 1M.");
+}
+
+/** Parses a rate as `sizeBytes` does, or `none`, which is 0. */
+export function rateOrNone(text: string): number {
+  return text === "none" ? 0 : sizeBytes(text);
+}
+
+export type Priority = "high" | "normal" | "low";
+
+/** `--priority`, of whatever sends memory. */
+export function priorityOption(): Option {
+  return new Option(
+    "--priority <priority>",
+    "beside the other transfers of its host: high, normal (default) or low",
+  ).choices(["high", "normal", "low"]);
 }
 
 function sizeOf(text: string, defaultUnit: string): number {

@@ -15,7 +15,7 @@ import { removeCommand } from "./commands/remove.js";
 import { runCommand } from "./commands/run.js";
 import { showCommand } from "./commands/show.js";
 import { rollbackCommand } from "./commands/rollback.js";
-import { cancelCommand, resumeCommand, sweepCommand } from "./commands/steer.js";
+import { cancelCommand, resumeCommand, steerCommand, sweepCommand } from "./commands/steer.js";
 import { stopCommand } from "./commands/stop.js";
 import { transfersCommand } from "./commands/transfers.js";
 import { versionCommand } from "./commands/version.js";
@@ -66,6 +66,7 @@ export function createProgram(cli: Cli): Command {
     watchCommand(cli),
     cancelCommand(cli),
     sweepCommand(cli),
+    steerCommand(cli),
     resumeCommand(cli),
     rollbackCommand(cli),
     peersCommand(cli),

@@ -32,6 +32,7 @@ export const METHOD_ACCESS: { readonly [Name in MethodName]: AccessRole } = {
   "transfer.show": "observe",
   "transfer.cancel": "operate",
   "transfer.sweep": "operate",
+  "transfer.steer": "operate",
   "transfer.run": "operate",
   "peer.list": "observe",
   "peer.ping": "operate",

@@ -1,3 +1,4 @@
+export * from "./bulk-flow.js";
 export * from "./child-machine.js";
 export * from "./digests.js";
 export * from "./errors.js";

@@ -1,5 +1,6 @@
 import { Bitmap, codeOf, deferred, messageOf, type Clock, type Log, type Timer } from "../base/index.js";
 import type { Frame } from "../wire/index.js";
+import { BulkFlow, type FlowChange, type FlowOptions } from "./bulk-flow.js";
 import type { PageDigests } from "./digests.js";
 import { TransferError } from "./errors.js";
 import type { Instant, InstantReader } from "./instant.js";
@@ -8,12 +9,6 @@ import { PageSupply } from "./page-supply.js";
 import type { FrameLane, LaneEnd, PageLane, PageRange } from "./ports.js";
 import type { TransferProgress } from "./progress.js";
 import type { SweepOrder } from "./sweep-order.js";
-import { AdaptiveWindow } from "./window.js";
-
-/** Bulk frames sent before the event loop may look at faults and requests again. */
-const FRAMES_PER_TURN = 4;
-/** Bytes the network stack may lag behind before the sweep pauses for a moment. */
-const MAX_QUEUED_BYTES = 1024 * 1024;
 
 /** How lanes end when the agent does while the transfer goes on. */
 export const RESTARTS: LaneEnd = {
@@ -29,7 +24,7 @@ export type SessionPhase =
   | { phase: "complete" }
   | { phase: "failed"; error: TransferError };
 
-export interface ParentSessionOptions {
+export interface ParentSessionOptions extends FlowOptions {
   transfer: number;
   instant: Instant;
   clock: Clock;
@@ -37,15 +32,11 @@ export interface ParentSessionOptions {
   compress: boolean;
   /** False holds the sweep: then only faults and pushes move pages. */
   sweep: boolean;
-  /** Bytes of bulk frames per second; undefined for no limit. */
-  rateBytesPerSecond?: number;
   /** How long the child may be out of reach before it is given up, in ms; undefined for ever. */
   linkDeadlineMs?: number;
   order?: SweepOrder;
   /** Called once when the session fails, before anything the child is owed is let go of and may change. */
   onFailing?: () => void;
-  /** Most bytes in flight on the bulk lane; the adaptive window stays below it. */
-  maxWindowBytes?: number;
 }
 
 /**
@@ -56,7 +47,7 @@ export class ParentSession implements InstantReader {
   readonly transfer: number;
   readonly #options: ParentSessionOptions;
   readonly #supply: PageSupply;
-  readonly #window: AdaptiveWindow;
+  readonly #flow: BulkFlow;
   readonly #link: Link;
   readonly #linked = deferred<void>();
   readonly #ended = deferred<SessionPhase>();
@@ -70,7 +61,6 @@ export class ParentSession implements InstantReader {
   #had: Bitmap | undefined;
   #pump: Timer | undefined;
   #linkTimer: Timer | undefined;
-  #paceFromUs = 0;
   #lost: TransferProgress["lost"];
 
   constructor(options: ParentSessionOptions) {
@@ -78,7 +68,7 @@ export class ParentSession implements InstantReader {
     this.transfer = transfer;
     this.#options = options;
     this.#supply = new PageSupply(options);
-    this.#window = new AdaptiveWindow(options.maxWindowBytes);
+    this.#flow = new BulkFlow(options.clock, options);
     this.#link = new Link({ transfer, pageCount: instant.pageCount });
     // A failure is reported through `ended`; nobody need be waiting for the lanes.
     this.#linked.promise.catch(() => {});
@@ -167,6 +157,15 @@ export class ParentSession implements InstantReader {
   /** Holds the sweep or lets it go on. */
   setSweep(on: boolean): void {
     this.#supply.sweep = on;
+    this.#wake();
+  }
+
+  /** Changes how fast bulk may go, at once. */
+  setFlow(change: FlowChange): void {
+    this.#flow.change(change);
+    // It may be waiting for what an old rate asked for.
+    this.#pump?.cancel();
+    this.#pump = undefined;
     this.#wake();
   }
 
@@ -261,7 +260,7 @@ export class ParentSession implements InstantReader {
   #lanesLost(): void {
     this.#resumed = false;
     this.#had = undefined;
-    this.#window.reset();
+    this.#flow.reset();
   }
 
   #onFrame(pair: LanePair, lane: PageLane, frame: Frame): void {
@@ -309,7 +308,7 @@ export class ParentSession implements InstantReader {
   }
 
   #onReceived(runs: readonly PageRange[], creditBytes: number): void {
-    if (!this.#window.credited(creditBytes, this.#options.clock.nowUs())) {
+    if (!this.#flow.credited(creditBytes)) {
       throw new TransferError(
         "peer-protocol",
         `the child credits ${creditBytes} bytes, more than are in flight`,
@@ -347,7 +346,7 @@ export class ParentSession implements InstantReader {
 
   #canSend(): boolean {
     return (
-      !this.#detached && this.#begun && this.#phase.phase === "linked" && this.#resumed && this.#window.open
+      !this.#detached && this.#begun && this.#phase.phase === "linked" && this.#resumed && this.#flow.open
     );
   }
 
@@ -364,27 +363,18 @@ export class ParentSession implements InstantReader {
   }
 
   #sendFrames(): void {
-    for (let frames = 0; frames < FRAMES_PER_TURN; frames += 1) {
+    for (let frames = 0; frames < this.#flow.framesPerTurn; frames += 1) {
       const bulk = this.#link.pair.bulk;
       if (!this.#canSend() || bulk === undefined) return;
-      const waitUs =
-        this.#options.rateBytesPerSecond === undefined ? 0 : this.#paceFromUs - this.#options.clock.nowUs();
-      if (waitUs > 0 || bulk.queuedBytes > MAX_QUEUED_BYTES) {
-        const delayMs = Math.max(1, Math.ceil(waitUs / 1000));
-        this.#pump = this.#options.clock.after(delayMs, () => this.#sendBulk());
+      const waitMs = this.#flow.waitMs(bulk.queuedBytes);
+      if (waitMs > 0) {
+        this.#pump = this.#options.clock.after(waitMs, () => this.#sendBulk());
         return;
       }
       const frame = this.#supply.next();
       if (frame === undefined) return;
-      this.#account(bulk.send(frame));
+      this.#flow.sent(bulk.send(frame));
     }
     this.#wake();
-  }
-
-  #account(sentBytes: number): void {
-    const nowUs = this.#options.clock.nowUs();
-    this.#window.sent(sentBytes, nowUs);
-    const rate = this.#options.rateBytesPerSecond;
-    if (rate !== undefined) this.#paceFromUs = Math.max(this.#paceFromUs, nowUs) + (sentBytes / rate) * 1e6;
   }
 }

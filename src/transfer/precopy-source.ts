@@ -9,17 +9,13 @@ import {
   type Timer,
 } from "../base/index.js";
 import type { Frame, PageRun } from "../wire/index.js";
+import { BulkFlow, type FlowChange, type FlowOptions } from "./bulk-flow.js";
 import { FrameChannel } from "./channel.js";
 import { TransferError } from "./errors.js";
 import { packPages } from "./pack-pages.js";
 import type { FrameLane, LaneEnd, PageRange, TrackedMemory } from "./ports.js";
 import { SENT } from "./precopy-sink.js";
-import { AdaptiveWindow } from "./window.js";
 
-/** Frames sent before the event loop may look at faults again. */
-const FRAMES_PER_TURN = 4;
-/** Bytes the network stack may lag behind before sending pauses for a moment. */
-const MAX_QUEUED_BYTES = 1024 * 1024;
 /** Holes told of in one frame. */
 const MAX_HOLE_PAGES = 16_384;
 /** Pages let through per step at the end, so that no fault waits behind all of a large memory. */
@@ -51,14 +47,12 @@ interface FrameInFlight {
   bytes: number;
 }
 
-export interface PrecopySourceOptions {
+export interface PrecopySourceOptions extends FlowOptions {
   transfer: number;
   memory: TrackedMemory;
   clock: Clock;
   log: Log;
   compress: boolean;
-  rateBytesPerSecond?: number;
-  maxWindowBytes?: number;
 }
 
 /**
@@ -70,7 +64,7 @@ export interface PrecopySourceOptions {
 export class PrecopySource {
   readonly #options: PrecopySourceOptions;
   readonly #due: Bitmap;
-  readonly #window: AdaptiveWindow;
+  readonly #flow: BulkFlow;
   readonly #scratch = new Uint8Array(SWEEP_RUN_PAGES * PAGE_BYTES);
   readonly #ready = deferred<void>();
   #inFlight: FrameInFlight[] = [];
@@ -84,7 +78,6 @@ export class PrecopySource {
   #roundDue = 0;
   #sent = 0;
   #bytes = 0;
-  #paceFromUs = 0;
   #pump: Timer | undefined;
   #draining = false;
   #phase: "idle" | "running" | "finished" | "released" = "idle";
@@ -94,7 +87,7 @@ export class PrecopySource {
     this.#compress = options.compress;
     this.#due = new Bitmap(options.memory.pageCount);
     this.#due.fill();
-    this.#window = new AdaptiveWindow(options.maxWindowBytes);
+    this.#flow = new BulkFlow(options.clock, options);
     // A failure is told to whoever runs it; nobody need do so.
     this.#ready.promise.catch(() => {});
   }
@@ -165,6 +158,14 @@ export class PrecopySource {
     }
   }
 
+  /** As `ParentSession.setFlow`. */
+  setFlow(change: FlowChange): void {
+    this.#flow.change(change);
+    this.#pump?.cancel();
+    this.#pump = undefined;
+    this.#wake();
+  }
+
   /** The pages that the child lacks, of a parent that has been stopped for good. Nothing is sent afterwards. */
   finish(): Bitmap {
     assert(this.#phase === "running", `what was copied ahead is counted once, not while ${this.#phase}`);
@@ -211,7 +212,7 @@ export class PrecopySource {
     this.#channel = undefined;
     for (const { range } of this.#inFlight) this.#due.setRun(range.first, range.count);
     this.#inFlight = [];
-    this.#window.reset();
+    this.#flow.reset();
   }
 
   #onLaneEnd(channel: FrameChannel, end: LaneEnd): void {
@@ -229,7 +230,7 @@ export class PrecopySource {
     if (frame.kind !== "received" || frame.runs.length > 0) {
       throw new TransferError("peer-protocol", `a frame of kind ${frame.kind} has no place in a pre-copy`);
     }
-    if (!this.#window.credited(frame.creditBytes, this.#options.clock.nowUs())) {
+    if (!this.#flow.credited(frame.creditBytes)) {
       const message = `the child credits ${frame.creditBytes} bytes, more than are in flight`;
       throw new TransferError("peer-protocol", message);
     }
@@ -270,18 +271,17 @@ export class PrecopySource {
   }
 
   #send(): void {
-    const { clock, rateBytesPerSecond } = this.#options;
-    for (let frames = 0; frames < FRAMES_PER_TURN; frames += 1) {
+    for (let frames = 0; frames < this.#flow.framesPerTurn; frames += 1) {
       const channel = this.#channel;
       if (this.#phase !== "running" || channel === undefined) return;
       if (this.#draining) {
         if (this.#inFlight.length === 0) this.#ready.resolve();
         return;
       }
-      if (!this.#window.open) return;
-      const waitUs = rateBytesPerSecond === undefined ? 0 : this.#paceFromUs - clock.nowUs();
-      if (waitUs > 0 || channel.queuedBytes > MAX_QUEUED_BYTES) {
-        this.#pump = clock.after(Math.max(1, Math.ceil(waitUs / 1000)), () => this.#onPump());
+      if (!this.#flow.open) return;
+      const waitMs = this.#flow.waitMs(channel.queuedBytes);
+      if (waitMs > 0) {
+        this.#pump = this.#options.clock.after(waitMs, () => this.#onPump());
         return;
       }
       const step = this.#nextRange();
@@ -293,16 +293,12 @@ export class PrecopySource {
 
   #sendRange(channel: FrameChannel, step: { kind: "data" | "hole"; range: PageRange }): void {
     const { range } = step;
-    const { clock, rateBytesPerSecond } = this.#options;
     const bytes = channel.send({ kind: "pages", runs: this.#runsOf(step) });
     this.#inFlight.push({ range, bytes });
-    this.#window.sent(bytes, clock.nowUs());
+    this.#flow.sent(bytes);
     this.#sent += range.count;
     this.#roundSent += bytes;
     this.#bytes += bytes;
-    if (rateBytesPerSecond !== undefined) {
-      this.#paceFromUs = Math.max(this.#paceFromUs, clock.nowUs()) + (bytes / rateBytesPerSecond) * 1e6;
-    }
   }
 
   /** The next pages of this round, protected and not due any more: whoever writes them from here on is noticed. */

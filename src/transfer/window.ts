@@ -19,6 +19,9 @@ export class AdaptiveWindow {
   #head = 0;
   #inFlightBytes = 0;
   #shrunkAtUs = 0;
+  /** See `weigh`. */
+  #growthBytes = GROWTH_BYTES;
+  #minBytes = MIN_WINDOW_BYTES;
   /** The shortest time from sending to credit so far: that of a link without a queue. */
   #emptyRoundTripUs = Number.MAX_SAFE_INTEGER;
 
@@ -39,6 +42,15 @@ export class AdaptiveWindow {
   /** True while another frame may be sent. One frame may overshoot the adaptive limit, never the protocol's window. */
   get open(): boolean {
     return this.#inFlightBytes < this.#limitBytes;
+  }
+
+  /**
+   * Makes it give way to others of the same link, or the others to it: where windows grow and shrink together, and where each is as small as it may be, what
+   * they carry is in proportion to their weights. 1 is usual.
+   */
+  weigh(weight: number): void {
+    this.#growthBytes = GROWTH_BYTES * weight;
+    this.#minBytes = MIN_WINDOW_BYTES * weight;
   }
 
   sent(bytes: number, nowUs: number): void {
@@ -80,11 +92,11 @@ export class AdaptiveWindow {
     const roundTripUs = nowUs - sentAtUs;
     this.#emptyRoundTripUs = Math.min(this.#emptyRoundTripUs, roundTripUs);
     if (roundTripUs - this.#emptyRoundTripUs <= TARGET_QUEUE_US) {
-      this.#limitBytes = Math.min(this.#limitBytes + GROWTH_BYTES, this.#maxBytes);
+      this.#limitBytes = Math.min(this.#limitBytes + this.#growthBytes, this.#maxBytes);
     } else if (sentAtUs >= this.#shrunkAtUs) {
       this.#limitBytes = Math.max(
         Math.floor(this.#limitBytes * 0.75),
-        Math.min(MIN_WINDOW_BYTES, this.#maxBytes),
+        Math.min(this.#minBytes, this.#maxBytes),
       );
       this.#shrunkAtUs = nowUs;
     }

@@ -38,7 +38,12 @@ export function transferHandlers(services: Services): TransferHandlers {
     },
     "transfer.sweep": async ({ transfer, sweep }) => {
       const entry = book.find(transfer);
-      commandsOf(entry, "swept").setSweep(sweep);
+      commandsOf(entry, "swept").steer({ sweep });
+      return { transfer: entry.view() };
+    },
+    "transfer.steer": async ({ transfer, ...change }) => {
+      const entry = book.find(transfer);
+      commandsOf(entry, "steered").steer(change);
       return { transfer: entry.view() };
     },
     "transfer.run": async ({ transfer }) => {

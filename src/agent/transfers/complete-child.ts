@@ -43,7 +43,7 @@ export class CompleteChild implements HostedChild {
     if (complete?.verify !== undefined) this.#entry.facts.verify = complete.verify;
     this.#entry.commands = {
       cancel: () => this.cancel(),
-      setSweep: () => {
+      steer: () => {
         throw new AgentError("bad-state", `transfer ${params.transfer} is over`);
       },
       run: async () => void (await this.run()),

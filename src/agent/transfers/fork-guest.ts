@@ -75,6 +75,7 @@ class OutgoingFork {
             sweep: params.sweep,
             compress: compressFor(params.compression, urls[index % urls.length] as string),
             rateLimitBytesPerSecond: params.rateLimitBytesPerSecond,
+            priority: params.priority,
             linkDeadlineMs: params.linkDeadlineMs,
           }),
         ),

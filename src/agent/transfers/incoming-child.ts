@@ -110,8 +110,8 @@ export class IncomingChild implements HostedChild {
     this.entry.countFrom(() => this.#count());
     this.entry.commands = {
       cancel: (reason) => this.cancel(reason),
-      setSweep: () => {
-        throw new AgentError("bad-request", "the sweep is the parent's: hold it at the parent's agent");
+      steer: () => {
+        throw new AgentError("bad-request", "memory is sent by the parent's agent: steer the transfer there");
       },
       run: async () => void (await this.run()),
     };

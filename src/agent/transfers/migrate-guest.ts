@@ -63,6 +63,7 @@ class OutgoingMigration {
           sweep: "on",
           compress: compressFor(params.compression, url),
           rateLimitBytesPerSecond: params.rateLimitBytesPerSecond,
+          priority: params.priority,
           linkDeadlineMs: params.linkDeadlineMs,
         }),
       );

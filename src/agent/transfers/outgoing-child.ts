@@ -20,7 +20,8 @@ import { runsThere, toldToRun, verifyError } from "./outgoing-errors.js";
 import { PeerChild } from "./peer-child.js";
 import { prepareParams } from "./prepare-params.js";
 import { TransferEntry } from "./transfer-entry.js";
-import { rateOf, type ParentRecord, type RecordFile } from "./transfer-record.js";
+import { Steering } from "./steering.js";
+import { flowOf, type ParentRecord, type RecordFile } from "./transfer-record.js";
 
 /** So soon after its start a new agent asks whether the child of a fork was loaded. */
 const FIRST_ASK_MS = 100;
@@ -47,6 +48,7 @@ export class OutgoingChild implements ForkChild {
   readonly precopy: PrecopySource | undefined;
   readonly #options: OutgoingChildOptions;
   readonly #inquiry: Inquiry;
+  readonly #steering: Steering;
   readonly #closeRoute: () => void;
   #step: ParentStep = "preparing";
   #cancelled: string | undefined;
@@ -81,7 +83,7 @@ export class OutgoingChild implements ForkChild {
       compress: record.compress,
       // Until the child runs, nothing may stand in the way of the pages its loading waits for.
       sweep: false,
-      ...rateOf(record),
+      ...flowOf(record),
       ...(record.linkDeadlineMs === undefined ? {} : { linkDeadlineMs: record.linkDeadlineMs }),
       // A parent that runs on writes what nobody is owed: no later agent may take that for what the child lacks.
       onFailing: () => void (record.kind === "fork" && options.record.remove()),
@@ -93,7 +95,7 @@ export class OutgoingChild implements ForkChild {
         clock,
         log,
         compress: record.compress,
-        ...rateOf(record),
+        ...flowOf(record),
       });
     }
     this.target = this.#makeTarget(log);
@@ -102,10 +104,16 @@ export class OutgoingChild implements ForkChild {
       holder: () => this.record.holder,
       acceptLane: (lane, epoch, connection, offers) => this.#acceptLane(lane, epoch, connection, offers),
     });
-    this.entry.facts.sweep = record.sweep;
+    this.#steering = new Steering({
+      entry: this.entry,
+      session: this.session,
+      precopy: this.precopy,
+      record: () => this.record,
+      keep: (change) => this.#keep(change),
+    });
     this.entry.commands = {
       cancel: (reason) => this.#cancel(reason),
-      setSweep: (mode) => this.#setSweep(mode),
+      steer: (change) => this.#steering.change(change, this.#step === "paging"),
       run: () => this.#run(),
     };
     this.entry.countFrom(() => this.#count());
@@ -165,7 +173,7 @@ export class OutgoingChild implements ForkChild {
   }
 
   #goOnPaging(): void {
-    this.session.setSweep(this.record.sweep === "on");
+    this.#steering.begin();
     this.onStep("paging");
   }
 
@@ -276,7 +284,7 @@ export class OutgoingChild implements ForkChild {
       holder: record.holder,
       onAgreed: (holder) => file.update({ holder }),
       onTelling: () => file.update({ step: "told", peerGuest: this.entry.peerGuest }),
-      onStarted: () => this.session.setSweep(this.entry.facts.sweep === "on"),
+      onStarted: () => this.#steering.begin(),
       onNamed: (name) => (this.entry.peerGuest = name),
       onEvent: (event) => this.#onEvent(event),
       isOver: () => this.#detached || this.session.phase.phase === "failed",
@@ -353,13 +361,6 @@ export class OutgoingChild implements ForkChild {
     const { host } = this.entry;
     this.#cancelled = reason;
     this.session.fail(new TransferError("link-lost", `${host} is out of reach and was given up: ${reason}`));
-  }
-
-  #setSweep(mode: "on" | "held"): void {
-    if (this.#step === "paging") this.session.setSweep(mode === "on");
-    this.entry.facts.sweep = mode;
-    this.#keep({ sweep: mode });
-    this.entry.onChange();
   }
 
   async #run(): Promise<void> {

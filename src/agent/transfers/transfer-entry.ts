@@ -10,11 +10,12 @@ import {
   type TransferView,
 } from "../../control/index.js";
 import type { TransferError, TransferProgress } from "../../transfer/index.js";
+import type { SteerChange } from "./steering.js";
 
 /** What one may do to a transfer. Each rejects with a coded error where it makes no sense. */
 export interface TransferCommands {
   cancel(reason: string): Promise<void>;
-  setSweep(mode: "on" | "held"): void;
+  steer(change: SteerChange): void;
   run(): Promise<void>;
 }
 
@@ -29,6 +30,8 @@ export interface TransferFacts {
   duplicates?: number;
   verify?: { checked: number; mismatches: number };
   sweep?: "on" | "held";
+  rateLimitBytesPerSecond?: number;
+  priority?: NonNullable<TransferView["priority"]>;
   message?: string;
 }
 

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { z } from "zod";
 import { codeOf, messageOf, PAGE_HASH_BYTES } from "../../base/index.js";
 import { METHODS } from "../../control/index.js";
-import { PageDigests } from "../../transfer/index.js";
+import { PageDigests, type FlowChange } from "../../transfer/index.js";
 import { AgentError } from "../errors.js";
 import { UNFINISHED_SUFFIX } from "../store/files.js";
 import { holderSchema } from "../store/holder.js";
@@ -33,6 +33,8 @@ const parentRecordSchema = z.strictObject({
   sweep: z.enum(["on", "held"]),
   compress: z.boolean(),
   rateLimitBytesPerSecond: z.int().optional(),
+  /** Beside the other transfers of this host; absent is `normal`. */
+  priority: z.enum(["high", "normal", "low"]).optional(),
   /** How long the child may be out of reach before it is given up; without it for ever. */
   linkDeadlineMs: z.int().min(1).optional(),
   /** Who the child's agent has shown itself to be, and alone may fetch pages; not known before it is reached. */
@@ -241,7 +243,7 @@ function namesIn(directory: string): string[] {
   }
 }
 
-/** What a parent's machines are told of the rate to keep to. */
-export function rateOf({ rateLimitBytesPerSecond }: ParentRecord): { rateBytesPerSecond?: number } {
-  return rateLimitBytesPerSecond === undefined ? {} : { rateBytesPerSecond: rateLimitBytesPerSecond };
+/** How fast a parent's machines are to send. */
+export function flowOf({ rateLimitBytesPerSecond, priority }: Readonly<ParentRecord>): FlowChange {
+  return { rateBytesPerSecond: rateLimitBytesPerSecond, priority: priority ?? "normal" };
 }

@@ -1,7 +1,7 @@
 import { Command, Option } from "commander";
 import { MAX_CHILDREN, MAX_LINK_DEADLINE_MS } from "../../control/index.js";
 import type { Cli } from "../cli.js";
-import { collect, given, sizeBytes, wholeNumber } from "../options.js";
+import { collect, given, priorityOption, sizeBytes, wholeNumber, type Priority } from "../options.js";
 import { carryOut } from "./transfer-work.js";
 
 interface ForkOptions {
@@ -15,6 +15,7 @@ interface ForkOptions {
   sweep: "on" | "held";
   compression: "auto" | "lz4" | "none";
   rateLimit?: number;
+  priority?: Priority;
   linkDeadline?: number;
   wait: boolean;
 }
@@ -54,6 +55,7 @@ export function forkCommand(cli: Cli): Command {
     )
     .addOption(compressionOption())
     .option("--rate-limit <bytes>", "most bytes of bulk each second and child, such as 50M", sizeBytes)
+    .addOption(priorityOption())
     .addOption(linkDeadlineOption())
     .option("--no-wait", "end as soon as the children run, not when their memory is complete")
     .addHelpText("after", "\nExample:\n  ramet fork web --to hostb --count 2 --name web-a,web-b");
@@ -80,6 +82,7 @@ export function forkCommand(cli: Cli): Command {
               names: options.name,
               forwards: forward,
               rateLimitBytesPerSecond: options.rateLimit,
+              priority: options.priority,
               linkDeadlineMs: options.linkDeadline === undefined ? undefined : options.linkDeadline * 1000,
             }),
           },

@@ -1,6 +1,6 @@
 import { Command } from "commander";
 import type { Cli } from "../cli.js";
-import { given, sizeBytes } from "../options.js";
+import { given, priorityOption, sizeBytes, type Priority } from "../options.js";
 import { compressionOption, linkDeadlineOption } from "./fork.js";
 import { carryOut } from "./transfer-work.js";
 
@@ -10,6 +10,7 @@ interface MigrateOptions {
   verify?: boolean;
   compression: "auto" | "lz4" | "none";
   rateLimit?: number;
+  priority?: Priority;
   linkDeadline?: number;
   wait: boolean;
 }
@@ -27,6 +28,7 @@ export function migrateCommand(cli: Cli): Command {
     .option("--verify", "compare every page's hash at the instant of the move with what arrived")
     .addOption(compressionOption())
     .option("--rate-limit <bytes>", "most bytes of bulk each second, such as 50M", sizeBytes)
+    .addOption(priorityOption())
     .addOption(linkDeadlineOption())
     .option("--no-wait", "end as soon as the guest runs there, not when its memory is complete");
   return command.action(async (name: string, options: MigrateOptions) => {
@@ -45,6 +47,7 @@ export function migrateCommand(cli: Cli): Command {
             compression: options.compression,
             ...given({
               rateLimitBytesPerSecond: options.rateLimit,
+              priority: options.priority,
               linkDeadlineMs: options.linkDeadline === undefined ? undefined : options.linkDeadline * 1000,
             }),
           },

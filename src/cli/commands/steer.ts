@@ -1,7 +1,8 @@
-import { Argument, Command } from "commander";
+import { Argument, Command, Option } from "commander";
 import type { Cli } from "../cli.js";
+import { CliError } from "../errors.js";
 import { formatPlain } from "../format/transfer.js";
-import { wholeNumber } from "../options.js";
+import { given, priorityOption, rateOrNone, wholeNumber, type Priority } from "../options.js";
 
 const transferId = () =>
   new Argument("<transfer>", "id, as ramet transfers shows it").argParser(wholeNumber(0, 0xffffffff));
@@ -30,6 +31,29 @@ export function sweepCommand(cli: Cli): Command {
     const result = await context.call("transfer.sweep", { transfer, sweep });
     context.answer(result, () => [formatPlain(result.transfer)]);
   });
+}
+
+/** `ramet steer TRANSFER`: changes how the memory of a transfer is sent while it is. */
+export function steerCommand(cli: Cli): Command {
+  const command = new Command("steer")
+    .description("change how the memory of a transfer is sent, from now on")
+    .addArgument(transferId())
+    .option("--rate-limit <bytes>", "most bytes of bulk each second, such as 50M, or none", rateOrNone)
+    .addOption(priorityOption())
+    .addOption(new Option("--sweep <mode>", "as for fork").choices(["on", "held"]))
+    .addHelpText("after", "\nExample:\n  ramet steer 7 --rate-limit 100MiB --priority low");
+  return command.action(
+    async (transfer: number, options: { rateLimit?: number; priority?: Priority; sweep?: "on" | "held" }) => {
+      const context = cli.context(command);
+      const { rateLimit: rateLimitBytesPerSecond, priority, sweep } = options;
+      const change = given({ rateLimitBytesPerSecond, priority, sweep });
+      if (Object.keys(change).length === 0) {
+        throw new CliError("usage", "steer changes nothing without --rate-limit, --priority or --sweep");
+      }
+      const result = await context.call("transfer.steer", { transfer, ...change });
+      context.answer(result, () => [formatPlain(result.transfer)]);
+    },
+  );
 }
 
 /** `ramet resume TRANSFER`: lets a child that was made with --paused run. */

@@ -49,6 +49,9 @@ export function isFinal(phase: TransferPhase): boolean {
 export const pauseParts = z.record(z.string().max(32), z.number());
 export type PauseParts = z.infer<typeof pauseParts>;
 
+/** What a transfer is worth beside the others of its parent's host, where they share a processor or a link. */
+const priority = z.enum(["high", "normal", "low"]);
+
 /** A transfer as one side of it sees it. Pages are counted in units of 4 KiB. */
 export const transferView = z.object({
   id: u32,
@@ -102,7 +105,10 @@ export const transferView = z.object({
     ]),
   ),
   verify: optional(z.object({ checked: count, mismatches: count })),
+  /** Of the parent's side: how memory is sent, as chosen at the start or by `transfer.steer`; without a rate there is no limit. */
   sweep: optional(z.enum(["on", "held"])),
+  rateLimitBytesPerSecond: optional(count),
+  priority: optional(priority),
   startedAtMs: wallMs,
   /** Since the start, or from start to end once it is over. Rates are differences of `bytes` over differences of this. */
   elapsedMs: z.number().min(0),
@@ -156,6 +162,7 @@ export const forkParams = z
     compression: compression.default("auto"),
     /** Bytes of bulk each second and child, at most. */
     rateLimitBytesPerSecond: optional(rate),
+    priority: priority.default("normal"),
     linkDeadlineMs: optional(linkDeadlineMs),
   })
   .check((context) => {
@@ -182,8 +189,23 @@ export const migrateParams = z.strictObject({
   precopy: z.boolean().default(false),
   compression: compression.default("auto"),
   rateLimitBytesPerSecond: optional(rate),
+  priority: priority.default("normal"),
   linkDeadlineMs: optional(linkDeadlineMs),
 });
+
+/** Changes how memory is sent, at once; what is not named stays. */
+const steerParams = z
+  .strictObject({
+    transfer: u32,
+    sweep: optional(sweep),
+    /** Bytes of bulk each second, at most; 0 for no limit. */
+    rateLimitBytesPerSecond: optional(z.union([z.literal(0), rate])),
+    priority: optional(priority),
+  })
+  .check((context) => {
+    if (Object.keys(context.value).length > 1) return;
+    context.issues.push({ code: "custom", path: [], message: "must change something", input: context.value });
+  });
 
 const rollbackParams = z.strictObject({
   name: guestName,
@@ -230,5 +252,6 @@ export const TRANSFER_METHODS = {
     params: z.strictObject({ transfer: u32, sweep }),
     result: oneTransfer,
   },
+  "transfer.steer": { role: "client", params: steerParams, result: oneTransfer },
   "transfer.run": { role: "client", params: z.strictObject({ transfer: u32 }), result: oneTransfer },
 } as const;

@@ -92,7 +92,13 @@ export const agentTransfer: Target = {
     yield Buffer.from(JSON.stringify(parent));
     const holder = { kind: "certificate", name: "b" };
     yield Buffer.from(
-      JSON.stringify({ ...parent, holder, rateLimitBytesPerSecond: 4096, linkDeadlineMs: 5 }),
+      JSON.stringify({
+        ...parent,
+        holder,
+        rateLimitBytesPerSecond: 4096,
+        priority: "low",
+        linkDeadlineMs: 5,
+      }),
     );
     for (const params of PARAMS["peer.prepare"] ?? []) {
       const child = { ...common, side: "child", params, holder, step: "running", incarnation: 2 };

@@ -103,6 +103,7 @@ export const cliArguments: Target = {
       "watch 7",
       "cancel 7 --role child",
       "sweep 7 held",
+      "steer 7 --rate-limit none --priority low --sweep on",
       "resume 7",
       "peers",
       "ping b --count 3",

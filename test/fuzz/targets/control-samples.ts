@@ -85,6 +85,10 @@ export const PARAMS: { [Name in MethodName]?: readonly object[] } = {
   "transfer.show": [{ transfer: 7, role: "child" }],
   "transfer.cancel": [{ transfer: 7, reason: "enough" }],
   "transfer.sweep": [{ transfer: 7, sweep: "held" }],
+  "transfer.steer": [
+    { transfer: 7, rateLimitBytesPerSecond: 0, priority: "low", sweep: "on" },
+    { transfer: 7, rateLimitBytesPerSecond: 4096 },
+  ],
   "transfer.run": [{ transfer: 7 }],
   "peer.list": [{}],
   "peer.ping": [{ to: "b", count: 3 }],

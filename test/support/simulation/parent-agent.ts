@@ -16,6 +16,7 @@ import { copyAhead } from "./copy-ahead.js";
 import { emulatorOf } from "./emulator.js";
 import type { Life, SimulatedHost } from "./host.js";
 import { SimulatedCopies } from "./kept.js";
+import { Orders } from "./orders.js";
 import { copiesOf, trackedBy } from "./mortal.js";
 import { ASK_MS, SimulatedPeer } from "./peer.js";
 import { SimulatedRefusal } from "./network.js";
@@ -27,7 +28,9 @@ export class ParentAgent {
   readonly #options: ParentAgentOptions;
   readonly #copies = new SimulatedCopies();
   readonly #records = new Map<number, ParentRecord>();
-  readonly #sweeps = new Set<number>();
+  readonly orders = new Orders((transfer) =>
+    this.host.life === undefined ? undefined : this.#sessions.get(transfer),
+  );
   #digests: PageDigests | undefined;
   /** The guest has moved away, and was removed here. */
   #gone = false;
@@ -92,12 +95,6 @@ export class ParentAgent {
       instant: this.instant?.phase,
       sessions,
     };
-  }
-
-  /** Lets the sweep of a transfer go on, in this life and all later ones. */
-  setSweep(transfer: number): void {
-    this.#sweeps.add(transfer);
-    if (this.host.life !== undefined) this.#sessions.get(transfer)?.setSweep(true);
   }
 
   /** A page lane that a child has dialled. */
@@ -251,7 +248,6 @@ export class ParentAgent {
     this.#instant = instant;
     for (const { transfer } of children) {
       const { compress, maxWindowBytes } = plan;
-      const sweep = plan.sweep || this.#sweeps.has(transfer);
       const recovered = instant.phase === "frozen";
       const session = new ParentSession({
         transfer,
@@ -259,8 +255,8 @@ export class ParentAgent {
         clock: life.clock,
         log: silentLog,
         compress,
-        sweep,
         maxWindowBytes,
+        ...this.orders.of(transfer, plan),
       });
       this.#sessions.set(transfer, session);
       if (recovered) session.begin(this.#digests === undefined ? {} : { digests: this.#digests });

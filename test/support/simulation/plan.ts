@@ -25,6 +25,8 @@ export interface Plan {
   restUs: number;
   bytesPerUs: number;
   maxWindowBytes: number;
+  /** Times an operator changes the rate and the priority of a transfer. */
+  steers: number;
   /** Chance that saving the device state writes guest memory. */
   saveWrites: number;
   /** Processors of each child. With none, only the sweep and pushes move pages. */
@@ -63,6 +65,7 @@ export function planOf(random: SeededRandom): Plan {
     restUs: random.pick([50, 500]),
     bytesPerUs: random.pick([2000, 100, 10]),
     maxWindowBytes: random.pick([4096, 64 * 1024, 4 * 1024 * 1024]),
+    steers: random.pick([0, 0, 5]),
     saveWrites: random.chance(0.2) ? 0.8 : 0,
     touchers: random.pick([0, 1, 2]),
     earlyCrashes: random.chance(0.2) ? 1 + random.below(2) : 0,
@@ -87,6 +90,7 @@ const SMALL: Partial<Plan> = {
   answersLost: 0,
   cancelAtUs: undefined,
   outOfMemoryAfter: undefined,
+  steers: 0,
   writers: 1,
   earlyCrashes: 0,
   lateCrashes: 0,

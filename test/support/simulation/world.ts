@@ -144,6 +144,8 @@ export class World {
       scheduler.afterUs(this.#random.below(30_000), () => this.#network.breakOne());
     if (plan.cancelAtUs !== undefined) scheduler.afterUs(plan.cancelAtUs, () => this.#abort.abort());
     for (const child of this.#children) this.#liftHold(child);
+    for (let index = 0; index < plan.steers; index += 1)
+      scheduler.afterUs(this.#random.below(50_000), () => this.#steer());
     for (let index = 0; index < plan.earlyCrashes; index += 1) this.#crashLater();
   }
 
@@ -161,10 +163,18 @@ export class World {
     else host.crashAtAct(host.acts + 1 + this.#random.below(this.#random.pick(CRASH_AMONG_ACTS)), again);
   }
 
+  /** An operator changes how fast a transfer is: the slowest rate takes a second for all of its memory. */
+  #steer(): void {
+    this.#agent.orders.steer(this.#random.pick(this.#children).transfer, {
+      rateBytesPerSecond: this.#random.pick([undefined, 250_000, 10_000_000]),
+      priority: this.#random.pick(["high", "normal", "low"]),
+    });
+  }
+
   /** A held sweep goes on when no processor of the child touches pages any more. */
   #liftHold(child: ChildAgent): void {
     this.scheduler.afterUs(20_000 + this.#random.below(20_000), () => {
-      if (this.plan.touchers === 0 || !child.running) this.#agent.setSweep(child.transfer);
+      if (this.plan.touchers === 0 || !child.running) this.#agent.orders.sweep(child.transfer);
     });
   }
 
@@ -215,7 +225,7 @@ export class World {
   #nextTouch(child: ChildAgent): number {
     const { untouched } = child;
     if (untouched.length > 0) return untouched.splice(this.#random.below(untouched.length), 1)[0] as number;
-    this.#agent.setSweep(child.transfer);
+    this.#agent.orders.sweep(child.transfer);
     return this.#random.below(this.plan.pages);
   }
 

@@ -7,7 +7,12 @@ import { afterEach, beforeEach, describe, test } from "node:test";
 import { LOCAL_IDENTITY, silentLog } from "../../../src/base/index.js";
 import { TransferError } from "../../../src/transfer/index.js";
 import { OutgoingChild } from "../../../src/agent/transfers/outgoing-child.js";
-import { RecordFile, type ParentRecord } from "../../../src/agent/transfers/transfer-record.js";
+import {
+  flowOf,
+  readTransferRecords,
+  RecordFile,
+  type ParentRecord,
+} from "../../../src/agent/transfers/transfer-record.js";
 import { ManualClock } from "../../support/lane-clock.js";
 
 let directory: string;
@@ -50,9 +55,13 @@ function toldByAnEarlierAgent(phases: string[], kind: ParentRecord["kind"] = "fo
     url: "ws://192.0.2.2:7070",
     host: "b",
     peerGuest: "web-1",
+    token: "t".repeat(32),
+    verify: false,
+    paused: false,
+    compress: false,
     sweep: "on",
     startedAtMs: 0,
-  } as ParentRecord);
+  });
   const options = { services, guest: { name: "web", log: silentLog }, instant, record, abort: () => {} };
   const child = new OutgoingChild(options as unknown as ConstructorParameters<typeof OutgoingChild>[0]);
   child.goOn({ digests: undefined, decided: true });
@@ -82,6 +91,25 @@ describe("the child of a fork that an earlier agent may have told to start", () 
     await wait(2000);
     assert.deepEqual([child.entry.phase, record.record.step], ["paging", "paging"]);
     assert.deepEqual(calls, ["peer.show", "peer.show"]);
+    child.detach();
+  });
+
+  test("is sent its memory as its user says, which the next agent finds", async () => {
+    const { child, record } = toldByAnEarlierAgent([]);
+    const { entry } = child;
+    entry.commands?.steer({ rateLimitBytesPerSecond: 5000, priority: "low" });
+    entry.commands?.steer({ sweep: "held" });
+    const shown = () => {
+      const { sweep, rateLimitBytesPerSecond, priority } = entry.view();
+      return { sweep, rateLimitBytesPerSecond, priority };
+    };
+    const [left] = readTransferRecords(directory).parents;
+    assert.deepEqual(flowOf((left ?? record).record), { rateBytesPerSecond: 5000, priority: "low" });
+    assert.equal(left?.record.sweep, "held");
+    assert.deepEqual(shown(), { sweep: "held", rateLimitBytesPerSecond: 5000, priority: "low" });
+    entry.commands?.steer({ rateLimitBytesPerSecond: 0 });
+    assert.deepEqual(shown(), { sweep: "held", rateLimitBytesPerSecond: undefined, priority: "low" });
+    assert.equal(readTransferRecords(directory).parents[0]?.record.rateLimitBytesPerSecond, undefined);
     child.detach();
   });
 

@@ -113,6 +113,9 @@ test("wrong usage exits with 2, one line, and what to do", async () => {
     [["show"], /missing required argument 'name'/],
     [["cancel", "seven"], /whole number/],
     [["fork", "web", "--sweep", "slow"], /on, held/],
+    [["steer", "7"], /changes nothing without/],
+    [["steer", "7", "--priority", "urgent"], /high, normal, low/],
+    [["steer", "7", "--rate-limit", "fast"], /number of bytes/],
     [["list", "--agent", "nowhere"], /^ramet: the agent address "nowhere" cannot be read\n {2}give unix:/],
     [["list", "--agent", "a:99999"], /cannot be read/],
     [["--json", "console", "web"], /"code":"usage".*"exitCode":2/],
@@ -319,6 +322,7 @@ test("version tells of an agent that is not there and succeeds", async () => {
 });
 
 test("ping, peers, warm, transfers and the steering commands print what they are told", async () => {
+  const steered: object[] = [];
   const setting = new FakeSetting({
     "peer.ping": ({ to }) =>
       Promise.resolve({ address: to, name: "hostb", version: "0.1.0", roundTripsUs: [90, 40, 1500] }),
@@ -330,6 +334,10 @@ test("ping, peers, warm, transfers and the steering commands print what they are
     "transfer.list": () => Promise.resolve({ transfers: [TRANSFER] }),
     "transfer.cancel": () => Promise.resolve({ transfer: { ...TRANSFER, phase: "cancelled" as const } }),
     "transfer.sweep": () => Promise.resolve({ transfer: TRANSFER }),
+    "transfer.steer": (params) => {
+      steered.push(params);
+      return Promise.resolve({ transfer: TRANSFER });
+    },
     "transfer.run": () => Promise.resolve({ transfer: TRANSFER }),
   });
   const commands: [string[], RegExp][] = [
@@ -343,6 +351,8 @@ test("ping, peers, warm, transfers and the steering commands print what they are
     [["transfers", "-q"], /^7\n$/],
     [["cancel", "7"], /cancelled 25 %/],
     [["sweep", "7", "held"], /paging 25 %/],
+    [["steer", "7", "--rate-limit", "100MiB", "--priority", "low"], /paging 25 %/],
+    [["steer", "7", "--rate-limit", "none", "--sweep", "on"], /paging 25 %/],
     [["resume", "7"], /paging 25 %/],
   ];
   for (const [argv, text] of commands) {
@@ -350,6 +360,10 @@ test("ping, peers, warm, transfers and the steering commands print what they are
     assert.equal(await setting.run(...argv), 0, `${argv.join(" ")}: ${setting.stderr.text}`);
     assert.match(setting.stdout.text, text);
   }
+  assert.deepEqual(steered, [
+    { transfer: 7, rateLimitBytesPerSecond: 100 * 2 ** 20, priority: "low" },
+    { transfer: 7, rateLimitBytesPerSecond: 0, sweep: "on" },
+  ]);
 });
 
 test("audit shows who did what, and pki reload has the agent read its certificates again", async () => {

@@ -110,6 +110,8 @@ test("fork passes its options on", async () => {
       "lz4",
       "--rate-limit",
       "50M",
+      "--priority",
+      "low",
       "--no-wait",
     ],
   );
@@ -127,6 +129,7 @@ test("fork passes its options on", async () => {
       sweep: "on",
       compression: "lz4",
       rateLimitBytesPerSecond: 50 * 1024 * 1024,
+      priority: "low",
     },
   ]);
 });

@@ -159,6 +159,7 @@ export function clientHandlers(some: Partial<Handlers<"client">>): Handlers<"cli
     "transfer.show": refuse,
     "transfer.cancel": refuse,
     "transfer.sweep": refuse,
+    "transfer.steer": refuse,
     "transfer.run": refuse,
     "peer.list": refuse,
     "peer.ping": refuse,

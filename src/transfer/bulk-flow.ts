@@ -1,0 +1,96 @@
+import type { Clock } from "../base/index.js";
+import { AdaptiveWindow } from "./window.js";
+
+/** What a transfer is worth beside the others of its host. */
+export type TransferPriority = "high" | "normal" | "low";
+
+/**
+ * Frames of one turn, before the event loop may look at faults, at requests and at other transfers, and the weight of the window. The first decides where
+ * transfers share a processor, the second where they share a link.
+ */
+const SHARES: { readonly [Priority in TransferPriority]: { framesPerTurn: number; weight: number } } = {
+  high: { framesPerTurn: 8, weight: 2 },
+  normal: { framesPerTurn: 4, weight: 1 },
+  low: { framesPerTurn: 1, weight: 0.25 },
+};
+
+/** Bytes the network stack may lag behind before bulk pauses for a moment. */
+const MAX_QUEUED_BYTES = 1024 * 1024;
+
+/** How fast bulk may go, as an operator chooses it at the start and may change it meanwhile. */
+export interface FlowOptions {
+  /** Bytes of bulk frames per second; undefined for no limit. */
+  rateBytesPerSecond?: number | undefined;
+  priority?: TransferPriority | undefined;
+  /** Most bytes in flight; the adaptive window stays below it. */
+  maxWindowBytes?: number | undefined;
+}
+
+/** What an operator changes while it runs: what is not named stays, and a rate of undefined is no limit. */
+export type FlowChange = Pick<FlowOptions, "rateBytesPerSecond" | "priority">;
+
+/** When the next frame of bulk may be sent: the window, the rate limit, and the transfer's share of its host. */
+export class BulkFlow {
+  readonly #clock: Clock;
+  readonly #window: AdaptiveWindow;
+  #rateBytesPerSecond: number | undefined;
+  #priority: TransferPriority = "normal";
+  /** When the rate limit lets the next frame go. */
+  #paceFromUs = 0;
+
+  constructor(clock: Clock, options: FlowOptions) {
+    this.#clock = clock;
+    this.#window = new AdaptiveWindow(options.maxWindowBytes);
+    this.change(options);
+  }
+
+  /** A new limit holds at once: what was sent under the old one is waited for at the new rate. */
+  change(change: FlowChange): void {
+    if (change.priority !== undefined) {
+      this.#priority = change.priority;
+      this.#window.weigh(SHARES[change.priority].weight);
+    }
+    if (!("rateBytesPerSecond" in change)) return;
+    const rate = change.rateBytesPerSecond;
+    const before = this.#rateBytesPerSecond;
+    const nowUs = this.#clock.nowUs();
+    const owedUs = Math.max(0, this.#paceFromUs - nowUs);
+    this.#paceFromUs = nowUs + (rate === undefined || before === undefined ? 0 : (owedUs * before) / rate);
+    this.#rateBytesPerSecond = rate;
+  }
+
+  /** Frames that may be sent before others have their turn. */
+  get framesPerTurn(): number {
+    return SHARES[this.#priority].framesPerTurn;
+  }
+
+  /** True while the window lets another frame go. */
+  get open(): boolean {
+    return this.#window.open;
+  }
+
+  /** Milliseconds until the next frame may go, with so many bytes waiting in the network stack; 0 for at once. */
+  waitMs(queuedBytes: number): number {
+    const waitUs = this.#rateBytesPerSecond === undefined ? 0 : this.#paceFromUs - this.#clock.nowUs();
+    if (waitUs <= 0 && queuedBytes <= MAX_QUEUED_BYTES) return 0;
+    return Math.max(1, Math.ceil(waitUs / 1000));
+  }
+
+  /** A frame of so many bytes was sent. */
+  sent(bytes: number): void {
+    const nowUs = this.#clock.nowUs();
+    this.#window.sent(bytes, nowUs);
+    const rate = this.#rateBytesPerSecond;
+    if (rate !== undefined) this.#paceFromUs = Math.max(this.#paceFromUs, nowUs) + (bytes / rate) * 1e6;
+  }
+
+  /** Takes credit for bytes the child has consumed; false when it credits more than is in flight. */
+  credited(bytes: number): boolean {
+    return this.#window.credited(bytes, this.#clock.nowUs());
+  }
+
+  /** The connection is lost, with all that was in flight. */
+  reset(): void {
+    this.#window.reset();
+  }
+}

@@ -1,0 +1,77 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { SeededRandom } from "../../../src/base/index.js";
+import { BulkFlow, type TransferPriority } from "../../../src/transfer/bulk-flow.js";
+import { Scheduler } from "../../support/simulation/scheduler.js";
+
+const FRAME_BYTES = 64 * 1024;
+
+function flow(options: { rateBytesPerSecond?: number } = {}) {
+  const clock = new Scheduler(new SeededRandom(1));
+  let nowUs = 0;
+  clock.nowUs = () => nowUs;
+  return { flow: new BulkFlow(clock, options), pass: (us: number) => void (nowUs += us) };
+}
+
+test("a rate limit spaces frames, and the network stack's backlog holds them up", () => {
+  const { flow: limited, pass } = flow({ rateBytesPerSecond: FRAME_BYTES * 10 });
+  assert.equal(limited.waitMs(0), 0);
+  limited.sent(FRAME_BYTES);
+  assert.equal(limited.waitMs(0), 100);
+  pass(99_500);
+  assert.equal(limited.waitMs(0), 1);
+  pass(500);
+  assert.equal(limited.waitMs(0), 0);
+  assert.equal(limited.waitMs(2 ** 20 + 1), 1);
+});
+
+test("a rate is changed at once: nobody waits for what the old one asked", () => {
+  const { flow: changed } = flow({ rateBytesPerSecond: 1024 });
+  changed.sent(FRAME_BYTES);
+  assert.equal(changed.waitMs(0), 64_000);
+  changed.change({ priority: "low" });
+  assert.equal(changed.waitMs(0), 64_000, "what is not named stays");
+  changed.change({ rateBytesPerSecond: 1024 * 1024 });
+  assert.equal(changed.waitMs(0), 63);
+  changed.change({ rateBytesPerSecond: undefined });
+  assert.equal(changed.waitMs(0), 0);
+  changed.sent(FRAME_BYTES);
+  changed.change({ rateBytesPerSecond: 1024 });
+  assert.equal(changed.waitMs(0), 0, "what was sent without a limit is not held against the limit");
+});
+
+/** Bytes that transfers of these priorities get over one link of 1 Gbit/s in a second, each with as much to send as it may. */
+function shareLink(priorities: TransferPriority[]): number[] {
+  const clock = new Scheduler(new SeededRandom(1));
+  let nowUs = 0;
+  clock.nowUs = () => nowUs;
+  const flows = priorities.map((priority) => new BulkFlow(clock, { priority }));
+  const carried = flows.map(() => 0);
+  const queue: number[] = [];
+  let busyUntilUs = 0;
+  for (; nowUs < 1e6; nowUs += 10) {
+    while (queue.length > 0 && busyUntilUs <= nowUs) {
+      const index = queue.shift() as number;
+      busyUntilUs += FRAME_BYTES / 125;
+      carried[index] = (carried[index] as number) + FRAME_BYTES;
+      assert.ok(flows[index]?.credited(FRAME_BYTES));
+    }
+    if (queue.length === 0) busyUntilUs = Math.max(busyUntilUs, nowUs);
+    for (const [index, one] of flows.entries()) {
+      for (let frames = 0; frames < one.framesPerTurn && one.open; frames += 1) {
+        one.sent(FRAME_BYTES);
+        queue.push(index);
+      }
+    }
+  }
+  return carried;
+}
+
+test("transfers share a link as their priorities say, and a low one alone has all of it", () => {
+  const [high = 0, normal = 0, low = 0] = shareLink(["high", "normal", "low"]);
+  assert.ok(high > 1.5 * normal && normal > 1.5 * low && low > 0, `${high}, ${normal}, ${low}`);
+  const [one = 0, other = 0] = shareLink(["normal", "normal"]);
+  assert.ok(Math.abs(one - other) <= 0.1 * one, `${one}, ${other}`);
+  const [alone = 0] = shareLink(["low"]);
+  assert.ok(alone > 0.95 * 125e6, `${alone}`);
+});
