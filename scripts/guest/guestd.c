@@ -19,11 +19,13 @@
 static unsigned long requests, ticks;
 static char boot_id[64], hostname[65];
 
-uint64_t now_us(void) {
+uint64_t now_ns(void) {
   struct timespec now;
   clock_gettime(CLOCK_MONOTONIC, &now);
-  return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+  return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
 }
+
+uint64_t now_us(void) { return now_ns() / 1000; }
 
 void sleep_us(uint64_t microseconds) {
   struct timespec time = {.tv_sec = (time_t)(microseconds / 1000000), .tv_nsec = (long)(microseconds % 1000000) * 1000};
@@ -85,6 +87,10 @@ static void route(const char *path, const char *query, struct answer *answer) {
   if (strcmp(path, "/stamp/verify") == 0) return stamp_verify(query, answer);
   if (strcmp(path, "/latency") == 0) return stamp_latency(answer, false);
   if (strcmp(path, "/latency/reset") == 0) return stamp_latency(answer, true);
+  if (strcmp(path, "/touch/start") == 0) return touch_start(query, answer);
+  if (strcmp(path, "/touch/stop") == 0) return touch_stop(query, answer);
+  if (strcmp(path, "/touch") == 0) return touch_answer(query, answer, false);
+  if (strcmp(path, "/touch/reset") == 0) return touch_answer(query, answer, true);
   if (strcmp(path, "/vmgenid") == 0) return identity_answer(answer);
   if (strcmp(path, "/random") == 0) return random_answer(answer);
   if (strcmp(path, "/reboot") == 0) {

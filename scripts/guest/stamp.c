@@ -18,14 +18,9 @@
 #define PAGE_WORDS (PAGE_BYTES / 8)
 #define BATCH_PAGES 16
 #define STRIPES 64
-#define BUCKETS 32
 #define MAX_BAD 16
 #define SPARE_KIB (24 * 1024)
 #define MAGIC 0x52616d65745374ULL
-
-struct histogram {
-  uint64_t count, max_us, buckets[BUCKETS];
-};
 
 static pthread_mutex_t control = PTHREAD_MUTEX_INITIALIZER;
 static pthread_mutex_t stripes[STRIPES];
@@ -36,13 +31,6 @@ static uint64_t check_mib, checked, wrong_pages, first_wrong;
 static bool whole_pages, stopping, writing, checking;
 static pthread_t writer, checker;
 static struct histogram writer_stalls, reader_stalls;
-
-static void record(struct histogram *histogram, uint64_t microseconds) {
-  int bucket = microseconds == 0 ? 0 : 64 - __builtin_clzll(microseconds);
-  histogram->count += 1;
-  histogram->buckets[bucket < BUCKETS ? bucket : BUCKETS - 1] += 1;
-  if (microseconds > histogram->max_us) histogram->max_us = microseconds;
-}
 
 static uint64_t mix(uint64_t page, uint64_t generation) {
   uint64_t value = page * 0x9e3779b97f4a7c15ULL + generation * 0xbf58476d1ce4e5b9ULL + MAGIC;
@@ -119,12 +107,12 @@ static void *write_pages(void *unused) {
     uint64_t first = written % pages, generation = written / pages + 1;
     uint64_t count = pages - first < BATCH_PAGES ? pages - first : BATCH_PAGES;
     pthread_mutex_lock(stripe_of(first));
-    uint64_t begun_us = now_us();
+    uint64_t begun_ns = now_ns();
     for (uint64_t page = first; page < first + count; page++) {
       if (check_mib > 0) check_and_count(page, generation - 1);
       write_page(page, generation);
     }
-    record(&writer_stalls, now_us() - begun_us);
+    record(&writer_stalls, now_ns() - begun_ns);
     __atomic_store_n(&written, written + count, __ATOMIC_RELEASE);
     pthread_mutex_unlock(stripe_of(first));
     pace(&window_us, &window_pages);
@@ -198,6 +186,7 @@ void stamp_start(const char *query, struct answer *answer) {
   char fill[16] = "page";
   long mib = number_parameter(query, "mib", 64);
   parameter(query, "fill", fill, sizeof fill);
+  touch_halt();
   pthread_mutex_lock(&control);
   stop_threads();
   if (area) munmap(area, pages * PAGE_BYTES);
@@ -226,6 +215,14 @@ out:
   pthread_mutex_unlock(&control);
 }
 
+uint64_t *stamp_area(uint64_t *page_count) {
+  pthread_mutex_lock(&control);
+  uint64_t *found = area;
+  *page_count = pages;
+  pthread_mutex_unlock(&control);
+  return found;
+}
+
 void stamp_stop(struct answer *answer) {
   pthread_mutex_lock(&control);
   stop_threads();
@@ -245,9 +242,9 @@ void stamp_verify(const char *query, struct answer *answer) {
     /* The stripe keeps the writer off this page, so which generation it must have cannot change meanwhile. */
     pthread_mutex_lock(stripe_of(page));
     uint64_t generation = generation_of(page);
-    uint64_t started_us = now_us();
+    uint64_t started_ns = now_ns();
     bool good = check_page(page, generation);
-    record(&reader_stalls, now_us() - started_us);
+    record(&reader_stalls, now_ns() - started_ns);
     pthread_mutex_unlock(stripe_of(page));
     if (!good && bad++ < MAX_BAD) bad_pages[bad - 1] = page;
     page = random ? next_random(page, mask) : page + 1;
@@ -260,24 +257,12 @@ void stamp_verify(const char *query, struct answer *answer) {
   pthread_mutex_unlock(&control);
 }
 
-/* Buckets are pairs: an upper bound in microseconds (a power of two) and how many took less than that. */
-static void say_histogram(struct answer *answer, const char *name, struct histogram *histogram) {
-  const char *comma = "";
-  say(answer, "\"%s\":{\"count\":%lu,\"max_us\":%lu,\"buckets\":[", name, histogram->count, histogram->max_us);
-  for (int bucket = 0; bucket < BUCKETS; bucket++) {
-    if (histogram->buckets[bucket] == 0) continue;
-    say(answer, "%s[%lu,%lu]", comma, 1UL << bucket, histogram->buckets[bucket]);
-    comma = ",";
-  }
-  say(answer, "]}");
-}
-
 void stamp_latency(struct answer *answer, bool reset) {
-  say(answer, "{\"writer_batch_pages\":%d,", BATCH_PAGES);
-  say_histogram(answer, "writer", &writer_stalls);
-  say(answer, ",");
-  say_histogram(answer, "reader", &reader_stalls);
-  say(answer, "}");
+  say(answer, "{\"writer_batch_pages\":%d,\"writer\":{", BATCH_PAGES);
+  say_histogram(answer, &writer_stalls);
+  say(answer, "},\"reader\":{");
+  say_histogram(answer, &reader_stalls);
+  say(answer, "}}");
   if (!reset) return;
   memset(&writer_stalls, 0, sizeof writer_stalls);
   memset(&reader_stalls, 0, sizeof reader_stalls);
