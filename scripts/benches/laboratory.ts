@@ -1,19 +1,60 @@
 import { realClock, sleep } from "../../src/base/index.js";
-import type { ChildOutcome, ParamsInput } from "../../src/control/index.js";
+import type { ChildOutcome, ParamsInput, TransferView } from "../../src/control/index.js";
 import { eventually, Hosts, type Host } from "../../test/support/hosts.js";
-import { ask, runSample } from "../../test/support/sample-guest.js";
+import { runSample, whenTransfersEnd } from "../../test/support/sample-guest.js";
+import { processorSeconds } from "./processor-time.js";
+import { SampleGuest } from "./sample.js";
 
 const PORT = 8480;
 const CHILD_PORT = 8490;
+const MIGRATION_DEADLINE_MS = 180_000;
+
+/** How a migration went. */
+export interface Migration {
+  /** From the command's arrival until the child has every page. */
+  totalMs: number;
+  /** From the parent's stop until the child runs. */
+  downtimeMs: number;
+  /** Processor time of both agents, from the command to the end. */
+  cpuSeconds: number;
+  view: TransferView;
+}
 
 /** Two hosts, and one parent on the first that is forked to the second again and again. */
 export class Laboratory {
-  readonly parentHost: Host;
-  readonly childHost: Host;
+  #parentHost: Host;
+  #childHost: Host;
 
   private constructor(hosts: Hosts) {
-    this.parentHost = hosts.at(0);
-    this.childHost = hosts.at(1);
+    this.#parentHost = hosts.at(0);
+    this.#childHost = hosts.at(1);
+  }
+
+  /** Where the parent runs. */
+  get parentHost(): Host {
+    return this.#parentHost;
+  }
+
+  /** Where its children go. */
+  get childHost(): Host {
+    return this.#childHost;
+  }
+
+  /** The parent. */
+  get guest(): SampleGuest {
+    return new SampleGuest(`http://${this.#parentHost.address}:${PORT}`);
+  }
+
+  /** The child, when it was forked with `forward`. */
+  get child(): SampleGuest {
+    return new SampleGuest(`http://${this.#childHost.address}:${CHILD_PORT}`);
+  }
+
+  /** The parent's emulator. */
+  async emulator(): Promise<number> {
+    const { guest } = await this.#parentHost.call("guest.show", { name: "parent" });
+    if (guest.pid === undefined) throw new Error("the parent does not run");
+    return guest.pid;
   }
 
   /** Starts the hosts' agents, lets them be used, and ends them with all their guests. */
@@ -29,22 +70,6 @@ export class Laboratory {
   /** Boots the parent. */
   async boot(memoryMiB: number): Promise<void> {
     await runSample(this.parentHost, { name: "parent", memoryMiB, hostPort: PORT, append: "quiet" });
-  }
-
-  /** Has the guest stamp `mib` MiB of its memory again and again, and waits until all of it was written once. */
-  async write(mib: number): Promise<void> {
-    const { running } = await ask<{ running?: boolean }>(this.parentHost, PORT, `/stamp/start?mib=${mib}`);
-    if (running !== true) throw new Error(`the guest has no room for ${mib} MiB of stamped pages`);
-    await eventually(
-      `the guest has written ${mib} MiB`,
-      async () => (await ask<{ generation: number }>(this.parentHost, PORT, "/stamp/status")).generation > 0,
-      120_000,
-    );
-  }
-
-  /** Ends the writing; what was written stays. */
-  async rest(): Promise<void> {
-    await ask(this.parentHost, PORT, "/stamp/stop");
   }
 
   /** Forks the parent to a warm emulator of the other host. */
@@ -63,10 +88,26 @@ export class Laboratory {
     return outcome;
   }
 
-  /** Has the child read all its stamped pages in random order, each of which is a fault when it is missing. */
-  async readAll(): Promise<void> {
-    const { bad } = await ask<{ bad: number }>(this.childHost, CHILD_PORT, "/stamp/verify?order=random");
-    if (bad !== 0) throw new Error(`${bad} pages of the child are not what they were in the parent`);
+  /** Migrates the parent to a warm emulator of the other host, waits until all of it is there, and exchanges the hosts' roles. */
+  async migrate(params: Partial<ParamsInput<"guest.migrate">> = {}): Promise<Migration> {
+    const [source, destination] = [this.#parentHost, this.#childHost];
+    await source.call("guest.warm", { name: "parent", to: [destination.name], count: 1 });
+    const used = (): number => processorSeconds(source.pid) + processorSeconds(destination.pid);
+    const usedBefore = used();
+    const { transfers } = await source.call("guest.migrate", {
+      name: "parent",
+      to: destination.name,
+      ...params,
+    });
+    await whenTransfersEnd(source, MIGRATION_DEADLINE_MS);
+    const cpuSeconds = used() - usedBefore;
+    const outcome = transfers[0];
+    const { transfer: view } = await source.call("transfer.show", { transfer: outcome?.transfer ?? 0 });
+    if (view.phase !== "complete") throw new Error(`the migration is ${view.phase}: ${view.message}`);
+    await whenTransfersEnd(destination);
+    [this.#parentHost, this.#childHost] = [destination, source];
+    const downtimeMs = (outcome?.pauseUs ?? NaN) / 1000;
+    return { totalMs: view.elapsedMs, downtimeMs, cpuSeconds, view };
   }
 
   /** Port of the child's host that leads to the child. */

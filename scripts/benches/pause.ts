@@ -17,7 +17,7 @@ export async function measurePause({ runs, results }: Bench): Promise<void> {
   await Laboratory.use(async (laboratory) => {
     for (const { name, mib } of SIZES) {
       await laboratory.boot(mib);
-      await laboratory.write(Math.floor(mib * WRITTEN_SHARE));
+      await laboratory.guest.write(Math.floor(mib * WRITTEN_SHARE));
       // The first fork compiles what the others run.
       for (let run = 0; run <= runs; run += 1) {
         const outcome = await laboratory.fork({ sweep: "held" });

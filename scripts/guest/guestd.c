@@ -82,6 +82,7 @@ static void counter(struct answer *answer) {
 static void route(const char *path, const char *query, struct answer *answer) {
   if (strcmp(path, "/") == 0 || strcmp(path, "/counter") == 0) return counter(answer);
   if (strcmp(path, "/stamp/start") == 0) return stamp_start(query, answer);
+  if (strcmp(path, "/stamp/pace") == 0) return stamp_pace(query, answer);
   if (strcmp(path, "/stamp/stop") == 0) return stamp_stop(answer);
   if (strcmp(path, "/stamp/status") == 0) return stamp_status(answer);
   if (strcmp(path, "/stamp/verify") == 0) return stamp_verify(query, answer);

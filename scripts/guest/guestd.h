@@ -7,7 +7,7 @@
 #include <stdint.h>
 
 /* Every answer is JSON and fits in this. */
-#define BODY_BYTES 8192
+#define BODY_BYTES 16384
 
 struct answer {
   int status;
@@ -44,6 +44,7 @@ void serve(int port, void (*route)(const char *path, const char *query, struct a
 
 /* stamp.c: an area of memory whose every page says what it must contain. */
 void stamp_start(const char *query, struct answer *answer);
+void stamp_pace(const char *query, struct answer *answer);
 void stamp_stop(struct answer *answer);
 void stamp_status(struct answer *answer);
 void stamp_verify(const char *query, struct answer *answer);

@@ -88,10 +88,15 @@ static void check_and_count(uint64_t page, uint64_t generation) {
 }
 
 /* Sleeps off what the writer is ahead of its rate, and measures the rate over about a second. */
-static void pace(uint64_t *window_us, uint64_t *window_pages) {
+static void pace(uint64_t *window_us, uint64_t *window_pages, uint64_t *paced_mib) {
   uint64_t spent_us = now_us() - *window_us, done = written - *window_pages;
-  if (rate_mib > 0) {
-    uint64_t due_us = done * PAGE_BYTES * 1000000 / (rate_mib << 20);
+  uint64_t wanted_mib = __atomic_load_n(&rate_mib, __ATOMIC_RELAXED);
+  if (wanted_mib != *paced_mib) {
+    *paced_mib = wanted_mib;
+    *window_us = now_us();
+    *window_pages = written;
+  } else if (wanted_mib > 0) {
+    uint64_t due_us = done * PAGE_BYTES * 1000000 / (wanted_mib << 20);
     if (due_us > spent_us) sleep_us(due_us - spent_us);
   }
   if (spent_us < 1000000) return;
@@ -101,7 +106,7 @@ static void pace(uint64_t *window_us, uint64_t *window_pages) {
 }
 
 static void *write_pages(void *unused) {
-  uint64_t window_us = now_us(), window_pages = written;
+  uint64_t window_us = now_us(), window_pages = written, paced_mib = rate_mib;
   (void)unused;
   while (!__atomic_load_n(&stopping, __ATOMIC_ACQUIRE)) {
     uint64_t first = written % pages, generation = written / pages + 1;
@@ -115,7 +120,7 @@ static void *write_pages(void *unused) {
     record(&writer_stalls, now_ns() - begun_ns);
     __atomic_store_n(&written, written + count, __ATOMIC_RELEASE);
     pthread_mutex_unlock(stripe_of(first));
-    pace(&window_us, &window_pages);
+    pace(&window_us, &window_pages, &paced_mib);
   }
   return NULL;
 }
@@ -212,6 +217,13 @@ void stamp_start(const char *query, struct answer *answer) {
   checking = check_mib > 0 && pthread_create(&checker, NULL, check_pages, NULL) == 0;
   status_locked(answer);
 out:
+  pthread_mutex_unlock(&control);
+}
+
+void stamp_pace(const char *query, struct answer *answer) {
+  pthread_mutex_lock(&control);
+  __atomic_store_n(&rate_mib, (uint64_t)number_parameter(query, "rate", 0), __ATOMIC_RELAXED);
+  status_locked(answer);
   pthread_mutex_unlock(&control);
 }
 

@@ -1,0 +1,53 @@
+import type { Laboratory, Migration } from "./laboratory.js";
+import { MODES, Rival, type Mode, type RivalMigration } from "./rival.js";
+import type { SampleGuest } from "./sample.js";
+
+/** Who moves a guest: Ramet, or the emulator by itself in one of its ways. */
+export interface Mover {
+  /** Behind the name of a metric. */
+  suffix: "" | `_qemu_${Mode}`;
+  guest(): SampleGuest;
+  move(): Promise<Moved>;
+}
+
+/** What is known of every move. */
+export type Moved = Pick<Migration & RivalMigration, "totalMs" | "downtimeMs" | "cpuSeconds">;
+
+/**
+ * Lets Ramet and the emulator take turns: two guests that are alike, each moved forth and back. While one is measured, the other one
+ * uses no processor.
+ * @param options.prepare brings a guest into the state in which it is measured; called once for each.
+ * @param options.rounds how often each has its turn; the first round, number 0, comes on top and warms everything up.
+ */
+export async function takeTurns(options: {
+  laboratory: Laboratory;
+  versusQemu: boolean;
+  rounds: number;
+  modes?: readonly Mode[];
+  prepare(guest: SampleGuest): Promise<void>;
+  measure(mover: Mover, round: number): Promise<void>;
+}): Promise<void> {
+  const { laboratory, rounds, measure } = options;
+  await options.prepare(laboratory.guest);
+  const ramet: Mover = { suffix: "", guest: () => laboratory.guest, move: () => laboratory.migrate() };
+  if (!options.versusQemu) {
+    for (let round = 0; round <= rounds; round += 1) await measure(ramet, round);
+    return;
+  }
+  await Rival.use(await laboratory.emulator(), async (rival) => {
+    await options.prepare(rival.guest);
+    await rival.stop();
+    for (let round = 0; round <= rounds; round += 1) {
+      await measure(ramet, round);
+      for (const mode of options.modes ?? MODES) {
+        await rival.resume();
+        await measure(moverOf(rival, mode), round);
+        await rival.stop();
+      }
+    }
+  });
+}
+
+function moverOf(rival: Rival, mode: Mode): Mover {
+  return { suffix: `_qemu_${mode}`, guest: () => rival.guest, move: () => rival.migrate(mode) };
+}
