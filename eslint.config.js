@@ -12,7 +12,7 @@ const TEST_CALLS = {
 };
 
 export default defineConfig(
-  { ignores: ["dist/**", "build/**", "node_modules/**", "proto/vectors/**"] },
+  { ignores: ["dist/**", "build/**", "node_modules/**", "proto/vectors/v1/**"] },
   {
     files: ["**/*.ts"],
     extends: [tseslint.configs.base],

@@ -70,6 +70,8 @@ const frames: { name: string; encode?: boolean; sequence?: number; frame: Frame 
   },
   { name: "two digests", frame: { kind: "hashes", firstPage: 998, digests: sequences(32) } },
   { name: "done", sequence: 2 ** 48 - 1, frame: { kind: "done" } },
+  { name: "another child passes on to this one", frame: { kind: "relayed", on: true } },
+  { name: "no other child passes on to this one", frame: { kind: "relayed", on: false } },
 ];
 
 function vectorFrame(frame: Frame): VectorFrame {
@@ -121,6 +123,7 @@ const refused: [string, Buffer, string][] = [
   ["a byte after the body", Buffer.concat([spoilt(done, []), Buffer.alloc(1)]), "bad-length"],
   ["done with a body", Buffer.concat([spoilt(done, [[12, "00000001"]]), Buffer.alloc(1)]), "bad-length"],
   ["a flag that done does not have", spoilt(done, [[1, "01"]]), "bad-flags"],
+  ["a flag that relayed does not have", spoilt(done, [[0, "0802"]]), "bad-flags"],
   ["a flag that have does not have", spoilt(have, [[1, "03"]]), "bad-flags"],
   ["no runs", spoilt(zeroRun, [[16, "0000"]]), "bad-count"],
   ["257 runs", spoilt(zeroRun, [[16, "0101"]]), "bad-count"],

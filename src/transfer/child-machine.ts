@@ -11,12 +11,13 @@ import {
 } from "../base/index.js";
 import { WireError, type Frame } from "../wire/index.js";
 import { ChildPages } from "./child-pages.js";
+import { ChildRelay } from "./child-relay.js";
 import { TransferError } from "./errors.js";
 import { Link, type LanePair } from "./lane-pair.js";
 import { RESTARTS } from "./parent-session.js";
 import type { ChildNotes, DialLane, FillableMemory, LaneEnd, PageLane, PageRange } from "./ports.js";
 import type { TransferProgress, VerifyResult } from "./progress.js";
-import { mergeRanges } from "./ranges.js";
+import { mergeRanges, takeRuns } from "./ranges.js";
 
 const FIRST_RETRY_MS = 100;
 const LONGEST_RETRY_MS = 5000;
@@ -61,6 +62,8 @@ export interface ChildMachineOptions {
  * lanes are dialled again for as long as it takes; meanwhile only those who touch a missing page wait.
  */
 export class ChildMachine {
+  /** What this child passes on to others of its instant, and is passed on by one of them. */
+  readonly relay: ChildRelay;
   readonly #options: ChildMachineOptions;
   readonly #pages: ChildPages;
   readonly #link: Link;
@@ -89,6 +92,13 @@ export class ChildMachine {
       transfer: options.transfer,
       pageCount: options.memory.pageCount,
       epoch: options.recovered?.epoch ?? 0,
+    });
+    this.relay = new ChildRelay({
+      ...options,
+      pageCount: options.memory.pageCount,
+      take: (frame) => this.#take(frame) && this.#onTaken(),
+      onFed: (on) => void (this.#told && this.#link.pair.bulk?.send({ kind: "relayed", on })),
+      onRoom: () => this.#reportSoon(),
     });
     // A failure is reported through `ended`; nobody need be waiting for the lanes.
     this.#linked.promise.catch(() => {});
@@ -160,6 +170,7 @@ export class ChildMachine {
    */
   detach(): void {
     this.#closed = true;
+    this.relay.close(RESTARTS);
     this.#dropLanes(RESTARTS);
   }
 
@@ -234,6 +245,7 @@ export class ChildMachine {
   #onTold(): void {
     this.#told = true;
     if (this.#phase.phase === "paging" && this.#pages.complete) return this.#complete();
+    if (this.relay.fed) this.#link.pair.bulk?.send({ kind: "relayed", on: true });
     if (this.#phase.phase !== "complete") return this.#reportSoon();
     if (this.#reportRuns.length > 0) this.#report();
     this.#sendDone();
@@ -267,7 +279,7 @@ export class ChildMachine {
   #onFrame(pair: LanePair, lane: PageLane, frame: Frame, frameBytes: number): void {
     if (pair !== this.#link.pair) return;
     if (frame.kind === "pages") {
-      if (!this.#installing(() => this.#reportRuns.push(...this.#pages.take(frame.runs)))) return;
+      if (!this.#take(frame)) return;
     } else if (lane === "bulk" && frame.kind === "hashes") {
       if (!this.#pages.takeDigests(frame.firstPage, frame.digests)) {
         throw new TransferError("peer-protocol", "hashes were sent to a child that did not ask for them");
@@ -281,6 +293,19 @@ export class ChildMachine {
       );
     }
     if (lane === "bulk") this.#creditBytes += frameBytes;
+    this.#onTaken();
+  }
+
+  /** Installs what is missing of a frame and passes on a frame that had any of it; false when that ended the child. */
+  #take({ runs }: Extract<Frame, { kind: "pages" }>): boolean {
+    return this.#installing(() => {
+      const taken = this.#pages.take(runs);
+      this.#reportRuns.push(...taken);
+      if (taken.length > 0) this.relay.passOn(runs);
+    });
+  }
+
+  #onTaken(): void {
     if (this.#phase.phase === "paging" && this.#pages.complete) this.#complete();
     else this.#reportSoon();
   }
@@ -309,6 +334,7 @@ export class ChildMachine {
 
   #becomeComplete(): void {
     this.#verify = this.#pages.compare();
+    this.relay.finish();
     this.#options.onEverything?.();
     this.#options.memory.release();
     this.#phase = { phase: "complete" };
@@ -330,16 +356,22 @@ export class ChildMachine {
 
   #reportSoon(): void {
     if (this.#closed || this.#flush !== undefined || !this.#told) return;
-    if (this.#reportRuns.length === 0 && this.#creditBytes === 0) return;
+    if (this.#reportRuns.length === 0 && this.#credit === 0) return;
     this.#flush = this.#options.clock.soon(() => this.#report());
+  }
+
+  /** Bytes to give credit for: none while a child that is passed on to lags behind, so that the parent waits for it. */
+  get #credit(): number {
+    return this.relay.full ? 0 : this.#creditBytes;
   }
 
   #report(): void {
     this.#flush?.cancel();
     this.#flush = undefined;
     const runs = mergeRanges(this.#reportRuns);
+    const credit = this.#credit;
     for (let first = 0; first === 0 || first < runs.length; first += MAX_RECEIVED_RUNS) {
-      const creditBytes = first === 0 ? this.#creditBytes : 0;
+      const creditBytes = first === 0 ? credit : 0;
       this.#link.pair.bulk?.send({
         kind: "received",
         creditBytes,
@@ -347,13 +379,14 @@ export class ChildMachine {
       });
     }
     this.#reportRuns = [];
-    this.#creditBytes = 0;
+    this.#creditBytes -= credit;
   }
 
   #fail(error: TransferError, laneEnd: LaneEnd): void {
     if (this.#phase.phase === "complete" || this.#phase.phase === "failed") return;
     this.#phase = { phase: "failed", error };
     this.#closed = true;
+    this.relay.close(laneEnd);
     this.#dropLanes(laneEnd);
     this.#linked.reject(error);
     this.#ended.resolve(this.#phase);
@@ -363,15 +396,4 @@ export class ChildMachine {
     this.#closed = true;
     this.#dropLanes({ code: "complete", message: "the child is complete", fatal: true });
   }
-}
-
-/** The next runs, at most `count` of them. */
-function takeRuns(runs: Iterator<PageRange>, count: number): PageRange[] {
-  const taken: PageRange[] = [];
-  while (taken.length < count) {
-    const next = runs.next();
-    if (next.done === true) break;
-    taken.push(next.value);
-  }
-  return taken;
 }

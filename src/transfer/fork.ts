@@ -31,6 +31,8 @@ export interface ForkOptions {
   clock: Clock;
   log: Log;
   onStep(step: ParentStep): void;
+  /** Called when every child is prepared; the instant waits for it, as it does for the arming. Never rejects. */
+  onPrepared?: () => Promise<void>;
   /** Aborting before the instant fails the fork with `cancelled`; after it, children are cancelled one by one through their sessions. */
   signal: AbortSignal;
 }
@@ -76,6 +78,7 @@ export async function forkGuest(options: ForkOptions): Promise<ForkOutcome> {
       waitForLanes(options),
       options.emulator.prepareDeviceState({ handOver: false }),
       options.instant.arm(),
+      options.onPrepared?.(),
     ]);
     await options.instant.converge();
     const armedUs = nowUs();

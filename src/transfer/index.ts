@@ -11,4 +11,7 @@ export * from "./ports.js";
 export * from "./precopy-sink.js";
 export * from "./precopy-source.js";
 export * from "./progress.js";
+export type { RelayProgress } from "./child-relay.js";
+export type { RelayBranch } from "./relay-branch.js";
+export * from "./session-options.js";
 export * from "./sweep-order.js";

@@ -1,14 +1,15 @@
-import { Bitmap, codeOf, deferred, messageOf, type Clock, type Log, type Timer } from "../base/index.js";
+import { Bitmap, codeOf, deferred, messageOf, type Timer } from "../base/index.js";
 import type { Frame } from "../wire/index.js";
-import { BulkFlow, type FlowChange, type FlowOptions } from "./bulk-flow.js";
+import { BulkFlow, type FlowChange } from "./bulk-flow.js";
 import type { PageDigests } from "./digests.js";
 import { TransferError } from "./errors.js";
-import type { Instant, InstantReader } from "./instant.js";
+import type { InstantReader } from "./instant.js";
 import { Link, type LanePair } from "./lane-pair.js";
 import { PageSupply } from "./page-supply.js";
 import type { FrameLane, LaneEnd, PageLane, PageRange } from "./ports.js";
 import type { TransferProgress } from "./progress.js";
-import type { SweepOrder } from "./sweep-order.js";
+import { RelayHold } from "./relay-hold.js";
+import type { ParentSessionOptions, SessionPhase } from "./session-options.js";
 
 /** How lanes end when the agent does while the transfer goes on. */
 export const RESTARTS: LaneEnd = {
@@ -16,28 +17,6 @@ export const RESTARTS: LaneEnd = {
   message: "the agent is being replaced; dial again",
   fatal: false,
 };
-
-/** Where a session stands. `linked` says that both page lanes of one epoch are there. */
-export type SessionPhase =
-  | { phase: "waiting-for-child" }
-  | { phase: "linked" }
-  | { phase: "complete" }
-  | { phase: "failed"; error: TransferError };
-
-export interface ParentSessionOptions extends FlowOptions {
-  transfer: number;
-  instant: Instant;
-  clock: Clock;
-  log: Log;
-  compress: boolean;
-  /** False holds the sweep: then only faults and pushes move pages. */
-  sweep: boolean;
-  /** How long the child may be out of reach before it is given up, in ms; undefined for ever. */
-  linkDeadlineMs?: number;
-  order?: SweepOrder;
-  /** Called once when the session fails, before anything the child is owed is let go of and may change. */
-  onFailing?: () => void;
-}
 
 /**
  * The parent's side of one child: it owes the child every page as it was at the instant until the child reports it received. Requests
@@ -49,6 +28,7 @@ export class ParentSession implements InstantReader {
   readonly #supply: PageSupply;
   readonly #flow: BulkFlow;
   readonly #link: Link;
+  readonly #hold: RelayHold;
   readonly #linked = deferred<void>();
   readonly #ended = deferred<SessionPhase>();
   #phase: SessionPhase = { phase: "waiting-for-child" };
@@ -70,6 +50,12 @@ export class ParentSession implements InstantReader {
     this.#supply = new PageSupply(options);
     this.#flow = new BulkFlow(options.clock, options);
     this.#link = new Link({ transfer, pageCount: instant.pageCount });
+    this.#hold = new RelayHold({
+      clock: options.clock,
+      given: () => instant.pageCount - this.owedCount - this.#supply.counts.fault,
+      isDue: () => this.#canSend() && this.#supply.sweep,
+      onRelease: () => this.#wake(),
+    });
     // A failure is reported through `ended`; nobody need be waiting for the lanes.
     this.#linked.promise.catch(() => {});
     instant.addReader(this);
@@ -154,6 +140,16 @@ export class ParentSession implements InstantReader {
     });
   }
 
+  /** Another child is about to pass on to this one: what it may bring is not sent until it is known whether it does. */
+  expectRelay(): void {
+    if (this.#phase.phase === "waiting-for-child" || this.#phase.phase === "linked") this.#hold.hold();
+  }
+
+  /** No other child passes on to this one. */
+  sendItself(): void {
+    this.#hold.release();
+  }
+
   /** Holds the sweep or lets it go on. */
   setSweep(on: boolean): void {
     this.#supply.sweep = on;
@@ -175,18 +171,9 @@ export class ParentSession implements InstantReader {
     this.#detached = true;
     this.#pump?.cancel();
     this.#linkTimer?.cancel();
+    this.#hold.release();
     this.#lanesLost();
     this.#link.drop(RESTARTS);
-  }
-
-  /** The child has every page, as its host says by another way than the page lanes, which it may never dial again. */
-  childIsComplete(): void {
-    if (this.#phase.phase === "complete" || this.#phase.phase === "failed") return;
-    this.#phase = { phase: "complete" };
-    this.#lanesLost();
-    this.#link.drop({ code: "complete", message: "the child is complete", fatal: true });
-    this.#linked.resolve();
-    this.#end();
   }
 
   /** Ends the session before its time: the child is told that there will be no more pages. */
@@ -258,6 +245,8 @@ export class ParentSession implements InstantReader {
   }
 
   #lanesLost(): void {
+    // Over new lanes, the child says again whether another passes on to it.
+    if (this.#resumed) this.#hold.release();
     this.#resumed = false;
     this.#had = undefined;
     this.#flow.reset();
@@ -270,6 +259,7 @@ export class ParentSession implements InstantReader {
     else if (lane === "bulk" && frame.kind === "received" && this.#resumed)
       this.#onReceived(frame.runs, frame.creditBytes);
     else if (lane === "bulk" && frame.kind === "done" && this.#resumed) this.#onDone();
+    else if (lane === "bulk" && frame.kind === "relayed" && this.#resumed) this.#onRelayed(frame.on);
     else
       throw new TransferError(
         "peer-protocol",
@@ -332,7 +322,13 @@ export class ParentSession implements InstantReader {
     this.#end();
   }
 
+  #onRelayed(on: boolean): void {
+    if (!on) this.#hold.release();
+    else if (this.#phase.phase === "linked") this.#hold.hold();
+  }
+
   #end(): void {
+    this.#hold.release();
     this.#pump?.cancel();
     this.#linkTimer?.cancel();
     this.#options.instant.removeReader(this);
@@ -340,7 +336,7 @@ export class ParentSession implements InstantReader {
   }
 
   #wake(): void {
-    if (this.#pump !== undefined || !this.#canSend()) return;
+    if (this.#pump !== undefined || this.#heldBack || !this.#canSend()) return;
     this.#pump = this.#options.clock.soon(() => this.#sendBulk());
   }
 
@@ -348,6 +344,11 @@ export class ParentSession implements InstantReader {
     return (
       !this.#detached && this.#begun && this.#phase.phase === "linked" && this.#resumed && this.#flow.open
     );
+  }
+
+  /** Another child brings what is owed; digests come from here in any case. */
+  get #heldBack(): boolean {
+    return this.#hold.holding && this.owedCount > 0;
   }
 
   #sendBulk(): void {
@@ -365,7 +366,7 @@ export class ParentSession implements InstantReader {
   #sendFrames(): void {
     for (let frames = 0; frames < this.#flow.framesPerTurn; frames += 1) {
       const bulk = this.#link.pair.bulk;
-      if (!this.#canSend() || bulk === undefined) return;
+      if (this.#heldBack || !this.#canSend() || bulk === undefined) return;
       const waitMs = this.#flow.waitMs(bulk.queuedBytes);
       if (waitMs > 0) {
         this.#pump = this.#options.clock.after(waitMs, () => this.#sendBulk());

@@ -22,3 +22,14 @@ export function mergeRanges(ranges: readonly PageRange[]): PageRange[] {
   }
   return merged;
 }
+
+/** The next runs, at most `count` of them. */
+export function takeRuns(runs: Iterator<PageRange>, count: number): PageRange[] {
+  const taken: PageRange[] = [];
+  while (taken.length < count) {
+    const next = runs.next();
+    if (next.done === true) break;
+    taken.push(next.value);
+  }
+  return taken;
+}

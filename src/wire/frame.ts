@@ -7,10 +7,12 @@ import { decodeHeader, encodeHeader, type FramePosition } from "./header.js";
 import type { FrameKind } from "./numbers.js";
 import { pagesCodec, type PagesFrame } from "./pages.js";
 import { receivedCodec, type ReceivedFrame } from "./received.js";
+import { relayedCodec, type RelayedFrame } from "./relayed.js";
 import { requestCodec, type RequestFrame } from "./request.js";
 
 /** Everything that travels on a page lane. */
-export type Frame = PagesFrame | RequestFrame | ReceivedFrame | HaveFrame | HashesFrame | DoneFrame;
+export type Frame =
+  PagesFrame | RequestFrame | ReceivedFrame | HaveFrame | HashesFrame | DoneFrame | RelayedFrame;
 
 /** Bytes of the whole frame, header included: what it costs of the bulk window. */
 export function frameBytes(frame: Frame): number {
@@ -27,6 +29,8 @@ export function frameBytes(frame: Frame): number {
       return FRAME_HEADER_BYTES + hashesCodec.bodyBytes(frame);
     case "done":
       return FRAME_HEADER_BYTES + doneCodec.bodyBytes(frame);
+    case "relayed":
+      return FRAME_HEADER_BYTES + relayedCodec.bodyBytes(frame);
     default:
       return unreachable(frame);
   }
@@ -51,6 +55,8 @@ export function encodeFrame(frame: Frame, at: FramePosition): Buffer {
       return write(frame, at, hashesCodec);
     case "done":
       return write(frame, at, doneCodec);
+    case "relayed":
+      return write(frame, at, relayedCodec);
     default:
       return unreachable(frame);
   }
@@ -96,6 +102,8 @@ function decodeBody(kind: FrameKind, body: Buffer, context: DecodeContext): Fram
       return hashesCodec.decode(body, context);
     case "done":
       return doneCodec.decode(body, context);
+    case "relayed":
+      return relayedCodec.decode(body, context);
     default:
       return unreachable(kind);
   }

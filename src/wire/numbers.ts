@@ -3,8 +3,16 @@
 /** Version of the page protocol, agreed in the handshake. */
 export const PROTOCOL_VERSION = 1;
 
-/** Byte 0 of a frame. */
-export const FRAME_KIND = { pages: 1, request: 2, received: 3, have: 4, hashes: 5, done: 6 } as const;
+/** Byte 0 of a frame. The vectors of version 1 hold 7 for unknown, so it stays so. */
+export const FRAME_KIND = {
+  pages: 1,
+  request: 2,
+  received: 3,
+  have: 4,
+  hashes: 5,
+  done: 6,
+  relayed: 8,
+} as const;
 
 /** How the data of a run of pages is written. */
 export const ENCODING = { raw: 1, lz4: 2, zero: 3 } as const;
@@ -14,6 +22,9 @@ export const ORIGIN = { fault: 1, push: 2, sweep: 3 } as const;
 
 /** Bit of the flags of a `have` frame: no more of them follow. */
 export const HAVE_LAST_FLAG = 1;
+
+/** Bit of the flags of a `relayed` frame: from here on, until one without it. */
+export const RELAYED_ON_FLAG = 1;
 
 export type FrameKind = keyof typeof FRAME_KIND;
 export type Encoding = keyof typeof ENCODING;

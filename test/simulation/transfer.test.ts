@@ -41,13 +41,16 @@ async function playCrashes(seed: number, crashes: readonly Crash[]): Promise<Wor
 /** What became of worlds, and how often. */
 class Outcomes {
   readonly #counts = new Map<string, number>();
+  #relayed = 0;
 
-  add({ result }: World): void {
+  add({ result, relayed }: World): void {
     this.#counts.set(result, (this.#counts.get(result) ?? 0) + 1);
+    this.#relayed += relayed;
   }
 
   toString(): string {
-    return `outcomes: ${JSON.stringify(Object.fromEntries([...this.#counts].toSorted()))}`;
+    const outcomes = JSON.stringify(Object.fromEntries([...this.#counts].toSorted()));
+    return `outcomes: ${outcomes}, and ${this.#relayed} pages came by relays`;
   }
 }
 

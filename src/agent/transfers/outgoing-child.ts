@@ -323,7 +323,7 @@ export class OutgoingChild implements ForkChild {
     const why = report.message ?? `its host says that it is ${report.phase}`;
     switch (report.phase) {
       case "complete":
-        return this.session.childIsComplete();
+        return this.session.conclude();
       case "failed":
       case "cancelled":
         return this.session.fail(new TransferError("child-failed", why));

@@ -1,5 +1,12 @@
 import { silentLog, sleep, type Bitmap } from "../../../src/base/index.js";
-import { ChildMachine, PrecopySink, TransferError, type ChildStarted } from "../../../src/transfer/index.js";
+import {
+  ChildMachine,
+  PrecopySink,
+  TransferError,
+  type ChildStarted,
+  type FrameLane,
+  type RelayBranch,
+} from "../../../src/transfer/index.js";
 import { SimulatedGuest } from "./guest.js";
 import type { Life, SimulatedHost } from "./host.js";
 import { SimulatedNotes } from "./kept.js";
@@ -51,6 +58,7 @@ export class ChildAgent {
   #record: ChildRecord | undefined;
   #machine: ChildMachine | undefined;
   #ahead: PrecopySink | undefined;
+  #branches = new Map<number, RelayBranch>();
   #ready = false;
   #loading = false;
   #heardOf = 0;
@@ -59,6 +67,8 @@ export class ChildAgent {
   #everRan = false;
   reconnects = 0;
   touches = 0;
+  /** Pages that another child has passed on to it, in all lives. */
+  relayed = 0;
   /** Pages the child wrote itself, as it last did. */
   readonly own = new Map<number, Uint8Array>();
   readonly untouched: number[];
@@ -168,6 +178,34 @@ export class ChildAgent {
     return { loadUs: 1, runUs: 1 };
   }
 
+  /** From here on, passes on to another child. */
+  async relayTo(there: Life, from: Life, transfer: number): Promise<void> {
+    await this.#find(there, from);
+    const branches = this.#branches;
+    const branch = this.#machine?.relay.passTo(transfer, () => branches.delete(transfer));
+    if (branch !== undefined) branches.set(transfer, branch);
+  }
+
+  /** From here on, another child passes on to this one. */
+  async relayFrom(there: Life, from: Life, relay: ChildAgent): Promise<void> {
+    await this.#find(there, from);
+    this.#machine?.relay.feedFrom((epoch) =>
+      this.#options.network.dial(there, relay.host, (_there, end) => relay.accept(this.transfer, epoch, end)),
+    );
+  }
+
+  /** The lane that another child has dialled to be passed on to. */
+  accept(transfer: number, epoch: number, end: FrameLane): void {
+    const branch = this.#branches.get(transfer);
+    if (!this.#ready || branch === undefined)
+      throw new SimulatedRefusal("no-such-transfer", "nothing is passed on here", { fatal: this.#ready });
+    try {
+      branch.acceptLane(epoch, end, { lz4: transfer % 2 === 0 });
+    } catch (cause) {
+      throw new SimulatedRefusal("failed", "the lane was refused", { cause });
+    }
+  }
+
   async show(there: Life, from: Life): Promise<ChildView> {
     const { record, guest } = await this.#find(there, from);
     return { running: guest.running, complete: record.complete, failed: record.failed };
@@ -191,6 +229,7 @@ export class ChildAgent {
     this.#loading = false;
     this.#machine = undefined;
     this.#ahead = undefined;
+    this.#branches = new Map();
     const broken = (error: unknown): void => this.#options.scheduler.fail(error);
     this.#recover(life).then(() => void (life.alive && (this.#ready = true)), broken);
   }
@@ -239,6 +278,7 @@ export class ChildAgent {
     machine.start();
     const ended = life.hear(machine.ended).then((phase) => {
       this.reconnects += machine.progress().reconnects;
+      this.relayed += machine.relay.progress().pages;
       if (phase.phase === "failed") this.#end(life, phase.error.message);
     });
     ended.catch((error: unknown) => this.#options.scheduler.fail(error));

@@ -20,6 +20,7 @@ import { Orders } from "./orders.js";
 import { copiesOf, trackedBy } from "./mortal.js";
 import { ASK_MS, SimulatedPeer } from "./peer.js";
 import { SimulatedRefusal } from "./network.js";
+import { linkRelays } from "./relays.js";
 import type { ParentAgentOptions, ParentRecord } from "./parent-record.js";
 
 /** A parent as the agents of its host treat it, one after the other: the first is told to fork or migrate it, the others go on with what they find. */
@@ -47,6 +48,8 @@ export class ParentAgent {
   started = false;
   /** Children that were cancelled, or whose start failed as far as the parent knows. */
   readonly givenUp = new Set<number>();
+  /** Pages swept to each child of a fork by the agent that saw its end. */
+  readonly swept = new Map<number, number>();
 
   constructor(options: ParentAgentOptions) {
     this.#options = options;
@@ -172,6 +175,7 @@ export class ParentAgent {
         for (const child of children)
           if (this.#session(child).phase.phase !== "failed") this.#tell(life, child);
       },
+      onPrepared: () => linkRelays(life, this.#options, (child) => this.#session(child)),
       signal,
     });
   }
@@ -266,6 +270,7 @@ export class ParentAgent {
 
   #forgetAtEnd(life: Life, transfer: number, session: ParentSession): void {
     void life.hear(session.ended).then((phase) => {
+      this.swept.set(transfer, session.progress().sweep);
       this.#checkLoss(transfer, phase.phase === "failed" ? phase.error : undefined);
       if (life.acts()) this.#records.delete(transfer);
     });

@@ -31,6 +31,16 @@ export class SimulatedPeer {
     return this.#call((there) => this.child.run(there, this.#life), options.answerMayBeLost);
   }
 
+  /** Has the child pass on to another one. */
+  relayTo(transfer: number): Promise<void> {
+    return this.#call((there) => this.child.relayTo(there, this.#life, transfer), false);
+  }
+
+  /** Has the child be passed on to by another one. */
+  relayFrom(relay: ChildAgent): Promise<void> {
+    return this.#call((there) => this.child.relayFrom(there, this.#life, relay), false);
+  }
+
   /** What is known of the child there; undefined when its host does not answer. */
   async show(): Promise<ChildView | "gone" | undefined> {
     try {

@@ -37,6 +37,8 @@ export interface Plan {
   lateCrashes: number;
   /** For each child, whether its host is the parent's, one that it shares with others, or its own. */
   hosts: ("parent's" | "shared" | "own")[];
+  /** For each child of a fork, the child that passes on to it what it is given; that comes before it, if there is one. */
+  relays: (number | undefined)[];
 }
 
 /** Draws a plan from a seed. */
@@ -71,6 +73,7 @@ export function planOf(random: SeededRandom): Plan {
     earlyCrashes: random.chance(0.2) ? 1 + random.below(2) : 0,
     lateCrashes: random.chance(0.5) ? 1 + random.below(4) : 0,
     hosts: [1, 2, 3].map(() => random.pick(["parent's", "shared", "shared", "own", "own"])),
+    relays: [undefined, random.pick([0, 0, undefined]), random.pick([0, 1, 1, undefined])],
   };
 }
 
@@ -95,6 +98,7 @@ const SMALL: Partial<Plan> = {
   earlyCrashes: 0,
   lateCrashes: 0,
   hosts: ["own", "own"],
+  relays: [],
 };
 
 /** Small transfers of every kind. What is not named is the seed's. */
@@ -106,4 +110,5 @@ export const SMALL_PLANS: readonly Partial<Plan>[] = [
   { ...SMALL, migrate: true, verify: false, holes: 0.6, sweep: false },
   { ...SMALL, hosts: ["parent's"], touchers: 1 },
   { ...SMALL, children: 2, hosts: ["shared", "shared"] },
+  { ...SMALL, children: 2, relays: [undefined, 0], verify: true, sweep: true },
 ];

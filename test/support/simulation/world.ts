@@ -93,6 +93,16 @@ export class World {
     return (this.#children.some((child) => child.complete) ? "partly" : "none") + after;
   }
 
+  /** Pages that children were passed on by others, as far as their agents lived to tell. */
+  get relayed(): number {
+    return this.#children.reduce((sum, child) => sum + child.relayed, 0);
+  }
+
+  /** Pages that the parent swept to each child. */
+  get swept(): number[] {
+    return this.#children.map(({ transfer }) => this.#agent.swept.get(transfer) ?? 0);
+  }
+
   #scene(): Scene {
     const { plan } = this;
     return { plan, guest: this.#guest, agent: this.#agent, children: this.#children, oracle: this.#oracle };

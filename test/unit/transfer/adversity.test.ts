@@ -227,8 +227,8 @@ test("a child that its host says is complete ends the session, and what it does 
   session.begin({});
   session.awaitChild("the agent was restarted");
   assert.deepEqual(session.progress().lost?.why, "the agent was restarted");
-  session.childIsComplete();
-  session.childIsComplete();
+  session.conclude();
+  session.conclude();
   assert.equal((await session.ended).phase, "complete");
   assert.equal(instant.phase, "released");
   const impatient = new ParentSession({

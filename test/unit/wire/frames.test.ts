@@ -47,6 +47,7 @@ const LARGEST: { [Kind in Frame["kind"]]: Extract<Frame, { kind: Kind }> } = {
   have: { kind: "have", last: false, runs: ranges(MAX_RECEIVED_RUNS) },
   hashes: { kind: "hashes", firstPage: 0, digests: Buffer.alloc(MAX_FRAME_HASHES * 16, 1) },
   done: { kind: "done" },
+  relayed: { kind: "relayed", on: true },
 };
 
 for (const frame of Object.values(LARGEST)) {
