@@ -99,11 +99,9 @@ export class Laboratory {
       to: destination.name,
       ...params,
     });
-    await whenTransfersEnd(source, MIGRATION_DEADLINE_MS);
-    const cpuSeconds = used() - usedBefore;
     const outcome = transfers[0];
-    const { transfer: view } = await source.call("transfer.show", { transfer: outcome?.transfer ?? 0 });
-    if (view.phase !== "complete") throw new Error(`the migration is ${view.phase}: ${view.message}`);
+    const view = await this.whenComplete(outcome?.transfer ?? 0);
+    const cpuSeconds = used() - usedBefore;
     await whenTransfersEnd(destination);
     [this.#parentHost, this.#childHost] = [destination, source];
     const downtimeMs = (outcome?.pauseUs ?? NaN) / 1000;
@@ -123,6 +121,14 @@ export class Laboratory {
     const faults = transfers.find(({ id }) => id === transfer)?.faults;
     if (faults === undefined) throw new Error(`the child's host knows no transfer ${transfer}`);
     return faults;
+  }
+
+  /** Waits until the child of a fork has every page. */
+  async whenComplete(transfer: number): Promise<TransferView> {
+    await whenTransfersEnd(this.#parentHost, MIGRATION_DEADLINE_MS);
+    const { transfer: view } = await this.#parentHost.call("transfer.show", { transfer });
+    if (view.phase !== "complete") throw new Error(`the transfer is ${view.phase}: ${view.message}`);
+    return view;
   }
 
   /** Ends the child, complete or not, and leaves the parent free for the next fork. */

@@ -1,6 +1,4 @@
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { realClock, sleep } from "../../src/base/index.js";
 import { emulatorSeconds } from "./processor-time.js";
 import { QemuProcess } from "./qemu-process.js";
@@ -25,7 +23,7 @@ const CAPABILITIES: Record<Mode, readonly string[]> = {
   postcopy: ["postcopy-ram"],
   preempt: ["postcopy-ram", "postcopy-preempt"],
 };
-const ALL_CAPABILITIES = [...new Set(Object.values(CAPABILITIES).flat())];
+const ALL_CAPABILITIES = [...CAPABILITIES.preempt, "background-snapshot"];
 
 interface MigrationStatus {
   status?: string;
@@ -49,12 +47,13 @@ export interface RivalMigration {
 
 /** The same guest as one of Ramet's, run and moved by the emulator alone. */
 export class Rival {
-  readonly #directory: string;
+  /** On tmpfs, and removed in the end. */
+  readonly directory: string;
   readonly #arguments: readonly string[];
   #process: QemuProcess;
 
   private constructor(directory: string, ramet: readonly string[], process: QemuProcess) {
-    this.#directory = directory;
+    this.directory = directory;
     this.#arguments = ramet;
     this.#process = process;
   }
@@ -65,7 +64,7 @@ export class Rival {
    */
   static async use(pid: number, use: (rival: Rival) => Promise<void>): Promise<void> {
     const ramet = readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0").slice(1, -1);
-    const directory = mkdtempSync(join(tmpdir(), "rb-"));
+    const directory = mkdtempSync("/dev/shm/rb-");
     try {
       const own = { directory, hostPort: HOST_PORTS[0], incoming: false };
       const rival = new Rival(directory, ramet, await QemuProcess.start(ramet, own));
@@ -100,7 +99,7 @@ export class Rival {
   /** Starts another emulator that waits for the guest. The caller ends it, or makes it `this.process`. */
   async startOther(): Promise<QemuProcess> {
     const hostPort = HOST_PORTS.find((port) => port !== this.#process.hostPort) ?? HOST_PORTS[0];
-    return QemuProcess.start(this.#arguments, { directory: this.#directory, hostPort, incoming: true });
+    return QemuProcess.start(this.#arguments, { directory: this.directory, hostPort, incoming: true });
   }
 
   /** Moves the guest to a new emulator over loopback, in one of the emulator's own ways. The first one is ended. */
@@ -108,7 +107,10 @@ export class Rival {
     const source = this.#process;
     const destination = await this.startOther();
     try {
-      for (const side of [source, destination]) await configure(side, mode);
+      for (const side of [source, destination]) {
+        await setCapabilities(side, CAPABILITIES[mode]);
+        await liftLimits(side);
+      }
       const uri = `tcp:127.0.0.1:${MIGRATION_PORT}`;
       await destination.execute("migrate-incoming", { uri });
       source.forgetEvents();
@@ -135,12 +137,16 @@ export class Rival {
   }
 }
 
-async function configure(side: QemuProcess, mode: Mode): Promise<void> {
+/** Switches on the capabilities named, and off what else these benches ever switch on. */
+export async function setCapabilities(side: QemuProcess, wanted: readonly string[]): Promise<void> {
   const capabilities = ALL_CAPABILITIES.map((capability) => ({
     capability,
-    state: CAPABILITIES[mode].includes(capability),
+    state: wanted.includes(capability),
   }));
   await side.execute("migrate-set-capabilities", { capabilities });
+}
+
+export async function liftLimits(side: QemuProcess): Promise<void> {
   await side.execute("migrate-set-parameters", {
     "max-bandwidth": BANDWIDTH,
     "max-postcopy-bandwidth": 0,

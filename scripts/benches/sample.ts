@@ -51,13 +51,17 @@ export class SampleGuest {
     await eventually("the guest answers", answers, BOOT_DEADLINE_MS);
   }
 
-  /** Stamps `mib` MiB of its memory again and again, at `rate` MiB/s or as fast as it can; resolves when all of it was written once. */
-  async write(mib: number, rate?: number): Promise<void> {
+  /** Stamps `mib` MiB of its memory again and again as fast as it can; resolves when all of it was written once. */
+  async write(mib: number): Promise<void> {
     await this.ask(`/stamp/start?mib=${mib}`);
     const isWritten = async (): Promise<boolean> =>
       (await this.ask<{ generation: number }>("/stamp/status")).generation > 0;
     await eventually(`the guest has written ${mib} MiB`, isWritten, WRITTEN_DEADLINE_MS);
-    if (rate !== undefined) await this.ask(`/stamp/pace?rate=${rate}`);
+  }
+
+  /** From now on writes so many MiB/s; with 0 as fast as it can. */
+  async pace(mibPerSecond: number): Promise<void> {
+    await this.ask(`/stamp/pace?rate=${mibPerSecond}`);
   }
 
   /** Ends the writing; what was written stays. */

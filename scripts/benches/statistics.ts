@@ -135,7 +135,8 @@ export class Results {
 const HEAD = ["name", "unit", "p50", "p90", "p99", "p99.9", "max", "n"];
 
 function rowsOf(metrics: Readonly<Metrics>): string[][] {
-  const shown = (value: number | undefined): string => (value === undefined ? "–" : value.toFixed(2));
+  const shown = (value: number | undefined): string =>
+    value === undefined ? "–" : value.toFixed(value > 0 && value < 1 ? 3 : 2);
   return Object.entries(metrics).map(([name, { unit, p50, p90, p99, p999, max, n }]) => [
     name,
     unit,

@@ -7,7 +7,7 @@ import { measureSweep } from "./sweep.js";
 
 /** Every suite by its name: one line here, and one in `scripts/bench --help`. */
 export const SUITES: Readonly<Record<string, Suite>> = {
-  pause: { measure: measurePause, runs: 20 },
+  pause: { measure: measurePause, runs: 15, canVersusQemu: true },
   faults: { measure: measureFaults, runs: 3, canVersusQemu: true },
   sweep: { measure: measureSweep, runs: 5, canVersusQemu: true },
   migrate: { measure: measureMigrate, runs: 3, canVersusQemu: true },
