@@ -237,6 +237,8 @@ export class Agent {
       formerChildren,
       book,
       routes: new LaneRoutes({ isWhole: () => registry.isWhole }),
+      // An agent that has ended has left nothing to pass on.
+      relays: new LaneRoutes({ isWhole: () => true }),
       peers,
       credentials,
       isAccepting: () => this.#accepting,
@@ -270,6 +272,8 @@ export class Agent {
       "peer.prepare": (params, context) => incoming.prepare(params, context),
       "peer.putFile": (params, { session }) => uploads.put(params, session),
       "peer.lacks": (params, context) => incoming.lacks(params, context),
+      "peer.relayTo": (params, context) => incoming.relayTo(params, context),
+      "peer.relayFrom": (params, context) => incoming.relayFrom(params, context),
       "peer.start": (params, context) => incoming.start(params, context),
       "peer.run": (params, context) => incoming.run(params, context),
       "peer.show": (params, context) => incoming.show(params, context),
@@ -282,22 +286,23 @@ export class Agent {
 
   async #listen(services: Services, sessions: Sessions): Promise<void> {
     const { listen, socket, key } = this.#configuration;
-    const { credentials, routes } = services;
+    const { credentials, routes, relays } = services;
     const common = {
       clock: this.#clock,
       log: this.#log,
       authorise: (hello: Connection["hello"], identity: Identity) => {
-        if (hello.purpose !== "control") routes.find(identity, hello.transfer, hello.token);
+        const { purpose, transfer, token } = hello;
+        if (purpose === "relay") relays.find(identity, transfer, token);
+        else if (purpose !== "control") routes.find(identity, transfer, token);
       },
       onConnection: (connection: Connection) => {
-        const { purpose, transfer, token, epoch } = connection.hello;
+        const { purpose, transfer, token, epoch = 0, features } = connection.hello;
+        const offers = { lz4: features.includes("lz4") };
+        const { identity } = connection;
         if (purpose === "control") sessions.take(connection);
-        else {
-          const lz4 = connection.hello.features.includes("lz4");
-          routes
-            .find(connection.identity, transfer, token)
-            .acceptLane(purpose, epoch ?? 0, connection, { lz4 });
-        }
+        else if (purpose === "relay")
+          relays.find(identity, transfer, token).acceptLane(epoch, connection, offers);
+        else routes.find(identity, transfer, token).acceptLane(purpose, epoch, connection, offers);
       },
     };
     if (transportOf(this.#configuration) === "none") {

@@ -10,7 +10,7 @@ import type { Isolation } from "./isolation/isolation.js";
 import type { BootStore } from "./store/boot-store.js";
 import type { FormerChildren } from "./store/former-children.js";
 import type { Paths } from "./store/paths.js";
-import type { LaneRoutes } from "./transfers/lane-routes.js";
+import type { LaneRoutes, RelayTaker } from "./transfers/lane-routes.js";
 import type { Peers } from "./transfers/peers.js";
 import type { TransferBook } from "./transfers/transfer-book.js";
 
@@ -30,6 +30,8 @@ export interface Services {
   readonly formerChildren: FormerChildren;
   readonly book: TransferBook;
   readonly routes: LaneRoutes;
+  /** The lanes of children that children of this host pass on to. */
+  readonly relays: LaneRoutes<RelayTaker>;
   readonly peers: Peers;
   /** What this agent shows over TCP and whose certificates it takes; undefined without TLS. */
   readonly credentials: Credentials | undefined;

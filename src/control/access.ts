@@ -40,6 +40,8 @@ export const METHOD_ACCESS: { readonly [Name in MethodName]: AccessRole } = {
   "peer.prepare": "peer",
   "peer.putFile": "peer",
   "peer.lacks": "peer",
+  "peer.relayTo": "peer",
+  "peer.relayFrom": "peer",
   "peer.start": "peer",
   "peer.run": "peer",
   "peer.show": "peer",

@@ -4,8 +4,8 @@ import { MAX_LANE_MESSAGE_BYTES } from "./limits.js";
 /** The WebSocket subprotocol of every connection. */
 export const SUBPROTOCOL = "ramet.v1";
 
-/** What a connection is for: commands, one of a transfer's two page lanes, or its memory copied ahead. */
-export const PURPOSES = ["control", "urgent", "bulk", "precopy"] as const;
+/** What a connection is for: commands, one of a transfer's two page lanes, its memory copied ahead, or what another child passes on. */
+export const PURPOSES = ["control", "urgent", "bulk", "precopy", "relay"] as const;
 export type Purpose = (typeof PURPOSES)[number];
 
 /** Who dials: a person's or a manager's tool, or another agent. */

@@ -144,6 +144,7 @@ export class ChildMachine {
         maxUs: latency.maxUs,
       },
       reconnects: this.#link.reconnects,
+      relay: this.relay.progress(),
       linked: this.#phase.phase === "complete" || this.#link.pair.linked,
       ...(this.#lost === undefined || this.#phase.phase === "complete" ? {} : { lost: this.#lost }),
     };

@@ -89,6 +89,7 @@ export class ParentSession implements InstantReader {
       bulkBytes: this.#link.bytes("bulk"),
       faults: { count: 0, waiting: 0, p50Us: 0, p90Us: 0, p99Us: 0, maxUs: 0 },
       reconnects: this.#link.reconnects,
+      holding: this.#heldBack,
       linked: this.#phase.phase !== "waiting-for-child",
       ...(this.#lost === undefined ? {} : { lost: this.#lost }),
     };

@@ -1,3 +1,4 @@
+import type { RelayProgress } from "./child-relay.js";
 import type { Origin } from "../wire/index.js";
 
 /** Counts of one transfer, alike on both sides; pages unless the name says otherwise. */
@@ -19,6 +20,10 @@ export interface TransferProgress {
   reconnects: number;
   /** Whether both page lanes are there; while they are not, whoever needs a page waits. */
   linked: boolean;
+  /** At a parent: bulk is held back because another child passes on to this one. */
+  holding?: boolean;
+  /** At a child: what it passes on and is passed on. */
+  relay?: RelayProgress;
   /** While lanes that were there are not: since when, on the clock's monotonic scale, and why. */
   lost?: { sinceUs: number; why: string };
 }

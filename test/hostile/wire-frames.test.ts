@@ -20,7 +20,10 @@ const frames: Frame[] = [
   { kind: "have", last: true, runs: [{ first: 0, count: 300 }] },
   { kind: "hashes", firstPage: 2, digests: randomBytes(32) },
   { kind: "done" },
+  { kind: "relayed", on: true },
 ];
+/** Kinds without a body: one of them may stand where another does, for their place is not the wire's to know. */
+const BODILESS = new Set([6, 8]);
 
 /** Decodes and unpacks everything, as a receiver would. False for a refusal; anything else thrown is a failure. */
 function accepted(bytes: Uint8Array): boolean {
@@ -61,9 +64,11 @@ for (const frame of frames) {
       const right = whole[at] as number;
       for (let value = 0; value < 256; value += 1) {
         whole[at] = value;
-        // Kind, flags, position and length have one right value each; some of the flags and the body have more.
+        // Kind, position and length have one right value each; some of the flags and the body have more.
         const acceptable = accepted(whole);
-        if (at !== 1 && at < 16 && value !== right) assert.ok(!acceptable, `byte ${at} may not be ${value}`);
+        if (at === 1 || at >= 16 || value === right) continue;
+        if (at === 0 && BODILESS.has(right) && BODILESS.has(value)) continue;
+        assert.ok(!acceptable, `byte ${at} may not be ${value}`);
       }
       whole[at] = right;
     }
@@ -77,7 +82,7 @@ test("bytes at random behind a good header are a frame or refused", () => {
       Array.from({ length: random.below(64) }, () => (random.chance(0.6) ? 0 : random.below(256))),
     );
     const bytes = Buffer.concat([encodeFrame({ kind: "done" }, expect), body]);
-    bytes[0] = 1 + random.below(6);
+    bytes[0] = 1 + random.below(8);
     bytes.writeUInt32BE(body.length, 12);
     accepted(bytes);
   }

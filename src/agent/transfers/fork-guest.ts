@@ -15,6 +15,7 @@ import type { Services } from "../services.js";
 import { chosenName, NumberedNames } from "./child-names.js";
 import { compressFor } from "./compression.js";
 import { detachParent, makeInstant, ParentKeep } from "./parent-keep.js";
+import { linkRelays } from "./link-relays.js";
 import { newParentRecord } from "./new-transfer.js";
 import { OutgoingChild } from "./outgoing-child.js";
 import { viewOfError } from "./transfer-entry.js";
@@ -134,6 +135,7 @@ class OutgoingFork {
         clock: this.#services.clock,
         log: this.#guest.log,
         onStep: (step) => this.#children.forEach((child) => child.onStep(step)),
+        onPrepared: () => linkRelays(this.#services, this.#guest, this.#children, this.#params.relay),
         signal: this.#abort.signal,
       });
       const views = this.#children.map((child, index) => this.#describe(child, outcome, index));

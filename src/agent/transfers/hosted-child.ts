@@ -5,6 +5,7 @@ import { AgentError } from "../errors.js";
 import type { Guest } from "../guests/guest.js";
 import type { LiveEmulator } from "../guests/live-emulator.js";
 import type { Services } from "../services.js";
+import type { ChildRelays } from "./child-relays.js";
 import type { ChildRecord, RecordFile } from "./transfer-record.js";
 
 export type PrepareParams = Params<"peer.prepare">;
@@ -22,6 +23,8 @@ export interface HostedChild {
    */
   fence(reason: string): Promise<void>;
   report(session?: RpcServerSession): ChildReport;
+  /** Its lanes to other children of its instant; absent when it was complete before this agent was. */
+  readonly relays?: ChildRelays;
   /** Complete, or all but that, and not let run yet. */
   readonly isHeld: boolean;
   /** Leaves it to the next agent. */

@@ -13,6 +13,7 @@ import { connectGuest } from "../network/guest-link.js";
 import type { Services } from "../services.js";
 import { FileNotes } from "./child-notes.js";
 import type { ChildPrecopy } from "./child-precopy.js";
+import { ChildRelays } from "./child-relays.js";
 import { Custody } from "./custody.js";
 import {
   announce,
@@ -40,6 +41,7 @@ const REPORT_INTERVAL_MS = 1000;
 export class IncomingChild implements HostedChild {
   readonly entry: TransferEntry;
   readonly guest: Guest;
+  readonly relays: ChildRelays;
   readonly #services: Services;
   readonly #params: PrepareParams;
   readonly #record: RecordFile<ChildRecord>;
@@ -96,6 +98,7 @@ export class IncomingChild implements HostedChild {
     const notes = this.#notes;
     const onEverything = (): void => this.#noteComplete();
     this.#machine = machineOf(services, this.#log, { record, live, notes, onEverything });
+    this.relays = new ChildRelays(services, this.#machine, params.transfer);
     const onFailed = (error: TransferError): void => this.#machine.cancel(error);
     if (params.precopy && !recovered)
       this.#precopy = precopyOf(services, this.#log, { record, live, notes, onFailed });

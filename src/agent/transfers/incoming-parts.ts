@@ -1,17 +1,15 @@
-import { isSame, messageOf, type Identity, type Log } from "../../base/index.js";
-import { dial, LaneError } from "../../lane/index.js";
+import { messageOf, type Log } from "../../base/index.js";
 import { ChildMachine, type FrameLane, type PageLane, type TransferError } from "../../transfer/index.js";
 import type { Guest } from "../guests/guest.js";
 import type { LiveEmulator } from "../guests/live-emulator.js";
 import type { Services } from "../services.js";
 import type { FileNotes } from "./child-notes.js";
 import { ChildPrecopy } from "./child-precopy.js";
+import { dialLane } from "./dial-lane.js";
 import { Lease } from "./lease.js";
 import { namingTheEnd } from "./naming-the-end.js";
 import { TransferEntry } from "./transfer-entry.js";
 import { EPOCHS_PER_AGENT, type ChildRecord, type RecordFile } from "./transfer-record.js";
-
-const LANE_DEADLINE_MS = 5000;
 
 /** A child's entry in the book. */
 export function entryOf(
@@ -40,23 +38,8 @@ function dialParent(
   services: Services,
   { params, holder }: Readonly<ChildRecord>,
 ): (purpose: PageLane | "precopy", epoch: number) => Promise<FrameLane> {
-  const { configuration, credentials, clock } = services;
   const { transfer, token, parentUrl } = params;
-  const requireHolder = (identity: Identity): void => {
-    if (isSame(identity, holder)) return;
-    const message = `${identity.name} answers at ${parentUrl}, and the transfer is of ${holder.name}`;
-    throw new LaneError("certificate-role", message);
-  };
-  return (purpose, epoch) =>
-    dial({
-      url: parentUrl,
-      hello: { purpose, role: "peer", transfer, epoch, token },
-      credentials,
-      key: parentUrl.startsWith("ws://") ? configuration.key : undefined,
-      requireIdentity: requireHolder,
-      clock,
-      deadlineMs: LANE_DEADLINE_MS,
-    });
+  return (purpose, epoch) => dialLane(services, { url: parentUrl, holder, purpose, transfer, token, epoch });
 }
 
 /** What receives a child's memory; that of an earlier agent goes on where it was. */

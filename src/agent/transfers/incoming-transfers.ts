@@ -11,6 +11,7 @@ import { requireBridge } from "../network/tap.js";
 import { networkFromPeer } from "../network/translate.js";
 import type { Services } from "../services.js";
 import type { BootUploads } from "../store/boot-uploads.js";
+import type { ChildRelays } from "./child-relays.js";
 import { CompleteChild, reportOf } from "./complete-child.js";
 import { isComplete, type HostedChild, type PrepareParams } from "./hosted-child.js";
 import { IncomingChild } from "./incoming-child.js";
@@ -78,6 +79,24 @@ export class IncomingTransfers {
   /** What a child lacks whose memory was copied ahead. */
   async lacks(params: Params<"peer.lacks">, { session }: CallContext): Promise<Result<"peer.lacks">> {
     this.#find(params.transfer, session.identity).lacks(params);
+    return {};
+  }
+
+  /** Has a child pass on to another one of its instant. */
+  async relayTo(
+    { transfer, to }: Params<"peer.relayTo">,
+    { session }: CallContext,
+  ): Promise<Result<"peer.relayTo">> {
+    this.#relaysOf(transfer, session.identity).passTo(to);
+    return {};
+  }
+
+  /** Has a child be passed on to by another one of its instant. */
+  async relayFrom(
+    { transfer, from }: Params<"peer.relayFrom">,
+    { session }: CallContext,
+  ): Promise<Result<"peer.relayFrom">> {
+    this.#relaysOf(transfer, session.identity).feedFrom(from);
     return {};
   }
 
@@ -346,6 +365,12 @@ export class IncomingTransfers {
     }
     this.#past.requireNone(transfer, asking);
     throw new AgentError("no-such-transfer", `this host has no child of transfer ${transfer}`);
+  }
+
+  #relaysOf(transfer: number, asking: Identity): ChildRelays {
+    const { relays } = this.#find(transfer, asking);
+    if (relays !== undefined) return relays;
+    throw new AgentError("bad-state", `the child of transfer ${transfer} has all its memory`);
   }
 
   /** A child that is over is still known for a while: its parent's agent may ask for its end once more. */

@@ -3,10 +3,14 @@ import type { FrameLane, PageLane } from "../../transfer/index.js";
 import { isSame, type Holder, type Identity } from "../../base/index.js";
 import { LaneError } from "../../lane/index.js";
 
-/** Who takes the page lanes of a transfer: its session, on the parent's side. */
-export interface LaneTaker {
+/** Whose lanes are let in. */
+interface LaneOwner {
   /** Whom the transfer was agreed with; undefined before that. */
   holder(): Holder | undefined;
+}
+
+/** Who takes the page lanes of a transfer: its session, on the parent's side. */
+export interface LaneTaker extends LaneOwner {
   /** Throws when the transfer is over or the lane is out of date. */
   acceptLane(
     lane: PageLane | "precopy",
@@ -16,17 +20,23 @@ export interface LaneTaker {
   ): void;
 }
 
-interface Route {
+/** Who takes the lane on which a child is passed on what another one is given: that other child, on its side. */
+export interface RelayTaker extends LaneOwner {
+  /** Throws when nothing is passed on to it any more or the lane is out of date. */
+  acceptLane(epoch: number, connection: FrameLane, options: { lz4: boolean }): void;
+}
+
+interface Route<Taker> {
   token: Buffer;
-  taker: LaneTaker;
+  taker: Taker;
 }
 
 /**
  * Leads the page lanes that children dial to the sessions of their transfers. A lane must know the transfer's token, and be of the
  * certificate's holder the transfer was agreed with: another host gets no page, whatever it has heard.
  */
-export class LaneRoutes {
-  readonly #routes = new Map<number, Route>();
+export class LaneRoutes<Taker extends LaneOwner = LaneTaker> {
+  readonly #routes = new Map<number, Route<Taker>>();
   readonly #isWhole: () => boolean;
 
   /** @param options.isWhole whether every guest of this host, and so every transfer, is known. */
@@ -35,9 +45,10 @@ export class LaneRoutes {
   }
 
   /** Lets lanes of a transfer in, from now until the returned function is called. */
-  open(transfer: number, token: string, taker: LaneTaker): () => void {
-    this.#routes.set(transfer, { token: Buffer.from(token), taker });
-    return () => this.#routes.delete(transfer);
+  open(transfer: number, token: string, taker: Taker): () => void {
+    const route = { token: Buffer.from(token), taker };
+    this.#routes.set(transfer, route);
+    return () => void (this.#routes.get(transfer) === route && this.#routes.delete(transfer));
   }
 
   has(transfer: number): boolean {
@@ -49,7 +60,7 @@ export class LaneRoutes {
    * @throws LaneError `unknown-transfer`, alike for a transfer that is not there, a token that is wrong and another's transfer; not for good when there are guests this agent
    *   could not take over.
    */
-  find(asking: Identity, transfer: number | undefined, token: string | undefined): LaneTaker {
+  find(asking: Identity, transfer: number | undefined, token: string | undefined): Taker {
     const route = transfer === undefined ? undefined : this.#routes.get(transfer);
     const shown = Buffer.from(token ?? "");
     if (route !== undefined && shown.length === route.token.length && timingSafeEqual(shown, route.token)) {

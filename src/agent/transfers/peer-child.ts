@@ -130,6 +130,18 @@ export class PeerChild implements ChildTarget {
     return started;
   }
 
+  /** Has the child pass on to another one. Rejects when its host is older than that, or as all commands do. */
+  async relayTo(to: ParamsInput<"peer.relayTo">["to"]): Promise<void> {
+    const { transfer } = this;
+    await this.#connected().call("peer.relayTo", { transfer, to }, { deadlineMs: RUN_DEADLINE_MS });
+  }
+
+  /** Has the child be passed on to by another one. Rejects as `relayTo`. */
+  async relayFrom(from: ParamsInput<"peer.relayFrom">["from"]): Promise<void> {
+    const { transfer } = this;
+    await this.#connected().call("peer.relayFrom", { transfer, from }, { deadlineMs: RUN_DEADLINE_MS });
+  }
+
   async run(): Promise<ChildStarted> {
     this.#options.onTelling();
     const params = { transfer: this.transfer };

@@ -25,6 +25,7 @@ export interface TransferFacts {
   pauseParts?: PauseParts;
   firstInstructionUs?: number;
   precopy?: NonNullable<TransferView["precopy"]>;
+  relay?: NonNullable<TransferView["relay"]>;
   copies?: { pages: number; budgetPages: number };
   faults?: NonNullable<TransferView["faults"]>;
   duplicates?: number;
@@ -171,6 +172,7 @@ export class TransferEntry {
       ...facts,
       reconnects: progress.reconnects,
       ...this.#link(progress),
+      ...this.#relay(progress),
       ...(ownFaults === undefined ? {} : { faults: ownFaults }),
       startedAtMs: this.#startedAtMs,
       elapsedMs: this.#elapsedMs ?? this.#elapsed(),
@@ -185,6 +187,17 @@ export class TransferEntry {
     const sinceMs = this.#clock.wallMs() - (this.#clock.nowUs() - lost.sinceUs) / 1000;
     const why = lost.why.slice(0, MAX_MESSAGE_CHARACTERS);
     return { link: { state: "reconnecting", sinceMs: Math.max(0, sinceMs), why } };
+  }
+
+  #relay({ relay, holding }: TransferProgress): Pick<TransferView, "relay"> {
+    const { from } = this.facts.relay ?? {};
+    if (this.role === "parent")
+      return from === undefined ? {} : { relay: { from, holding: holding === true && !this.over } };
+    if (relay === undefined) return {};
+    const { fed, pages, branches: to, passedOn, dropped } = relay;
+    return pages + to + passedOn + dropped === 0 && !fed
+      ? {}
+      : { relay: { fed, pages, to, passedOn, dropped } };
   }
 
   #elapsed(): number {

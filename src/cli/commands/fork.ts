@@ -13,6 +13,7 @@ interface ForkOptions {
   verify?: boolean;
   paused?: boolean;
   sweep: "on" | "held";
+  relay: "chain" | "tree" | "none";
   compression: "auto" | "lz4" | "none";
   rateLimit?: number;
   priority?: Priority;
@@ -41,11 +42,7 @@ export function forkCommand(cli: Cli): Command {
       "[ADDRESS:]HOSTPORT:GUESTPORT[/tcp|/udp] of the first child, the next has HOSTPORT+1 …",
       collect,
     )
-    .addOption(
-      new Option("--network <kind>", "isolated cuts the children off")
-        .choices(["isolated", "attached"])
-        .default("isolated"),
-    )
+    .addOption(networkOption())
     .option("--verify", "compare every page's hash at the instant of the fork with what each child was given")
     .option("--paused", "load the children, but hold them until ramet resume")
     .addOption(
@@ -53,6 +50,7 @@ export function forkCommand(cli: Cli): Command {
         .choices(["on", "held"])
         .default("on"),
     )
+    .addOption(relayOption())
     .addOption(compressionOption())
     .option("--rate-limit <bytes>", "most bytes of bulk each second and child, such as 50M", sizeBytes)
     .addOption(priorityOption())
@@ -60,7 +58,7 @@ export function forkCommand(cli: Cli): Command {
     .option("--no-wait", "end as soon as the children run, not when their memory is complete")
     .addHelpText("after", "\nExample:\n  ramet fork web --to hostb --count 2 --name web-a,web-b");
   return command.action(async (name: string, options: ForkOptions) => {
-    const { network, sweep, compression, to, count, forward } = options;
+    const { network, sweep, relay, compression, to, count, forward } = options;
     await carryOut(cli.context(command), {
       kind: "fork",
       guest: name,
@@ -73,6 +71,7 @@ export function forkCommand(cli: Cli): Command {
             name,
             network,
             sweep,
+            relay,
             compression,
             verify: options.verify ?? false,
             paused: options.paused ?? false,
@@ -90,6 +89,18 @@ export function forkCommand(cli: Cli): Command {
         ),
     });
   });
+}
+
+function networkOption(): Option {
+  return new Option("--network <kind>", "isolated cuts the children off")
+    .choices(["isolated", "attached"])
+    .default("isolated");
+}
+
+function relayOption(): Option {
+  return new Option("--relay <shape>", "how children on other hosts pass on to each other what they are given")
+    .choices(["chain", "tree", "none"])
+    .default("chain");
 }
 
 /** `--link-deadline`, shared with migrate; in seconds. */

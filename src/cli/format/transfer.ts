@@ -111,6 +111,7 @@ export function formatEnd(view: TransferView): string[] {
     `  pages              ${pages.total}: ${pages.fault} by fault, ${pages.push} by push, ${pages.sweep} by sweep; ${pages.zero} of them zero`,
     `  sent               ${formatBytes(view.bytes.urgent)} urgent, ${formatBytes(view.bytes.bulk)} bulk`,
   ];
+  if (view.relay) lines.push(`  relay              ${formatRelay(view.relay)}`);
   if (view.faults && view.faults.count > 0) lines.push(`  faults             ${formatFaults(view.faults)}`);
   if (view.verify) {
     const { checked, mismatches } = view.verify;
@@ -120,8 +121,21 @@ export function formatEnd(view: TransferView): string[] {
   return lines;
 }
 
+function formatRelay({ from, pages, to, passedOn, dropped }: NonNullable<TransferView["relay"]>): string {
+  if (from !== undefined) return printable(`the child on ${from} passed on to this one`);
+  const lost = (dropped ?? 0) > 0 ? `, ${dropped} left to the parent` : "";
+  const given = (pages ?? 0) > 0 ? [`${pages} pages came by another child`] : [];
+  const passed = (passedOn ?? 0) > 0 || (to ?? 0) > 0 ? [`${passedOn ?? 0} passed on${lost}`] : [];
+  return [...given, ...passed].join("; ") || "nothing came by another child";
+}
+
 function formatFaults(faults: NonNullable<TransferView["faults"]>): string {
   return `${faults.count} served, p50 ${formatUs(faults.p50Us)}, p99 ${formatUs(faults.p99Us)}`;
+}
+
+/** Who passes on what this transfer does not send meanwhile. */
+function formatHolding({ relay }: TransferView): string {
+  return relay?.holding === true && relay.from !== undefined ? `, by way of ${printable(relay.from)}` : "";
 }
 
 /** One line of progress, for output that is no terminal. */
@@ -130,7 +144,7 @@ export function formatPlain(view: TransferView): string {
   const share = formatShare(pages.received, pages.total);
   const reason = reasonOf(view);
   return printable(
-    `${view.kind} ${view.id} ${formatRoute(view)}: ${view.phase} ${share}${formatWaiting(view)}, ${formatBytes(bytesToCome(view))} to come` +
+    `${view.kind} ${view.id} ${formatRoute(view)}: ${view.phase} ${share}${formatWaiting(view)}, ${formatBytes(bytesToCome(view))} to come${formatHolding(view)}` +
       ` (fault ${pages.fault}, push ${pages.push}, sweep ${pages.sweep})${reason === undefined ? "" : `: ${reason}`}`,
   );
 }
@@ -142,6 +156,7 @@ export function formatLive(view: TransferView, rates: Rates, columns: number): s
   const bar = (count: number) => formatBar(pages.total === 0 ? 1 : count / pages.total, width);
   const pause = view.pauseUs === undefined ? "" : `, pause ${formatUs(view.pauseUs)}`;
   const first = view.firstInstructionUs === undefined ? "" : `, first ${formatUs(view.firstInstructionUs)}`;
+  const relayed = formatHolding(view);
   const copies =
     view.copies && view.copies.pages > 0 ? `, ${plural(view.copies.pages, "copy", "copies")}` : "";
   const faults = view.faults && view.faults.count > 0 ? `, p50 ${formatUs(view.faults.p50Us)}` : "";
@@ -150,7 +165,7 @@ export function formatLive(view: TransferView, rates: Rates, columns: number): s
     `${view.kind} ${view.id}  ${formatRoute(view)}  ${view.phase}${formatWaiting(view)}  ${formatMs(view.elapsedMs)}${pause}${first}`,
     `  memory ${bar(pages.received)} ${formatShare(pages.received, pages.total).padStart(5)}  ${formatBytes(bytesToCome(view))} to come`,
     `  urgent ${bar(pages.fault)} ${formatRate(rates.urgent).padStart(12)}  ${plural(pages.fault, "page")} by fault${faults}`,
-    `  bulk   ${bar(pages.push + pages.sweep)} ${formatRate(rates.bulk).padStart(12)}  push ${pages.push}, sweep ${pages.sweep}${copies}`,
+    `  bulk   ${bar(pages.push + pages.sweep)} ${formatRate(rates.bulk).padStart(12)}  push ${pages.push}, sweep ${pages.sweep}${copies}${relayed}`,
   ];
   if (reason !== undefined) lines.push(`  ${printable(reason)}`);
   return lines.map((line) => line.slice(0, columns));

@@ -142,6 +142,26 @@ export const peerView = z.object({
 });
 export type PeerView = z.infer<typeof peerView>;
 
+/** Whose lanes are let in, and where lanes must lead: who an agent has shown itself to be. */
+const holder = z.strictObject({ kind: z.enum(["certificate", "key"]), name: z.string().min(1).max(4096) });
+
+/** Another child of the same instant, to which this one passes on what it is given. */
+const relayToParams = z.strictObject({
+  transfer: u32,
+  to: z.strictObject({ transfer: u32, token, holder }),
+});
+
+/** Where another child passes on to this one what it is given. */
+const relayFromParams = z.strictObject({
+  transfer: u32,
+  from: z.strictObject({
+    host: z.string().max(255),
+    url: hostAddress.regex(/^wss?:\/\//, "must be wss://HOST:PORT, or ws://HOST:PORT on loopback"),
+    token,
+    holder,
+  }),
+});
+
 export const PEER_METHODS = {
   "peer.list": {
     role: "client",
@@ -172,6 +192,8 @@ export const PEER_METHODS = {
     }),
     result: nothing,
   },
+  "peer.relayTo": { role: "peer", params: relayToParams, result: nothing },
+  "peer.relayFrom": { role: "peer", params: relayFromParams, result: nothing },
   "peer.start": {
     role: "peer",
     params: z.strictObject({

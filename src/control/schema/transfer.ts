@@ -84,6 +84,21 @@ export const transferView = z.object({
   copies: optional(z.object({ pages: count, budgetPages: count })),
   /** Of memory copied ahead: rounds begun, pages sent (again too), and pages the child lacks, in the end those left to be sent after the switch. */
   precopy: optional(z.object({ round: count, sent: count, due: count })),
+  /**
+   * Children of one fork that pass on what they are given. At the parent: who passes on to this child, and whether the parent holds back for that. At the
+   * child: whether another passes on to it, pages it was so given, to how many it passes on, and pages passed on and left out.
+   */
+  relay: optional(
+    z.object({
+      from: optional(z.string().max(255)),
+      holding: optional(z.boolean()),
+      fed: optional(z.boolean()),
+      pages: optional(count),
+      to: optional(count),
+      passedOn: optional(count),
+      dropped: optional(count),
+    }),
+  ),
   /** Faults served, children waiting now, and how long a child waited. */
   faults: optional(
     z.object({
@@ -159,6 +174,8 @@ export const forkParams = z
     /** Load the children, but hold them before their first instruction until `transfer.run`. */
     paused: z.boolean().default(false),
     sweep: sweep.default("on"),
+    /** How children on different other hosts pass on to each other what they are given, so that it leaves the parent's host once. */
+    relay: z.enum(["chain", "tree", "none"]).default("chain"),
     compression: compression.default("auto"),
     /** Bytes of bulk each second and child, at most. */
     rateLimitBytesPerSecond: optional(rate),

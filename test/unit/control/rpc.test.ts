@@ -144,6 +144,8 @@ test("a peer's connection may call only the methods of peers", async () => {
     "peer.prepare": no,
     "peer.putFile": no,
     "peer.lacks": no,
+    "peer.relayTo": no,
+    "peer.relayFrom": no,
     "peer.fence": no,
     "peer.start": no,
     "peer.run": no,
