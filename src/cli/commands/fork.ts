@@ -98,7 +98,10 @@ function networkOption(): Option {
 }
 
 function relayOption(): Option {
-  return new Option("--relay <shape>", "how children on other hosts pass on to each other what they are given")
+  return new Option(
+    "--relay <shape>",
+    "how children on other hosts pass on to each other what they are given",
+  )
     .choices(["chain", "tree", "none"])
     .default("chain");
 }
