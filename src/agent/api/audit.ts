@@ -33,7 +33,9 @@ export function auditEntry(call: AnsweredCall, about: { clock: Clock; remote: st
   };
 }
 
-function withoutSecrets(name: string, value: unknown): unknown {
+/** Looks at what holds the value: a Buffer has made an array of a number for each byte of itself by the time its value is given. */
+function withoutSecrets(this: Record<string, unknown>, name: string, value: unknown): unknown {
   if (UNSAID.has(name)) return "…";
-  return value instanceof Uint8Array ? `${value.length} bytes` : value;
+  const before = this[name];
+  return before instanceof Uint8Array ? `${before.length} bytes` : value;
 }

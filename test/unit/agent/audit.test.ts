@@ -6,6 +6,7 @@ import { after, describe, test } from "node:test";
 import { CodedError, LOCAL_IDENTITY, silentLog, type Identity } from "../../../src/base/index.js";
 import { encodeMessage, type AuditEntry } from "../../../src/control/index.js";
 import type { Connection } from "../../../src/lane/index.js";
+import { auditEntry } from "../../../src/agent/api/audit.js";
 import { Sessions } from "../../../src/agent/api/sessions.js";
 import { EventHub } from "../../../src/agent/events.js";
 import { AUDIT_FILES, AuditLog, MAX_AUDIT_BYTES } from "../../../src/agent/store/audit-log.js";
@@ -47,6 +48,19 @@ async function linesOf(identity: Identity, requests: object[], role: "client" | 
 }
 
 describe("the audit log", () => {
+  test("says how many bytes a command brought, and not which", () => {
+    const call = {
+      identity: LOCAL_IDENTITY,
+      role: "peer" as const,
+      method: "peer.start",
+      params: { transfer: 1, deviceState: Buffer.alloc(23_000, 7), token: "hunter2" },
+      error: undefined,
+      tookUs: 1000,
+    };
+    const entry = auditEntry(call, { clock: new ManualClock(), remote: "192.0.2.7:1" });
+    assert.equal(entry.params, '{"transfer":1,"deviceState":"23000 bytes","token":"…"}');
+  });
+
   test("has who did what, and how it came out, and no secrets", async () => {
     const run = {
       method: "guest.run",
