@@ -6,17 +6,21 @@ export interface BitRun {
   count: number;
 }
 
+/** A word with every bit set. */
+const ALL = -1;
+
 /** A fixed number of bits, counted as they change, with searches that skip 32 bits at a time. */
 export class Bitmap {
   readonly length: number;
-  readonly #words: Uint32Array;
+  /** Signed, so that a word is never too large for what the engine keeps without allocating. */
+  readonly #words: Int32Array;
   #count = 0;
 
   /** @param length how many bits; all start clear. */
   constructor(length: number) {
     assert(Number.isSafeInteger(length) && length >= 0, `a bitmap's length is a whole number, not ${length}`);
     this.length = length;
-    this.#words = new Uint32Array(Math.ceil(length / 32));
+    this.#words = new Int32Array(Math.ceil(length / 32));
   }
 
   /** How many bits are set. */
@@ -56,7 +60,7 @@ export class Bitmap {
     for (let index = first; index < first + count;) {
       if ((index & 31) === 0 && index + 32 <= first + count && this.#words[index >>> 5] === 0) {
         assert(index + 32 <= this.length, `bit ${index + 31} lies outside a bitmap of ${this.length}`);
-        this.#words[index >>> 5] = 0xffffffff;
+        this.#words[index >>> 5] = ALL;
         this.#count += 32;
         changed += 32;
         index += 32;
@@ -72,7 +76,7 @@ export class Bitmap {
   clearRun(first: number, count: number): number {
     let changed = 0;
     for (let index = first; index < first + count;) {
-      if ((index & 31) === 0 && index + 32 <= first + count && this.#words[index >>> 5] === 0xffffffff) {
+      if ((index & 31) === 0 && index + 32 <= first + count && this.#words[index >>> 5] === ALL) {
         this.#words[index >>> 5] = 0;
         this.#count -= 32;
         changed += 32;
@@ -105,10 +109,9 @@ export class Bitmap {
   nextSetOutside(other: Bitmap, from: number): number {
     assert(other.length === this.length, "bitmaps that are compared are of one length");
     if (from >= this.length) return -1;
-    const outside = (index: number) =>
-      ((this.#words[index] as number) & ~(other.#words[index] as number)) >>> 0;
+    const outside = (index: number) => (this.#words[index] as number) & ~(other.#words[index] as number);
     let wordIndex = from >>> 5;
-    let word = (outside(wordIndex) & (0xffffffff << (from & 31))) >>> 0;
+    let word = outside(wordIndex) & (ALL << (from & 31));
     while (word === 0) {
       wordIndex += 1;
       if (wordIndex >= this.#words.length) return -1;
@@ -119,7 +122,7 @@ export class Bitmap {
 
   /** The first clear bit at or after `from`, or -1. */
   nextClear(from: number): number {
-    return this.#next(from, 0xffffffff);
+    return this.#next(from, ALL);
   }
 
   /** The bits from `first` on (a multiple of 8) as bytes, bit 0 of a byte first; the last byte is filled up with clear bits. */
@@ -163,11 +166,11 @@ export class Bitmap {
   #next(from: number, flip: number): number {
     if (from >= this.length) return -1;
     let wordIndex = from >>> 5;
-    let word = (((this.#words[wordIndex] as number) ^ flip) & (0xffffffff << (from & 31))) >>> 0;
+    let word = ((this.#words[wordIndex] as number) ^ flip) & (ALL << (from & 31));
     while (word === 0) {
       wordIndex += 1;
       if (wordIndex >= this.#words.length) return -1;
-      word = ((this.#words[wordIndex] as number) ^ flip) >>> 0;
+      word = (this.#words[wordIndex] as number) ^ flip;
     }
     const index = wordIndex * 32 + (31 - Math.clz32(word & -word));
     return index < this.length ? index : -1;

@@ -4,12 +4,13 @@ import { assert, BoundedQueue, type Clock, type Identity, type Timer } from "../
 import { decodeEnd, encodeEnd, endOfError, type ConnectionEnd } from "./end.js";
 import type { Hello } from "./handshake.js";
 import { CLOSE_DEADLINE_MS, DEAD_AFTER_MS, MAX_EARLY_FRAMES, MAX_QUEUED_BYTES } from "./limits.js";
+import type { LaneStream } from "./lane-stream.js";
 import { Liveness } from "./liveness.js";
 import { routeOf } from "./purpose.js";
 
 /** What a connection tells its owner. */
 export interface ConnectionHandlers {
-  /** A whole message. The bytes are the owner's. */
+  /** A whole message. The bytes are valid until this returns: whoever keeps them copies them. */
   onFrame(frame: Uint8Array): void;
   /** At most once, the last call, and never after the owner's own `close`. */
   onEnd(end: ConnectionEnd): void;
@@ -23,8 +24,11 @@ export interface Connection {
   readonly identity: Identity;
   /** Address of the other side, for messages. */
   readonly remote: string;
-  /** Hands over one message, which is not copied: the caller no longer touches it. After the end it is dropped. */
-  send(frame: Uint8Array): void;
+  /**
+   * Hands over one message, which is not copied: the caller no longer touches it. After the end it is dropped.
+   * @param onTaken called once when the network stack has its bytes and they may change; never for a message that is dropped.
+   */
+  send(frame: Uint8Array, onTaken?: () => void): void;
   /** Bytes handed over that the machine's network stack has not yet taken. */
   readonly queuedBytes: number;
   /** Must be called once, directly after the connection is obtained; what arrived before is delivered then, in order. */
@@ -40,6 +44,7 @@ export class SocketConnection implements Connection {
   readonly remote: string;
   readonly #webSocket: WebSocket;
   readonly #socket: Socket;
+  readonly #lane: LaneStream | undefined;
   readonly #clock: Clock;
   readonly #liveness: Liveness;
   readonly #maxMessageBytes: number;
@@ -53,6 +58,8 @@ export class SocketConnection implements Connection {
   constructor(options: {
     webSocket: WebSocket;
     socket: Socket;
+    /** Where it stands between the socket and the WebSocket: messages are taken there. */
+    lane?: LaneStream | undefined;
     hello: Hello;
     identity: Identity;
     remote: string;
@@ -63,6 +70,7 @@ export class SocketConnection implements Connection {
     this.remote = options.remote;
     this.#webSocket = options.webSocket;
     this.#socket = options.socket;
+    this.#lane = options.lane;
     this.#clock = options.clock;
     this.#maxMessageBytes = routeOf(options.hello.purpose).maxMessageBytes;
     this.#liveness = new Liveness({
@@ -82,13 +90,13 @@ export class SocketConnection implements Connection {
     return this.#webSocket.bufferedAmount;
   }
 
-  send(frame: Uint8Array): void {
+  send(frame: Uint8Array, onTaken?: () => void): void {
     if (this.#state.is !== "open") return;
     assert(
       frame.length <= this.#maxMessageBytes,
       `a ${this.hello.purpose} message of ${frame.length} bytes is too long`,
     );
-    this.#webSocket.send(frame, { binary: true });
+    this.#webSocket.send(frame, { binary: true }, onTaken && ((error) => error ?? onTaken()));
     if (this.#overflowing || this.#webSocket.bufferedAmount <= MAX_QUEUED_BYTES) return;
     this.#overflowing = true;
     // Not at once: the caller of `send` does not expect `onEnd` before it returns.
@@ -102,6 +110,8 @@ export class SocketConnection implements Connection {
     this.#handlers = handlers;
     for (let frame = this.#early.take(); frame !== undefined; frame = this.#early.take())
       handlers.onFrame(frame);
+    const inTurns = this.hello.purpose !== "urgent";
+    this.#lane?.divert((message) => this.#onMessage(message, true), { inTurns });
     this.#tellEnd();
     this.#webSocket.resume();
   }
@@ -118,7 +128,7 @@ export class SocketConnection implements Connection {
     if (this.#state.is === "open") this.#end(end);
   }
 
-  #onMessage(data: Buffer, isBinary: boolean): void {
+  #onMessage(data: Uint8Array, isBinary: boolean): void {
     if (this.#state.is !== "open") return;
     if (!isBinary) {
       this.#end({ code: "bad-message", message: "a text message came where all are binary", fatal: true });

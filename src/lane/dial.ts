@@ -1,6 +1,7 @@
 import type { X509Certificate } from "node:crypto";
 import type { IncomingMessage } from "node:http";
 import { connect, isIP, type Socket } from "node:net";
+import type { Duplex } from "node:stream";
 import { connect as connectTls, TLSSocket } from "node:tls";
 import { WebSocket } from "ws";
 import {
@@ -25,6 +26,7 @@ import { LaneError, laneErrorCode } from "./errors.js";
 import { readRefusal } from "./gate.js";
 import { boundHandshake } from "./handshake-bound.js";
 import { ClientHandshake, type Hello, type HelloFields } from "./handshake.js";
+import { LaneStream } from "./lane-stream.js";
 import { routeOf, SUBPROTOCOL } from "./purpose.js";
 import { dialProblem, requireNotExpired } from "./tls-errors.js";
 
@@ -70,6 +72,8 @@ class DialAttempt {
   readonly #options: DialOptions;
   readonly #handshake: ClientHandshake;
   readonly #socket: Socket;
+  /** Between a page lane's socket and its WebSocket. */
+  readonly #lane: LaneStream | undefined;
   readonly #webSocket: WebSocket;
   readonly #result = deferred<Connection>();
   #endBound: () => void = () => {};
@@ -84,11 +88,14 @@ class DialAttempt {
       fields: options.hello,
       key: encrypted ? undefined : options.key,
     });
-    this.#socket = this.#connect(address);
     const route = routeOf(options.hello.purpose);
+    this.#lane =
+      options.hello.purpose === "control" ? undefined : new LaneStream({ ...route, clock: options.clock });
+    this.#socket = this.#connect(address);
+    this.#lane?.adopt(this.#socket);
     const authority = "path" in address ? "localhost" : new URL(options.url).host;
     this.#webSocket = new WebSocket(`ws://${authority}${route.path}`, [SUBPROTOCOL], {
-      createConnection: () => this.#socket,
+      createConnection: () => this.#stream,
       perMessageDeflate: false,
       maxPayload: route.maxMessageBytes,
     });
@@ -99,27 +106,31 @@ class DialAttempt {
     this.#webSocket.on("error", this.#onError);
   }
 
+  get #stream(): Duplex {
+    return this.#lane ?? this.#socket;
+  }
+
   #connect(address: PeerAddress): Socket {
+    const reading = this.#lane === undefined ? {} : { onread: this.#lane.onread };
     if ("path" in address) {
       this.#identity = LOCAL_IDENTITY;
-      return connect({ path: address.path });
+      return connect({ path: address.path, ...reading });
     }
     const { host, port, encrypted } = address;
-    const socket = connect({ host, port, noDelay: true });
     if (!encrypted) {
       this.#identity = KEY_IDENTITY;
-      return socket;
+      return connect({ host, port, noDelay: true, ...reading });
     }
-    // What the wrapped socket has to say comes from the wrapping one as well.
-    socket.on("error", () => {});
     const secured = connectTls({
-      socket,
       host,
+      port,
+      ...reading,
       ...(isIP(host) === 0 ? { servername: host } : {}),
       secureContext: this.#options.credentials?.context,
       minVersion: "TLSv1.3",
       rejectUnauthorized: true,
     });
+    secured.setNoDelay(true);
     secured.once("secureConnect", () => this.#onSecure(secured));
     return secured;
   }
@@ -171,7 +182,8 @@ class DialAttempt {
     } catch (error) {
       return this.#refuse(error);
     }
-    this.#endBound = boundHandshake(this.#socket);
+    this.#lane?.frameUp();
+    this.#endBound = boundHandshake(this.#stream);
     this.#webSocket.send(this.#handshake.helloBytes);
   };
 
@@ -196,6 +208,7 @@ class DialAttempt {
     const connection = new SocketConnection({
       webSocket: this.#webSocket,
       socket,
+      lane: this.#lane,
       hello,
       identity,
       remote,

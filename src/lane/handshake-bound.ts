@@ -1,4 +1,4 @@
-import type { Socket } from "node:net";
+import type { Duplex } from "node:stream";
 import { MAX_HANDSHAKE_BYTES } from "./limits.js";
 
 /**
@@ -6,7 +6,7 @@ import { MAX_HANDSHAKE_BYTES } from "./limits.js";
  * length for someone who has proved nothing yet.
  * @returns ends the watch; to be called in the same turn in which the last handshake message is read.
  */
-export function boundHandshake(socket: Socket): () => void {
+export function boundHandshake(socket: Duplex): () => void {
   let seenBytes = 0;
   let over = false;
   const count = (chunk: Buffer) => {

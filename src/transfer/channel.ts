@@ -1,5 +1,6 @@
 import { codeOf, messageOf } from "../base/index.js";
 import { decodeFrame, encodeFrame, type Frame } from "../wire/index.js";
+import { FramePool } from "./frame-pool.js";
 import type { FrameLane, LaneEnd } from "./ports.js";
 
 /** What a channel tells its owner. `onEnd` comes at most once, and never after `close`. */
@@ -14,6 +15,7 @@ export class FrameChannel {
   readonly #transfer: number;
   readonly #pageCount: number;
   readonly #handlers: ChannelHandlers;
+  readonly #pool = new FramePool();
   #sent = 0;
   #received = 0;
   #open = true;
@@ -44,9 +46,16 @@ export class FrameChannel {
   /** Sends a frame and returns its size in bytes; 0, and nothing sent, when the lane has ended. */
   send(frame: Frame): number {
     if (!this.#open) return 0;
-    const encoded = encodeFrame(frame, { transfer: this.#transfer, sequence: (this.#sent += 1) });
+    const at = { transfer: this.#transfer, sequence: (this.#sent += 1) };
+    if (frame.kind !== "pages") return this.#send(encodeFrame(frame, at));
+    let pooled: Buffer | undefined;
+    const encoded = encodeFrame(frame, at, (bytes) => (pooled = this.#pool.take(bytes)));
+    return this.#send(encoded, () => pooled !== undefined && this.#pool.giveBack(pooled));
+  }
+
+  #send(encoded: Buffer, onTaken?: () => void): number {
     this.#bytesSent += encoded.length;
-    this.#lane.send(encoded);
+    this.#lane.send(encoded, onTaken);
     return encoded.length;
   }
 

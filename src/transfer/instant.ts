@@ -272,16 +272,23 @@ export class Instant {
     this.#written = [];
   }
 
-  #settleRange(range: PageRange): void {
-    const dropped: number[] = [];
-    const free: number[] = [];
-    for (let page = range.first; page < range.first + range.count; page += 1) {
-      if (this.#isOwed(page)) continue;
-      if (this.#copies.has(page)) dropped.push(page);
-      else if (this.#tracking && this.#protected.has(page)) free.push(page);
+  #settleRange({ first, count }: PageRange): void {
+    const past = first + count;
+    for (let page = first; page < past;) {
+      const keeping = this.#keepingOf(page);
+      const start = page;
+      do page += 1;
+      while (page < past && this.#keepingOf(page) === keeping);
+      if (keeping === "copied") this.#copies.drop({ first: start, count: page - start });
+      else if (keeping === "protected") this.#unprotect({ first: start, count: page - start });
     }
-    for (const run of rangesOf(dropped)) this.#copies.drop(run);
-    for (const run of rangesOf(free)) this.#unprotect(run);
+  }
+
+  /** Where the content of a page is that nobody is owed; undefined for one that is owed, or already let go of. */
+  #keepingOf(page: number): "copied" | "protected" | undefined {
+    if (this.#isOwed(page)) return undefined;
+    if (this.#copies.has(page)) return "copied";
+    return this.#tracking && this.#protected.has(page) ? "protected" : undefined;
   }
 
   #onWriteFaults(pages: readonly number[]): void {
@@ -349,7 +356,7 @@ export class Instant {
   }
 
   #unprotect(range: PageRange): void {
-    for (let page = range.first; page < range.first + range.count; page += 1) this.#protected.clear(page);
+    this.#protected.clearRun(range.first, range.count);
     this.#memory.unprotect(range);
   }
 

@@ -365,7 +365,7 @@ export class ParentSession implements InstantReader {
   }
 
   #sendFrames(): void {
-    for (let frames = 0; frames < this.#flow.framesPerTurn; frames += 1) {
+    for (let frames = this.#flow.takeTurn(); frames > 0; frames -= 1) {
       const bulk = this.#link.pair.bulk;
       if (this.#heldBack || !this.#canSend() || bulk === undefined) return;
       const waitMs = this.#flow.waitMs(bulk.queuedBytes);

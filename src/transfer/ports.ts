@@ -95,11 +95,17 @@ export interface LaneEnd {
 
 /** One ordered, reliable stream of frames to the other side of a transfer. */
 export interface FrameLane {
-  /** Hands over one encoded frame; it is copied or no longer touched by the caller afterwards. */
-  send(frame: Uint8Array): void;
+  /**
+   * Hands over one encoded frame, whose bytes must stay as they are.
+   * @param onTaken called once when they need not any more, perhaps before this returns; never when the lane ends before.
+   */
+  send(frame: Uint8Array, onTaken?: () => void): void;
   /** Bytes handed over that the machine's network stack has not yet taken. */
   readonly queuedBytes: number;
-  /** Must be called once, directly after the lane is obtained; frames that arrived before are delivered then, in order. */
+  /**
+   * Must be called once, directly after the lane is obtained; frames that arrived before are delivered then, in order. A frame's bytes are valid until
+   * `onFrame` returns: whoever keeps them copies them.
+   */
   attach(handlers: { onFrame(frame: Uint8Array): void; onEnd(end: LaneEnd): void }): void;
   /** Ends the lane; `onEnd` is not called for it. May be called twice. `fatal` tells the other side not to dial again. */
   close(end: LaneEnd): void;

@@ -271,7 +271,7 @@ export class PrecopySource {
   }
 
   #send(): void {
-    for (let frames = 0; frames < this.#flow.framesPerTurn; frames += 1) {
+    for (let frames = this.#flow.takeTurn(); frames > 0; frames -= 1) {
       const channel = this.#channel;
       if (this.#phase !== "running" || channel === undefined) return;
       if (this.#draining) {

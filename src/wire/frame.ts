@@ -40,23 +40,28 @@ export function frameBytes(frame: Frame): number {
  * Writes a frame. What does not fit the protocol's limits is our own mistake and fails an assertion. The result shares
  * no memory with `frame`.
  * @param at the transfer's number, and the frame's number on its connection and direction, from 1.
+ * @param room gives the buffer to write into, of at least so many bytes; the result is its beginning. A new one without it.
  */
-export function encodeFrame(frame: Frame, at: FramePosition): Buffer {
+export function encodeFrame(
+  frame: Frame,
+  at: FramePosition,
+  room: (bytes: number) => Buffer = Buffer.allocUnsafe,
+): Buffer {
   switch (frame.kind) {
     case "pages":
-      return write(frame, at, pagesCodec);
+      return write(frame, at, { codec: pagesCodec, room });
     case "request":
-      return write(frame, at, requestCodec);
+      return write(frame, at, { codec: requestCodec, room });
     case "received":
-      return write(frame, at, receivedCodec);
+      return write(frame, at, { codec: receivedCodec, room });
     case "have":
-      return write(frame, at, haveCodec);
+      return write(frame, at, { codec: haveCodec, room });
     case "hashes":
-      return write(frame, at, hashesCodec);
+      return write(frame, at, { codec: hashesCodec, room });
     case "done":
-      return write(frame, at, doneCodec);
+      return write(frame, at, { codec: doneCodec, room });
     case "relayed":
-      return write(frame, at, relayedCodec);
+      return write(frame, at, { codec: relayedCodec, room });
     default:
       return unreachable(frame);
   }
@@ -80,9 +85,14 @@ export function decodeFrame(bytes: Uint8Array, expect: FramePosition & { pageCou
   return decodeBody(header.kind, whole.subarray(FRAME_HEADER_BYTES), context);
 }
 
-function write<F extends Frame>(frame: F, at: FramePosition, codec: BodyCodec<F>): Buffer {
+function write<F extends Frame>(
+  frame: F,
+  at: FramePosition,
+  { codec, room }: { codec: BodyCodec<F>; room: (bytes: number) => Buffer },
+): Buffer {
   const bodyBytes = codec.bodyBytes(frame);
-  const bytes = Buffer.allocUnsafe(FRAME_HEADER_BYTES + bodyBytes);
+  const frameBytes = FRAME_HEADER_BYTES + bodyBytes;
+  const bytes = room(frameBytes).subarray(0, frameBytes);
   encodeHeader(bytes, { kind: frame.kind, flags: codec.flags(frame), bodyBytes }, at);
   codec.encode(frame, bytes.subarray(FRAME_HEADER_BYTES));
   return bytes;

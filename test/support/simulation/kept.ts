@@ -9,7 +9,7 @@ export class SimulatedCopies implements CopyFile {
 
   write(page: number, bytes: Uint8Array): boolean {
     if (this.#pages.size >= this.room) return false;
-    this.#pages.set(page, bytes.slice(0, PAGE_BYTES));
+    this.#pages.set(page, Uint8Array.from(bytes.subarray(0, PAGE_BYTES)));
     return true;
   }
 

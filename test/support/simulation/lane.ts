@@ -28,9 +28,10 @@ class SimulatedEnd implements FrameLane {
     return this.#queuedBytes;
   }
 
-  send(frame: Uint8Array): void {
+  send(frame: Uint8Array, onTaken?: () => void): void {
     if (!this.#open) return;
-    const bytes = frame.slice();
+    const bytes = Uint8Array.from(frame);
+    onTaken?.();
     const { random } = this.#scheduler;
     const now = this.#scheduler.nowUs();
     this.#queuedBytes += bytes.length;
@@ -39,7 +40,11 @@ class SimulatedEnd implements FrameLane {
       Math.max(this.#arrivesAtUs, now + this.#latencyUs + random.below(40)) + bytes.length / this.#bytesPerUs;
     this.#scheduler.afterUs(this.#arrivesAtUs - now, () => {
       this.#queuedBytes -= bytes.length;
-      this.other?.deliver((handlers) => handlers.onFrame(bytes));
+      this.other?.deliver((handlers) => {
+        handlers.onFrame(bytes);
+        // Whoever has kept them without a copy shall notice.
+        bytes.fill(0xa5);
+      });
     });
   }
 

@@ -146,7 +146,7 @@ export class SimulatedMemory implements TrackedMemory, FillableMemory, WritableM
       assert(this.#pages[page] === undefined, `page ${page} is installed once`);
       if ((this.installsLeft -= 1) < 0)
         throw Object.assign(new Error("the host has no memory left"), { code: "no-memory" });
-      this.#pages[page] = bytes.slice(offset, offset + PAGE_BYTES);
+      this.#pages[page] = Uint8Array.from(bytes.subarray(offset, offset + PAGE_BYTES));
     }
     this.wake({ first: firstPage, count: bytes.length / PAGE_BYTES });
   }
@@ -160,7 +160,9 @@ export class SimulatedMemory implements TrackedMemory, FillableMemory, WritableM
     for (let offset = 0; offset < bytes.length; offset += PAGE_BYTES) {
       if ((this.installsLeft -= 1) < 0)
         throw Object.assign(new Error("the host has no memory left"), { code: "no-memory" });
-      this.#pages[firstPage + offset / PAGE_BYTES] = bytes.slice(offset, offset + PAGE_BYTES);
+      this.#pages[firstPage + offset / PAGE_BYTES] = Uint8Array.from(
+        bytes.subarray(offset, offset + PAGE_BYTES),
+      );
     }
   }
 

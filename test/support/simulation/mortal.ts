@@ -74,7 +74,7 @@ export function laneOf(life: Life, lane: FrameLane, lost: () => void): FrameLane
     get queuedBytes() {
       return lane.queuedBytes;
     },
-    send: (frame) => void (life.acts() && lane.send(frame)),
+    send: (frame, onTaken) => void (life.acts() && lane.send(frame, onTaken)),
     attach: (handlers) =>
       lane.attach({
         onFrame: (frame) => void (life.alive && handlers.onFrame(frame)),

@@ -70,7 +70,14 @@ export class PrecopyWorld {
       log,
     });
     this.#source = new PrecopySource({ ...common, memory: this.#parent, maxWindowBytes });
-    this.#session = new ParentSession({ ...common, instant: this.#instant, sweep: true, maxWindowBytes });
+    this.#session = new ParentSession({
+      ...common,
+      instant: this.#instant,
+      sweep: true,
+      maxWindowBytes,
+      // A child that failed while no lane was there does not dial again.
+      linkDeadlineMs: 60_000,
+    });
     const notes = new SimulatedNotes(this.#pages);
     this.#sink = new PrecopySink({
       ...common,
@@ -153,7 +160,9 @@ export class PrecopyWorld {
         await this.#lag();
         // Saving may write guest memory, as long as it is not done.
         for (let write = this.#random.below(3); write > 0; write -= 1) await this.#write();
-        this.#oracle = Array.from({ length: this.#pages }, (_, page) => this.#parent.content(page).slice());
+        this.#oracle = Array.from({ length: this.#pages }, (_, page) =>
+          Uint8Array.from(this.#parent.content(page)),
+        );
         return { compose: () => new Uint8Array(8) };
       },
       resume: async () => {

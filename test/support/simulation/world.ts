@@ -191,7 +191,7 @@ export class World {
   async #save(): Promise<void> {
     if (this.#random.chance(this.plan.saveWrites)) await this.#writeOnce();
     this.#oracle = Array.from({ length: this.plan.pages }, (_, page) =>
-      this.#guest.memory.content(page).slice(),
+      Uint8Array.from(this.#guest.memory.content(page)),
     );
   }
 

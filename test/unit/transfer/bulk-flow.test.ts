@@ -58,7 +58,7 @@ function shareLink(priorities: TransferPriority[]): number[] {
     }
     if (queue.length === 0) busyUntilUs = Math.max(busyUntilUs, nowUs);
     for (const [index, one] of flows.entries()) {
-      for (let frames = 0; frames < one.framesPerTurn && one.open; frames += 1) {
+      for (let frames = one.takeTurn(); frames > 0 && one.open; frames -= 1) {
         one.sent(FRAME_BYTES);
         queue.push(index);
       }

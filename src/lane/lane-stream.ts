@@ -1,0 +1,111 @@
+import type { Socket } from "node:net";
+import { Duplex } from "node:stream";
+import type { Clock } from "../base/index.js";
+import { FrameSplitter } from "./frame-splitter.js";
+
+/** Bytes read from the kernel at a time: about one step of the sweep. More would make faults wait longer for their turn. */
+const READ_BYTES = 72 * 1024;
+
+/**
+ * The socket of a page lane that was dialled, as a stream. Everything passes through, until frames are `divert`ed: from then on whole binary messages are given
+ * to their taker straight from the buffer they were read into, and only what else WebSocket knows goes on to whoever reads the stream. Bytes are read into one
+ * buffer that is used again and again, because a buffer for each read brings on the garbage collector, and its pauses stand before faults.
+ */
+export class LaneStream extends Duplex {
+  /** To connect the socket with (net.connect, tls.connect). */
+  readonly onread: { buffer: Buffer; callback: (length: number, buffer: Buffer) => boolean };
+  readonly #splitter: FrameSplitter;
+  readonly #clock: Clock;
+  #socket: Socket | undefined;
+  #framed = false;
+  #diverted = false;
+  #takesTurns = false;
+  #hasRoom = true;
+
+  /** @param options.maxMessageBytes longer messages are left to the reader of the stream, who refuses them. */
+  constructor(options: { maxMessageBytes: number; clock: Clock }) {
+    super({ allowHalfOpen: false });
+    this.#clock = options.clock;
+    this.#splitter = new FrameSplitter({
+      maxMessageBytes: options.maxMessageBytes,
+      pass: (bytes) => this.#pass(bytes),
+    });
+    this.onread = {
+      buffer: Buffer.allocUnsafeSlow(READ_BYTES),
+      callback: (length, buffer) => this.#onBytes(buffer.subarray(0, length)),
+    };
+  }
+
+  /** The socket that was connected with `onread`. From here on it is the stream's, and goes with it. */
+  adopt(socket: Socket): void {
+    this.#socket = socket;
+    socket.on("error", (error) => this.destroy(error));
+    socket.on("end", () => this.push(null));
+    socket.on("close", () => this.destroy());
+  }
+
+  /** The next byte is the first of a WebSocket frame: from here on only whole frames are handed on. */
+  frameUp(): void {
+    this.#framed = true;
+  }
+
+  /**
+   * Gives binary messages to `take`, beginning with those that nobody has read yet. The bytes are valid only until it returns.
+   * @param options.inTurns other work of the event loop has its turn after each read: for a lane that brings more than faults may wait for.
+   */
+  divert(take: (message: Uint8Array) => void, options: { inTurns: boolean }): void {
+    const unread = this.read() as Buffer | null;
+    this.#diverted = true;
+    this.#takesTurns = options.inTurns;
+    this.#splitter.divert(take);
+    if (unread !== null) this.#splitter.splitWhole(unread);
+    this.#socket?.resume();
+  }
+
+  override _read(): void {
+    if (!this.#diverted) this.#socket?.resume();
+  }
+
+  override _write(chunk: Buffer, _encoding: BufferEncoding, done: (error?: Error | null) => void): void {
+    this.#connected().write(chunk, done);
+  }
+
+  override _writev(chunks: { chunk: Buffer }[], done: (error?: Error | null) => void): void {
+    const socket = this.#connected();
+    socket.cork();
+    for (const [index, { chunk }] of chunks.entries()) {
+      if (index < chunks.length - 1) socket.write(chunk);
+      else socket.write(chunk, done);
+    }
+    socket.uncork();
+  }
+
+  override _final(done: (error?: Error | null) => void): void {
+    this.#connected().end(() => done());
+  }
+
+  override _destroy(error: Error | null, done: (error?: Error | null) => void): void {
+    this.#socket?.destroy();
+    done(error);
+  }
+
+  #connected(): Socket {
+    if (this.#socket === undefined) throw new Error("a lane is written to after its socket was made");
+    return this.#socket;
+  }
+
+  #pass(bytes: Uint8Array): void {
+    this.#hasRoom = this.push(Buffer.from(bytes));
+  }
+
+  /** False pauses the socket. */
+  #onBytes(bytes: Buffer): boolean {
+    if (this.destroyed) return true;
+    if (this.#framed) this.#splitter.split(bytes);
+    else this.#pass(bytes);
+    if (!this.#diverted) return this.#hasRoom;
+    if (!this.#takesTurns) return true;
+    this.#clock.soon(() => this.#socket?.resume());
+    return false;
+  }
+}
