@@ -1,12 +1,20 @@
 import { realClock, sleep } from "../../src/base/index.js";
 import type { ChildOutcome, ParamsInput, TransferView } from "../../src/control/index.js";
-import { eventually, Hosts, type Host } from "../../test/support/hosts.js";
+import { eventually, Hosts, type Host, type HostDetails } from "../../test/support/hosts.js";
+import { Proxy } from "../../test/chaos/proxy.js";
 import { runSample, whenTransfersEnd } from "../../test/support/sample-guest.js";
 import { processorSeconds } from "./processor-time.js";
 import { SampleGuest } from "./sample.js";
 
 const PORT = 8480;
+const CHILD = "child";
 const CHILD_PORT = 8490;
+const AGENT_PORT = 7270;
+/** The hosts by name, and where the other one finds each of them when there is a distance between them. */
+const ADDRESSES = {
+  a: { agent: "127.0.0.11", proxy: "127.0.0.51" },
+  b: { agent: "127.0.0.12", proxy: "127.0.0.52" },
+} as const;
 const MIGRATION_DEADLINE_MS = 180_000;
 
 /** How a migration went. */
@@ -58,12 +66,43 @@ export class Laboratory {
   }
 
   /** Starts the hosts' agents, lets them be used, and ends them with all their guests. */
-  static async use(use: (laboratory: Laboratory) => Promise<void>): Promise<void> {
-    const hosts = await Hosts.start(2, { port: 7270, built: true, configuration: { logLevel: "warn" } });
+  static async use(
+    use: (laboratory: Laboratory) => Promise<void>,
+    each: (name: string) => HostDetails = () => ({}),
+  ): Promise<void> {
+    const hosts = await Hosts.start(2, {
+      port: AGENT_PORT,
+      built: true,
+      configuration: { logLevel: "warn" },
+      each,
+    });
     try {
       await use(new Laboratory(hosts));
     } finally {
       await hosts.stop();
+    }
+  }
+
+  /** The same with a proxy in front of each host, which keeps what it is given for half a round trip. */
+  static async useAtDistance(
+    use: (laboratory: Laboratory, setDistance: (roundTripMs: number) => void) => Promise<void>,
+  ): Promise<void> {
+    const proxies: Proxy[] = [];
+    const port = AGENT_PORT;
+    try {
+      for (const { agent, proxy } of Object.values(ADDRESSES))
+        proxies.push(await Proxy.open({ listen: { host: proxy, port }, to: { host: agent, port } }));
+      const url = (name: string): string => `ws://${ADDRESSES[name === "a" ? "a" : "b"].proxy}:${port}`;
+      const setDistance = (roundTripMs: number): void => {
+        for (const proxy of proxies) proxy.set({ delayMs: roundTripMs / 2 });
+      };
+      const each = (name: string): HostDetails => {
+        const other = name === "a" ? "b" : "a";
+        return { configuration: { advertise: url(name), peers: { [other]: url(other) } } };
+      };
+      await Laboratory.use((laboratory) => use(laboratory, setDistance), each);
+    } finally {
+      await Promise.all(proxies.map((proxy) => proxy.close()));
     }
   }
 
@@ -74,18 +113,24 @@ export class Laboratory {
 
   /** Forks the parent to a warm emulator of the other host. */
   async fork(params: Partial<ParamsInput<"guest.fork">>): Promise<ChildOutcome> {
-    await this.parentHost.call("guest.warm", { name: "parent", to: [this.childHost.name], count: 1 });
-    const { transfers } = await this.parentHost.call("guest.fork", {
-      name: "parent",
-      to: [this.childHost.name],
-      names: ["child"],
-      ...params,
-    });
-    const outcome = transfers[0];
-    if (outcome === undefined || outcome.state === "failed") {
-      throw new Error(`the fork failed: ${outcome?.error?.message ?? "no outcome"}`);
-    }
+    const [outcome] = await this.#forkInto([CHILD], params);
+    if (outcome === undefined) throw new Error("a fork into one child has one outcome");
     return outcome;
+  }
+
+  /** Forks the parent to several warm emulators of the other host. */
+  async forkMany(count: number): Promise<ChildOutcome[]> {
+    return this.#forkInto(Array.from({ length: count }, (_, index) => `${CHILD}-${index}`));
+  }
+
+  async #forkInto(names: string[], params: Partial<ParamsInput<"guest.fork">> = {}): Promise<ChildOutcome[]> {
+    const to = [this.childHost.name];
+    await this.parentHost.call("guest.warm", { name: "parent", to, count: names.length });
+    const { transfers } = await this.parentHost.call("guest.fork", { name: "parent", to, names, ...params });
+    const failed = transfers.find(({ state }) => state === "failed");
+    if (failed !== undefined)
+      throw new Error(`the fork failed: ${failed.error?.message ?? "no reason given"}`);
+    return transfers;
   }
 
   /** Migrates the parent to a warm emulator of the other host, waits until all of it is there, and exchanges the hosts' roles. */
@@ -133,15 +178,20 @@ export class Laboratory {
 
   /** Ends the child, complete or not, and leaves the parent free for the next fork. */
   async endChild(): Promise<void> {
-    await this.childHost.call("guest.kill", { name: "child" }).catch(() => {});
+    await this.endChildren([CHILD]);
+  }
+
+  async endChildren(names: readonly string[]): Promise<void> {
+    for (const name of names) await this.childHost.call("guest.kill", { name }).catch(() => {});
     const isFree = async (): Promise<boolean> => {
       const { transfers } = await this.parentHost.call("transfer.list", { active: true });
       if (transfers.length > 0) return false;
-      if (!(await this.childHost.guests()).has("child")) return true;
-      await this.childHost.call("guest.remove", { name: "child" }).catch(() => {});
-      return false;
+      const guests = await this.childHost.guests();
+      const left = names.filter((name) => guests.has(name));
+      for (const name of left) await this.childHost.call("guest.remove", { name }).catch(() => {});
+      return left.length === 0;
     };
-    await eventually("the child is gone", isFree);
+    await eventually("the children are gone", isFree);
     // The parent's writer gets back to its full pace.
     await sleep(realClock, 300);
   }

@@ -1,5 +1,6 @@
 import { measureAdoption } from "./adoption.js";
 import { measureFaults } from "./faults.js";
+import { measureGrowth } from "./growth.js";
 import { measureMigrate } from "./migrate.js";
 import { measurePause } from "./pause.js";
 import type { Suite } from "./suite.js";
@@ -11,5 +12,6 @@ export const SUITES: Readonly<Record<string, Suite>> = {
   faults: { measure: measureFaults, runs: 3, canVersusQemu: true },
   sweep: { measure: measureSweep, runs: 5, canVersusQemu: true },
   migrate: { measure: measureMigrate, runs: 3, canVersusQemu: true },
+  growth: { measure: measureGrowth, runs: 3 },
   adoption: { measure: measureAdoption, runs: 20 },
 };
