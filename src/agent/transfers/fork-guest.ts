@@ -77,6 +77,7 @@ class OutgoingFork {
             compress: compressFor(params.compression, urls[index % urls.length] as string),
             rateLimitBytesPerSecond: params.rateLimitBytesPerSecond,
             priority: params.priority,
+            workingSet: params.workingSet,
             linkDeadlineMs: params.linkDeadlineMs,
           }),
         ),
@@ -90,6 +91,7 @@ class OutgoingFork {
           guest,
           instant: this.#instant,
           record,
+          workingSet: this.#keep.workingSet.set,
           making: {
             names: name === undefined ? row : chosenName(name),
             network: networkOfForked(guest.config.network, {
