@@ -111,8 +111,20 @@ export class Laboratory {
     await runSample(this.parentHost, { name: "parent", memoryMiB, hostPort: PORT, append: "quiet" });
   }
 
-  /** Forks the parent to a warm emulator of the other host. */
+  /** Forks the parent to a warm emulator of the other host, which is made ready first. */
   async fork(params: Partial<ParamsInput<"guest.fork">>): Promise<ChildOutcome> {
+    await this.warm([CHILD]);
+    return this.forkNow(params);
+  }
+
+  /** Has the other host make emulators ready, one for each child. */
+  async warm(names: readonly string[], network: "isolated" | "attached" = "isolated"): Promise<void> {
+    const to = [this.childHost.name];
+    await this.parentHost.call("guest.warm", { name: "parent", to, count: names.length, network });
+  }
+
+  /** Forks the parent to the other host. */
+  async forkNow(params: Partial<ParamsInput<"guest.fork">>): Promise<ChildOutcome> {
     const [outcome] = await this.#forkInto([CHILD], params);
     if (outcome === undefined) throw new Error("a fork into one child has one outcome");
     return outcome;
@@ -120,12 +132,13 @@ export class Laboratory {
 
   /** Forks the parent to several warm emulators of the other host. */
   async forkMany(count: number): Promise<ChildOutcome[]> {
-    return this.#forkInto(Array.from({ length: count }, (_, index) => `${CHILD}-${index}`));
+    const names = Array.from({ length: count }, (_, index) => `${CHILD}-${index}`);
+    await this.warm(names);
+    return this.#forkInto(names);
   }
 
   async #forkInto(names: string[], params: Partial<ParamsInput<"guest.fork">> = {}): Promise<ChildOutcome[]> {
     const to = [this.childHost.name];
-    await this.parentHost.call("guest.warm", { name: "parent", to, count: names.length });
     const { transfers } = await this.parentHost.call("guest.fork", { name: "parent", to, names, ...params });
     const failed = transfers.find(({ state }) => state === "failed");
     if (failed !== undefined)

@@ -3,12 +3,14 @@ import { measureFaults } from "./faults.js";
 import { measureGrowth } from "./growth.js";
 import { measureMigrate } from "./migrate.js";
 import { measurePause } from "./pause.js";
+import { measureStart } from "./start.js";
 import type { Suite } from "./suite.js";
 import { measureSweep } from "./sweep.js";
 
 /** Every suite by its name: one line here, and one in `scripts/bench --help`. */
 export const SUITES: Readonly<Record<string, Suite>> = {
   pause: { measure: measurePause, runs: 15, canVersusQemu: true },
+  start: { measure: measureStart, runs: 20 },
   faults: { measure: measureFaults, runs: 3, canVersusQemu: true },
   sweep: { measure: measureSweep, runs: 5, canVersusQemu: true },
   migrate: { measure: measureMigrate, runs: 3, canVersusQemu: true },

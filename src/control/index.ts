@@ -43,6 +43,7 @@ export {
   TRANSFER_PHASES,
   type ChildOutcome,
   type PauseParts,
+  type StartMarks,
   type TransferKind,
   type TransferPhase,
   type TransferRole,

@@ -8,7 +8,7 @@ import {
   rmSync,
   statSync,
 } from "node:fs";
-import { PAGE_BYTES } from "../base/index.js";
+import { PAGE_BYTES, type Clock } from "../base/index.js";
 import type { GuestConfig } from "./config.js";
 import type { SavedDeviceState } from "./emulator.js";
 import {
@@ -20,6 +20,7 @@ import {
   writeStart,
 } from "./device-state.js";
 import { GuestError } from "./errors.js";
+import type { HeldSave, HeldSaves, InPause } from "./held-save.js";
 import type { Layout } from "./layout.js";
 import { MAX_DEVICE_STATE_BYTES, PREPARED_ROOM_BYTES, SAVE_DEADLINE_MS } from "./limits.js";
 import {
@@ -65,11 +66,15 @@ interface Begun {
  *
  * The emulator carries out commands in the order in which they come, so the saving is sent directly behind the stop: it spares
  * the pause one round trip, and runs while the caller does what else must be done in the pause.
+ *
+ * Where the size of the state is known, a guest that is to run on is saved in one command instead (`held-save.ts`): prepare ──▶ saveHeld ──▶ compose.
  */
 export class DeviceStateSaver {
   readonly #pid: number;
   readonly #config: GuestConfig;
   readonly #layout: Layout;
+  readonly #clock: Clock;
+  readonly #heldSaves: HeldSaves | undefined;
   readonly #places = new Map<string, number>();
   readonly #fixed = new Map<string, Buffer>();
   #memory: number | undefined;
@@ -77,11 +82,20 @@ export class DeviceStateSaver {
   #file: number | undefined;
   #prepared: Prepared | undefined;
   #begun: Begun | undefined;
+  #held: HeldSave | undefined;
 
-  constructor(options: { pid: number; config: GuestConfig; layout: Layout }) {
+  constructor(options: {
+    pid: number;
+    config: GuestConfig;
+    layout: Layout;
+    clock: Clock;
+    heldSaves: HeldSaves | undefined;
+  }) {
     this.#pid = options.pid;
     this.#config = options.config;
     this.#layout = options.layout;
+    this.#clock = options.clock;
+    this.#heldSaves = options.heldSaves;
   }
 
   /**
@@ -93,7 +107,7 @@ export class DeviceStateSaver {
     const listed = blocksToCarry(parseBlockList(await qmp.executeHuman("info ramblock")));
     this.#memory ??= openSync(`/proc/${this.#pid}/mem`, "r");
     this.#pagemap ??= openSync(`/proc/${this.#pid}/pagemap`, "r");
-    this.#file ??= this.#createFile();
+    this.#prepareTarget(qmp, options);
     const blocks: MemoryBlock[] = [];
     for (const block of listed) {
       blocks.push({ ...block, kind: kindOf(block.name), address: await this.#placeOf(block, qmp) });
@@ -110,7 +124,40 @@ export class DeviceStateSaver {
 
   /** Sends the saving behind a stop that was just sent. Does nothing unless prepared. */
   begin(qmp: QmpClient): void {
-    if (this.#prepared !== undefined) this.#begin(qmp, this.#prepared.handOver);
+    if (this.#prepared !== undefined && this.#file !== undefined) this.#begin(qmp, this.#prepared.handOver);
+  }
+
+  /** To be called when the emulator says that the guest has stopped. */
+  noteStopped(): void {
+    this.#held?.noteStopped();
+  }
+
+  /**
+   * Saves the device state of a guest that runs and is to run on. Undefined, and nothing was done, unless `prepare` found that possible.
+   * @throws GuestError `command-failed`, `timeout`, `gone`, and what `work` throws.
+   */
+  async saveHeld(qmp: QmpClient, work: InPause): Promise<SavedDeviceState | undefined> {
+    if (this.#held === undefined || this.#prepared === undefined) return undefined;
+    const { writer, inPause } = this.#prepared;
+    this.#prepared = undefined;
+    let pieces: Piece[] = [];
+    try {
+      const { saved, isHeld } = await this.#held.run(qmp, {
+        onStopped: () => {
+          work.onStopped();
+          pieces = inPause.flatMap((block) => this.#readCurrent(block));
+        },
+        atInstant: () => work.atInstant(),
+      });
+      this.#heldSaves?.note(this.#kind(qmp), saved.length);
+      if (isHeld) return { compose: () => compose(writer, pieces, saved) };
+    } finally {
+      this.discard();
+    }
+    throw new GuestError(
+      "command-failed",
+      "the guest ran on before it was to, because its device state had another size than before; try again",
+    );
   }
 
   /**
@@ -119,7 +166,11 @@ export class DeviceStateSaver {
    * @throws GuestError `command-failed`, `timeout`; `compose` throws `bad-device-state`.
    */
   async save(qmp: QmpClient, options: { handOver: boolean }): Promise<SavedDeviceState> {
-    if (this.#prepared === undefined) await this.prepare(qmp, options);
+    if (this.#prepared === undefined || this.#file === undefined) {
+      this.discard();
+      this.#file = this.#createFile();
+      await this.prepare(qmp, options);
+    }
     const { writer, inPause } = this.#prepared as Prepared;
     this.#prepared = undefined;
     if (this.#begun?.handOver !== options.handOver) this.#begin(qmp, options.handOver);
@@ -128,21 +179,17 @@ export class DeviceStateSaver {
     const pieces = inPause.flatMap((block) => this.#readCurrent(block));
     await saved;
     const devices = this.#readSaved();
-    return {
-      compose: () => {
-        for (const { name, offset, bytes } of pieces) writePages(writer, name, offset, bytes);
-        writeMemoryEnd(writer);
-        writeDevices(writer, devices);
-        this.discard();
-        return writer.finish();
-      },
-    };
+    this.#heldSaves?.note(this.#kind(qmp), devices.length);
+    this.discard();
+    return { compose: () => compose(writer, pieces, devices) };
   }
 
   /** Forgets what was prepared or begun, for a guest that runs again. */
   discard(): void {
     this.#prepared = undefined;
     this.#begun = undefined;
+    this.#held?.close();
+    this.#held = undefined;
     if (this.#file === undefined) return;
     closeSync(this.#file);
     this.#file = undefined;
@@ -170,9 +217,35 @@ export class DeviceStateSaver {
   #createFile(): number {
     rmSync(this.#layout.savePath, { force: true });
     const file = openSync(this.#layout.savePath, "wx+", 0o600);
-    const { uid, gid } = statSync(this.#layout.ramPath);
+    const { uid, gid } = this.#owner();
     if (uid !== process.geteuid?.()) fchownSync(file, uid, gid);
     return file;
+  }
+
+  /** Makes what the emulator is to save to: a pipe that holds it up, or else a file. */
+  #prepareTarget(qmp: QmpClient, options: { handOver: boolean }): void {
+    if (this.#file !== undefined || (this.#held !== undefined && !options.handOver)) return;
+    this.#held?.close();
+    this.#held = options.handOver
+      ? undefined
+      : this.#heldSaves?.begin({
+          kind: this.#kind(qmp),
+          path: this.#layout.savePath,
+          owner: this.#owner(),
+          clock: this.#clock,
+        });
+    if (this.#held === undefined) this.#file = this.#createFile();
+  }
+
+  #owner(): { uid: number; gid: number } {
+    const { uid, gid } = statSync(this.#layout.ramPath);
+    return { uid, gid };
+  }
+
+  /** Emulators of one kind have device states of one size. */
+  #kind({ version }: QmpClient): string {
+    const { machine, accelerator, cpus, network } = this.#config;
+    return JSON.stringify([version, machine, accelerator, cpus, network.mode]);
   }
 
   #readSaved(): Buffer {
@@ -233,6 +306,14 @@ export class DeviceStateSaver {
     readMemory(this.#memory as number, block.address + offset, bytes);
     return bytes;
   }
+}
+
+/** Completes what was written before the pause. */
+function compose(writer: StateWriter, pieces: readonly Piece[], devices: Buffer): Buffer {
+  for (const { name, offset, bytes } of pieces) writePages(writer, name, offset, bytes);
+  writeMemoryEnd(writer);
+  writeDevices(writer, devices);
+  return writer.finish();
 }
 
 function sumBytes(blocks: readonly ListedBlock[]): number {

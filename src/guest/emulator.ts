@@ -1,4 +1,5 @@
 import type { Forward, GuestConfig } from "./config.js";
+import type { InPause } from "./held-save.js";
 
 /** What an emulator is doing: waiting for a device state, running or holding the guest, or at its end. */
 export type EmulatorStatus = "incoming" | "running" | "paused" | "ended" | "failed";
@@ -27,6 +28,12 @@ export interface GuestEvent {
 export interface SavedDeviceState {
   /** Puts it together for `loadDeviceState` of another emulator, about half a megabyte. Once, and best after the guest runs on. */
   compose(): Uint8Array;
+}
+
+/** A device state of a guest that was stopped for it and runs on, with the emulator's own times of both. */
+export interface Snapshot extends SavedDeviceState {
+  stoppedAtUs: number;
+  resumedAtUs: number;
 }
 
 /** A person at the guest's serial console. */
@@ -64,6 +71,11 @@ export interface Emulator {
    * then sends the saving along, so that it runs while the caller does what else there is to do in the pause.
    */
   prepareDeviceState(options?: { handOver: boolean }): Promise<void>;
+  /**
+   * Stops a running guest, saves its state and lets it run on, in as short a pause as this emulator can; `prepareDeviceState` first. When it rejects, also with
+   * what `work` throws, the guest may stand still: `resume` it.
+   */
+  snapshot(work: InPause): Promise<Snapshot>;
   /** Saves the state of a stopped guest. */
   saveDeviceState(options: { handOver: boolean }): Promise<SavedDeviceState>;
   /**

@@ -7,9 +7,12 @@ export type {
   EmulatorStatus,
   GuestEvent,
   SavedDeviceState,
+  Snapshot,
 } from "./emulator.js";
 export { confinedCommand, prepareRoot } from "./confinement.js";
 export type { Confinement } from "./confinement.js";
+export { HeldSaves } from "./held-save.js";
+export type { InPause, MakeStatePipe, StatePipe } from "./held-save.js";
 export { GuestError } from "./errors.js";
 export type { GuestErrorCode } from "./errors.js";
 export { layoutOf } from "./layout.js";

@@ -1,12 +1,13 @@
 import { rmSync } from "node:fs";
-import { assert, messageOf, sleep, withDeadline, type Clock, type Log, type Timer } from "../base/index.js";
+import { assert, messageOf, sleep, type Clock, type Log, type Timer } from "../base/index.js";
 import { forwardRule, NETWORK_BACKEND } from "./command-line.js";
 import type { Forward, GuestConfig } from "./config.js";
-import { machineOf } from "./device-state.js";
 import { openConsole } from "./console.js";
+import { DeviceStateLoader } from "./device-state-loader.js";
 import { DeviceStateSaver } from "./device-state-saver.js";
-import type { Console, Emulator, EmulatorExit, EmulatorStatus, GuestEvent } from "./emulator.js";
+import type { Console, Emulator, EmulatorExit, EmulatorStatus, GuestEvent, Snapshot } from "./emulator.js";
 import { GuestError } from "./errors.js";
+import { releaseHeld, type HeldSaves, type InPause } from "./held-save.js";
 import type { Layout } from "./layout.js";
 import {
   COMMAND_DEADLINE_MS,
@@ -19,11 +20,12 @@ import {
   QUOTED_LOG_BYTES,
   STOP_DEADLINE_MS,
 } from "./limits.js";
-import { sendDeviceState } from "./load.js";
 import { tailOf, trimLog } from "./logs.js";
 import { isAlive, signalProcess, waitForEnd, type ProcessEnd, type ProcessIdentity } from "./process.js";
+import { calm, hurry } from "./priority.js";
 import { QmpClient, type QmpEvent } from "./qmp.js";
-import { loadOutcomeOf, statusOf, type LoadOutcome } from "./run-state.js";
+import { snapshotInSteps } from "./snapshot.js";
+import { loadOutcomeOf, statusOf } from "./run-state.js";
 
 /** How often a connection that is just ending is given time to turn out as the emulator's end. */
 const END_GRACE_POLLS = 50;
@@ -36,6 +38,7 @@ export class QemuEmulator implements Emulator {
   readonly #clock: Clock;
   readonly #log: Log;
   readonly #saver: DeviceStateSaver;
+  readonly #loader: DeviceStateLoader;
   readonly #eventHandlers: ((event: GuestEvent) => void)[] = [];
   readonly #exitHandlers: ((exit: EmulatorExit) => void)[] = [];
   #qmp: QmpClient | undefined;
@@ -54,7 +57,6 @@ export class QemuEmulator implements Emulator {
   /** The last STOP and RESUME, which the emulator sends ahead of its answer to the command. */
   #stoppedAtUs: number | undefined;
   #resumedAtUs: number | undefined;
-  #onLoaded: (outcome: LoadOutcome) => void = () => {};
 
   /** The emulator is not of use before `connect`. */
   constructor(options: {
@@ -62,6 +64,7 @@ export class QemuEmulator implements Emulator {
     layout: Layout;
     identity: ProcessIdentity;
     isOwnProcess: boolean;
+    heldSaves?: HeldSaves | undefined;
     clock: Clock;
     log: Log;
   }) {
@@ -72,11 +75,9 @@ export class QemuEmulator implements Emulator {
     this.#identity = options.identity;
     this.#clock = options.clock;
     this.#log = options.log.child({ guest: options.config.id });
-    this.#saver = new DeviceStateSaver({
-      pid: options.identity.pid,
-      config: options.config,
-      layout: options.layout,
-    });
+    const { config, layout, heldSaves, clock } = options;
+    this.#saver = new DeviceStateSaver({ pid: options.identity.pid, config, layout, heldSaves, clock });
+    this.#loader = new DeviceStateLoader({ machine: config.machine, socket: layout.stateSocket, clock });
     this.#logsCheckedUs = this.#clock.nowUs();
   }
 
@@ -111,11 +112,7 @@ export class QemuEmulator implements Emulator {
 
   /** Makes an emulator that was started with `incoming` wait for a device state; saves a round trip when the state arrives. */
   async expectDeviceState(): Promise<void> {
-    rmSync(this.#layout.stateSocket, { force: true });
-    await this.#execute("migrate-set-capabilities", {
-      capabilities: [{ capability: "events", state: true }],
-    });
-    await this.#execute("migrate-incoming", { uri: `unix:${this.#layout.stateSocket}` });
+    await this.#loader.expect((command, args) => this.#execute(command, args));
   }
 
   async status(): Promise<EmulatorStatus> {
@@ -141,6 +138,7 @@ export class QemuEmulator implements Emulator {
   async resume(): Promise<{ resumedAtUs: number }> {
     this.#resumedAtUs = undefined;
     await this.#execute("cont");
+    calm(this.pid);
     this.#saver.discard();
     return { resumedAtUs: this.#resumedAtUs ?? this.#clock.wallMs() * 1000 };
   }
@@ -149,18 +147,27 @@ export class QemuEmulator implements Emulator {
     await this.#saver.prepare(this.#connection(), options);
   }
 
+  async snapshot(work: InPause): Promise<Snapshot> {
+    this.#stoppedAtUs = undefined;
+    this.#resumedAtUs = undefined;
+    hurry(this.pid);
+    try {
+      const saved = await this.#saver.saveHeld(this.#connection(), work);
+      if (saved === undefined) return await snapshotInSteps(this, work);
+      return { ...saved, stoppedAtUs: this.#stoppedAtUs ?? 0, resumedAtUs: this.#resumedAtUs ?? 0 };
+    } finally {
+      calm(this.pid);
+    }
+  }
+
   saveDeviceState(options: { handOver: boolean }): ReturnType<Emulator["saveDeviceState"]> {
     return this.#saver.save(this.#connection(), options);
   }
 
   async loadDeviceState(state: Uint8Array, options: { deadlineMs?: number } = {}): Promise<void> {
     try {
-      const machine = machineOf(state);
-      if (machine !== this.config.machine) {
-        const message = `the device state is of a guest with machine type ${machine}, and this emulator was started as ${this.config.machine}`;
-        throw new GuestError("bad-device-state", message);
-      }
-      await this.#load(state, options.deadlineMs ?? LOAD_DEADLINE_MS);
+      hurry(this.pid);
+      await this.#loader.load(state, options.deadlineMs ?? LOAD_DEADLINE_MS);
     } catch (error) {
       const reason = tailOf(this.#layout.emulatorLog, QUOTED_LOG_BYTES);
       await this.kill();
@@ -266,13 +273,15 @@ export class QemuEmulator implements Emulator {
   }
 
   async #openQmp(deadlineMs: number): Promise<void> {
+    // It may wait for the agent before this one, which has ended.
+    const endRelease = releaseHeld(this.#layout.savePath);
     const qmp = await QmpClient.connect({
       path: this.#layout.qmpSocket,
       clock: this.#clock,
       deadlineMs,
       onEvent: (event) => this.#readEvent(event),
       onEnd: (reason) => void this.#connectionEnded(reason),
-    });
+    }).finally(endRelease);
     if (this.#detached || this.#exit !== undefined) return qmp.close();
     this.#qmp = qmp;
     const { major, minor, micro } = qmp.version;
@@ -302,26 +311,17 @@ export class QemuEmulator implements Emulator {
     });
   }
 
-  async #load(state: Uint8Array, deadlineMs: number): Promise<void> {
-    const outcome = new Promise<LoadOutcome>((resolve) => {
-      this.#onLoaded = resolve;
-    });
-    const untilUs = this.#clock.nowUs() + deadlineMs * 1000;
-    await sendDeviceState({ path: this.#layout.stateSocket, state, clock: this.#clock, deadlineMs });
-    const leftMs = Math.max(1, Math.ceil((untilUs - this.#clock.nowUs()) / 1000));
-    const result = await withDeadline(this.#clock, leftMs, "the loading of the device state", outcome);
-    if (result === "failed") throw new GuestError("load-failed", "the emulator refused it");
-    rmSync(this.#layout.stateSocket, { force: true });
-  }
-
   #readEvent(event: QmpEvent): void {
-    if (event.name === "STOP") this.#stoppedAtUs = event.atUs;
+    if (event.name === "STOP") {
+      this.#stoppedAtUs = event.atUs;
+      this.#saver.noteStopped();
+    }
     if (event.name === "RESUME") this.#resumedAtUs = event.atUs;
     if (event.name === "SHUTDOWN") this.#switchedOff = true;
     if (event.name === "RESET") this.#switchedOff = false;
     if (event.name === "MIGRATION") {
       const outcome = loadOutcomeOf(event.data);
-      if (outcome !== undefined) this.#onLoaded(outcome);
+      if (outcome !== undefined) this.#loader.note(outcome);
       return;
     }
     for (const handler of this.#eventHandlers) handler(event);
@@ -333,7 +333,7 @@ export class QemuEmulator implements Emulator {
       await sleep(this.#clock, EXIT_POLL_MS);
     this.#checkAlive();
     if (this.#exit !== undefined || this.#detached) return;
-    this.#onLoaded("failed");
+    this.#loader.note("failed");
     this.#log.warn(
       { code: reason.code, reason: reason.message },
       "the emulator lives on without its control connection",
@@ -380,7 +380,7 @@ export class QemuEmulator implements Emulator {
     this.#release();
     const { qmpSocket, consoleSocket, stateSocket, pidFile } = this.#layout;
     for (const path of [qmpSocket, consoleSocket, stateSocket, pidFile]) rmSync(path, { force: true });
-    this.#onLoaded("failed");
+    this.#loader.note("failed");
     for (const handler of this.#exitHandlers) handler(exit);
   }
 

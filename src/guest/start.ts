@@ -6,6 +6,7 @@ import { checkHost, type GuestConfig } from "./config.js";
 import type { Emulator } from "./emulator.js";
 import { acceleratorGroups, confinedCommand, prepareRoot, type Confinement } from "./confinement.js";
 import { GuestError } from "./errors.js";
+import type { HeldSaves } from "./held-save.js";
 import { layoutOf, type Layout } from "./layout.js";
 import {
   COMMAND_DEADLINE_MS,
@@ -46,6 +47,8 @@ export interface EmulatorPlace {
   directory: string;
   /** The file of guest memory, on tmpfs. Made when missing; removed by the caller, who knows when nobody needs it. */
   ramPath: string;
+  /** Holds up its savings, for shorter pauses. */
+  heldSaves?: HeldSaves;
   clock: Clock;
   log: Log;
 }
@@ -74,7 +77,7 @@ export interface StartOptions extends EmulatorPlace {
  *   `network-failed`, `timeout`.
  */
 export async function startEmulator(options: StartOptions): Promise<Emulator> {
-  const { config, clock, log } = options;
+  const { config, clock } = options;
   checkHost(config);
   const probe = await probeEmulator(
     config.architecture,
@@ -98,7 +101,7 @@ export async function startEmulator(options: StartOptions): Promise<Emulator> {
         emulator?.noteProcessEnd(end);
       },
     });
-    emulator = new QemuEmulator({ config, layout, identity, isOwnProcess: true, clock, log });
+    emulator = new QemuEmulator({ ...options, layout, identity, isOwnProcess: true });
     await connectWhenReady(emulator, { identity, clock });
     await connectTap(config.network);
     if (options.incoming) await emulator.expectDeviceState();
@@ -181,11 +184,10 @@ function confine(
  * @returns undefined when it has ended.
  */
 export function locateEmulator(options: EmulatorPlace): Emulator | undefined {
-  const { config, clock, log } = options;
   const layout = layoutOf(options);
   const identity = findProcess(layout);
   if (identity === undefined) return undefined;
-  const emulator = new QemuEmulator({ config, layout, identity, isOwnProcess: false, clock, log });
+  const emulator = new QemuEmulator({ ...options, layout, identity, isOwnProcess: false });
   emulator.watch();
   return emulator;
 }
@@ -196,11 +198,11 @@ export function locateEmulator(options: EmulatorPlace): Emulator | undefined {
  * @throws GuestError `timeout`, `gone`, `protocol` when it lives but cannot be commanded; `endLeftover` ends it.
  */
 export async function adoptEmulator(options: EmulatorPlace): Promise<Emulator | undefined> {
-  const { config, clock, log } = options;
+  const { clock } = options;
   const layout = layoutOf(options);
   const identity = findProcess(layout);
   if (identity === undefined) return undefined;
-  const emulator = new QemuEmulator({ config, layout, identity, isOwnProcess: false, clock, log });
+  const emulator = new QemuEmulator({ ...options, layout, identity, isOwnProcess: false });
   try {
     await connectWhenReady(emulator, { identity, clock });
     return emulator;

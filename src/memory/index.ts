@@ -7,6 +7,7 @@ export type { FillableRegion } from "./fillable.js";
 export { GuestMemory } from "./guest-memory.js";
 export { nativePaths } from "./native.js";
 export { openTap } from "./tap.js";
+export { NamedPipe } from "./named-pipe.js";
 export { RamFile } from "./ram-file.js";
 export type { TrackedRegion } from "./tracked.js";
 export type { FaultMode } from "./userfault.js";

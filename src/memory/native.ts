@@ -31,6 +31,10 @@ export interface Native {
   openTap(name: string): number;
   /** Makes a hole; the file keeps its length. See fallocate(2). */
   punch(fd: number, offset: number, length: number): number;
+  /** Makes a pipe with a name. See mkfifo(3). */
+  makePipe(path: string): number;
+  /** How much a pipe takes before it holds up who writes. See F_SETPIPE_SZ in fcntl(2). */
+  resizePipe(fd: number, bytes: number): number;
   /** Calls back with the number of fault addresses written to `addresses`, or a negative errno and then never again. */
   watch(fd: number, addresses: Float64Array, callback: (result: number) => void): Watcher | number;
   /** No callback from here on. The descriptor may be closed afterwards, not before. */

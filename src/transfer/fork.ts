@@ -24,6 +24,8 @@ export interface ForkOptions {
   children: readonly ForkChild[];
   /** Digest all memory in the pause, for the children to compare. Makes the pause as long as that takes. */
   verify: boolean;
+  /** When the command arrived, by `clock`. */
+  arrivedUs: number;
   /** Given the digests, where those are made, before any child is started. */
   onDigests?: (digests: PageDigests) => void;
   /** Leave the children loaded but stopped. */
@@ -53,8 +55,15 @@ export type ChildOutcome = { target: ChildTarget } & (
   { started: ChildStarted; firstInstructionUs: number } | { error: CodedError }
 );
 
+/** What a fork comes to on its way to the child's first instruction; some of it goes on side by side. */
+export type ForkMark = "prepared" | "linked" | "described" | "armed" | "converged" | "resumed" | "composed";
+
+/** When each of them was reached, in microseconds from the command's arrival. */
+export type ForkMarks = Partial<Record<ForkMark, number>>;
+
 export interface ForkOutcome {
   pause: PauseParts;
+  marks: ForkMarks;
   children: ChildOutcome[];
 }
 
@@ -66,44 +75,36 @@ export interface ForkOutcome {
  * @throws TransferError `prepare-failed`, `cancelled` or `parent-failed`; all children are cancelled and the instant is released then.
  */
 export async function forkGuest(options: ForkOptions): Promise<ForkOutcome> {
-  const nowUs = () => options.clock.nowUs();
-  const beganUs = nowUs();
+  const marks = new Marks(options);
   try {
     options.onStep("preparing");
     await prepareTargets(options);
-    const preparedUs = nowUs();
+    marks.set("prepared");
     options.onStep("arming");
     // The lanes arrive meanwhile. Not earlier, because a prepared child is at most milliseconds away, and a guest that is armed pays for its writes.
     await Promise.all([
-      waitForLanes(options),
-      options.emulator.prepareDeviceState({ handOver: false }),
-      options.instant.arm(),
+      waitForLanes(options).then(() => marks.set("linked")),
+      options.emulator.prepareDeviceState({ handOver: false }).then(() => marks.set("described")),
+      options.instant.arm().then(() => marks.set("armed")),
       options.onPrepared?.(),
     ]);
     await options.instant.converge();
-    const armedUs = nowUs();
+    marks.set("converged");
     throwIfCancelled(options.signal);
     throwIfChildLost(options);
     options.onStep("pausing");
-    const { pause, deviceState, digests } = await pauseAndSave(options);
+    const { pause, deviceState, digests } = await pauseAndSave(options, marks);
     if (digests !== undefined) options.onDigests?.(digests);
     for (const { session } of options.children) session.begin(digests === undefined ? {} : { digests });
     options.onStep("starting");
-    const pausedUs = nowUs();
     const children = await Promise.all(
-      options.children.map((child) => startChild(options, child, deviceState, beganUs)),
+      options.children.map((child) => startChild(options, child, deviceState)),
     );
     options.onStep("paging");
-    const steps = {
-      prepareUs: preparedUs - beganUs,
-      armUs: armedUs - preparedUs,
-      pauseUs: pausedUs - armedUs,
-      startUs: nowUs() - pausedUs,
-    };
-    options.log.debug({ steps, pause }, "forked");
+    options.log.debug({ marks: marks.all, pause }, "forked");
     // Children that were lost during the pause left an instant that was not there yet.
     if (options.children.every(({ session }) => session.phase.phase === "failed")) options.instant.release();
-    return { pause, children };
+    return { pause, marks: marks.all, children };
   } catch (thrown) {
     const error =
       thrown instanceof CodedError
@@ -112,6 +113,21 @@ export async function forkGuest(options: ForkOptions): Promise<ForkOutcome> {
     options.instant.release();
     await cancelAll(options, error);
     throw error;
+  }
+}
+
+/** Notes when a fork came to what. */
+class Marks {
+  readonly all: ForkMarks = {};
+  readonly #options: ForkOptions;
+
+  constructor(options: ForkOptions) {
+    this.#options = options;
+  }
+
+  set(mark: ForkMark): void {
+    const { clock, arrivedUs } = this.#options;
+    this.all[mark] = clock.nowUs() - arrivedUs;
   }
 }
 
@@ -154,36 +170,40 @@ interface Paused {
   digests: PageDigests | undefined;
 }
 
-async function pauseAndSave(options: ForkOptions): Promise<Paused> {
+async function pauseAndSave(options: ForkOptions, marks: Marks): Promise<Paused> {
   const { emulator, instant, clock } = options;
   const nowUs = () => clock.nowUs();
-  const beganUs = nowUs();
+  const at = { began: nowUs(), stopped: 0, rearmed: 0, saved: 0, verified: 0 };
   const rearmedBefore = instant.counters.rearmed;
+  let digests: PageDigests | undefined;
   try {
-    const { stoppedAtUs } = await emulator.stop();
-    const stoppedUs = nowUs();
-    // The emulator saves on one processor while this one protects again what was written since; the freeze afterwards covers what saving wrote.
-    const saving = emulator.saveDeviceState({ handOver: false });
-    // Should protecting fail first, because the emulator has ended, nobody waits for the saving any more.
-    saving.catch(() => {});
-    instant.rearm();
-    const rearmedUs = nowUs();
-    const saved = await saving;
-    instant.freeze();
-    const savedUs = nowUs();
-    const digests = options.verify ? await digestMemory(options.memory, clock) : undefined;
-    const verifiedUs = nowUs();
-    const { resumedAtUs } = await emulator.resume();
+    const snapshot = await emulator.snapshot({
+      // The emulator saves on one processor while this one protects again what was written since; the freeze afterwards covers what saving wrote.
+      onStopped() {
+        at.stopped = nowUs();
+        instant.rearm();
+        at.rearmed = nowUs();
+      },
+      async atInstant() {
+        instant.freeze();
+        at.saved = nowUs();
+        if (options.verify) digests = await digestMemory(options.memory, clock);
+        at.verified = nowUs();
+      },
+    });
+    marks.set("resumed");
     const pause = {
-      total: resumedAtUs - stoppedAtUs,
-      stop: stoppedUs - beganUs,
-      rearm: rearmedUs - stoppedUs,
-      save: savedUs - rearmedUs,
-      verify: verifiedUs - savedUs,
-      resume: nowUs() - verifiedUs,
+      total: snapshot.resumedAtUs - snapshot.stoppedAtUs,
+      stop: at.stopped - at.began,
+      rearm: at.rearmed - at.stopped,
+      save: at.saved - at.rearmed,
+      verify: at.verified - at.saved,
+      resume: nowUs() - at.verified,
       rearmedPages: instant.counters.rearmed - rearmedBefore,
     };
-    return { pause, deviceState: saved.compose(), digests };
+    const deviceState = snapshot.compose();
+    marks.set("composed");
+    return { pause, deviceState, digests };
   } catch (thrown) {
     // Writers must be let through before the guest can run on.
     instant.release();
@@ -196,14 +216,13 @@ async function startChild(
   options: ForkOptions,
   child: ForkChild,
   deviceState: Uint8Array,
-  beganUs: number,
 ): Promise<ChildOutcome> {
   const { target, session } = child;
   try {
     throwIfLost(session);
     const started = await target.start(deviceState, { run: !options.paused });
     throwIfLost(session);
-    return { target, started, firstInstructionUs: options.clock.nowUs() - beganUs };
+    return { target, started, firstInstructionUs: options.clock.nowUs() - options.arrivedUs };
   } catch (thrown) {
     const error = new TransferError(
       "child-failed",

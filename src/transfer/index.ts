@@ -15,4 +15,3 @@ export type { RelayProgress } from "./child-relay.js";
 export type { RelayBranch } from "./relay-branch.js";
 export * from "./session-options.js";
 export * from "./sweep-order.js";
-export * from "./working-set.js";

@@ -117,10 +117,23 @@ export type PageLane = "urgent" | "bulk";
 /** Dials the parent. Rejects when that fails; a rejection with a `fatal: true` property ends the transfer. */
 export type DialLane = (lane: PageLane, epoch: number) => Promise<FrameLane>;
 
+/** What is to be done while a parent stands still. */
+export interface InPause {
+  /** It has just stopped; the emulator saves meanwhile. */
+  onStopped(): void;
+  /** All is saved; it runs on as soon as this is done. */
+  atInstant(): Promise<void> | void;
+}
+
 /** The parent's emulator as a fork or migration sees it. Every call has a deadline of its own and rejects when it passes. */
 export interface ParentEmulator {
   /** Does what saving the device state can do while the guest still runs. */
   prepareDeviceState(options: { handOver: boolean }): Promise<void>;
+  /**
+   * Stops a running guest, saves its device state and lets it run on. `compose`, which can wait until it does, makes of the state what another emulator loads;
+   * the times are the emulator's own. When it rejects, also with what `work` throws, the guest may stand still.
+   */
+  snapshot(work: InPause): Promise<{ compose(): Uint8Array; stoppedAtUs: number; resumedAtUs: number }>;
   /** Stops the guest's processors and devices. `stoppedAtUs` is the emulator's own time of the event. */
   stop(): Promise<{ stoppedAtUs: number }>;
   /** Saves the device state of a stopped guest. `compose`, which can wait until it runs on, makes of it what another emulator loads. */

@@ -131,7 +131,6 @@ describe("forking by agents", () => {
       names: ["held"],
       paused: true,
       sweep: "held",
-      workingSet: false,
       forwards: ["8090:80"],
     });
     const transfer = transfers[0]?.transfer ?? 0;
@@ -170,7 +169,6 @@ describe("forking by agents", () => {
       to: ["b"],
       names: ["thin"],
       sweep: "held",
-      workingSet: false,
       forwards: ["8090:80"],
     });
     const transfer = transfers[0]?.transfer ?? 0;

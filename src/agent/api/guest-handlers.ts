@@ -55,9 +55,9 @@ export function guestHandlers(
       consoles.close(session, console);
       return {};
     },
-    "guest.warm": async ({ name, to, count }) => {
+    "guest.warm": async ({ name, ...wanted }) => {
       services.requireAccepting();
-      return { warm: await warmAt(services, find(name), { to, count }) };
+      return { warm: await warmAt(services, find(name), wanted) };
     },
   };
 }

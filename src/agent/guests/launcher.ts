@@ -3,12 +3,19 @@ import { closeSync } from "node:fs";
 import { messageOf, type Clock, type Log } from "../../base/index.js";
 import {
   endLeftover,
+  HeldSaves,
   locateEmulator,
   startEmulator,
   type Emulator,
   type GuestConfig,
 } from "../../guest/index.js";
-import { GuestMemory, openTap, openUserfaultDevice, preloadEnvironment } from "../../memory/index.js";
+import {
+  GuestMemory,
+  NamedPipe,
+  openTap,
+  openUserfaultDevice,
+  preloadEnvironment,
+} from "../../memory/index.js";
 import type { Cell, Isolation } from "../isolation/isolation.js";
 import type { BootFileHold } from "../store/boot-store.js";
 import { removeGuestMemory } from "../store/guest-memory.js";
@@ -45,6 +52,7 @@ export class Launcher implements EmulatorSource {
   readonly #log: Log;
   readonly #isolation: Isolation;
   readonly #device: number;
+  readonly #heldSaves = new HeldSaves((path, owner) => NamedPipe.create(path, owner));
 
   constructor(options: { paths: Paths; isolation: Isolation; clock: Clock; log: Log }) {
     this.#paths = options.paths;
@@ -113,6 +121,7 @@ export class Launcher implements EmulatorSource {
 
   #place(id: string) {
     return {
+      heldSaves: this.#heldSaves,
       directory: this.#paths.guest(id),
       ramPath: this.#paths.ram(id),
       clock: this.#clock,

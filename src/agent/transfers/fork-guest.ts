@@ -1,9 +1,10 @@
 import { messageOf } from "../../base/index.js";
-import type { ChildOutcome, Params, PauseParts as PausePartsView } from "../../control/index.js";
+import type { ChildOutcome, Params, PauseParts as PausePartsView, StartMarks } from "../../control/index.js";
 import { childrenOf } from "../../control/index.js";
 import {
   forkGuest,
   TransferError,
+  type ForkMarks,
   type Instant,
   type ForkOutcome,
   type PauseParts,
@@ -77,7 +78,6 @@ class OutgoingFork {
             compress: compressFor(params.compression, urls[index % urls.length] as string),
             rateLimitBytesPerSecond: params.rateLimitBytesPerSecond,
             priority: params.priority,
-            workingSet: params.workingSet,
             linkDeadlineMs: params.linkDeadlineMs,
           }),
         ),
@@ -91,7 +91,6 @@ class OutgoingFork {
           guest,
           instant: this.#instant,
           record,
-          workingSet: this.#keep.workingSet.set,
           making: {
             names: name === undefined ? row : chosenName(name),
             network: networkOfForked(guest.config.network, {
@@ -132,6 +131,7 @@ class OutgoingFork {
         instant: this.#instant,
         children: this.#children,
         verify: this.#params.verify,
+        arrivedUs: this.#arrivedUs,
         onDigests: (digests) => this.#keep.keepDigests(digests),
         paused: this.#params.paused,
         clock: this.#services.clock,
@@ -173,15 +173,13 @@ class OutgoingFork {
       child.fail(result?.error);
       return { ...common, state: "failed", error: viewOfError(result?.error) };
     }
-    const { loadUs } = result.started;
-    if (this.#params.paused) return { ...common, state: "paused", loadUs };
-    const firstInstructionUs = this.#sinceArrival(result.firstInstructionUs);
+    const { loadUs, runUs } = result.started;
+    const startMarks = { ...startMarksView(outcome.marks), childLoadUs: loadUs, childRunUs: runUs };
+    child.entry.facts.startMarks = startMarks;
+    if (this.#params.paused) return { ...common, state: "paused", loadUs, startMarks };
+    const { firstInstructionUs } = result;
     child.entry.facts.firstInstructionUs = firstInstructionUs;
-    return { ...common, state: "running", loadUs, firstInstructionUs };
-  }
-
-  #sinceArrival(firstInstructionUs: number): number {
-    return Math.min(firstInstructionUs, this.#services.clock.nowUs() - this.#arrivedUs);
+    return { ...common, state: "running", loadUs, firstInstructionUs, startMarks };
   }
 }
 
@@ -204,4 +202,9 @@ export async function finishFork(
 export function pausePartsView(pause: PauseParts): PausePartsView {
   const { stop, rearm, save, verify, resume, rearmedPages } = pause;
   return { stopUs: stop, rearmUs: rearm, saveUs: save, verifyUs: verify, resumeUs: resume, rearmedPages };
+}
+
+/** When a fork came to what, by the names the API has for it. */
+function startMarksView(marks: ForkMarks): StartMarks {
+  return Object.fromEntries(Object.entries(marks).map(([mark, atUs]) => [`${mark}Us`, atUs]));
 }

@@ -4,6 +4,7 @@ import {
   MAX_MESSAGE_CHARACTERS,
   type ErrorView,
   type PauseParts,
+  type StartMarks,
   type TransferKind,
   type TransferPhase,
   type TransferRole,
@@ -24,6 +25,7 @@ export interface TransferFacts {
   pauseUs?: number;
   pauseParts?: PauseParts;
   firstInstructionUs?: number;
+  startMarks?: StartMarks;
   precopy?: NonNullable<TransferView["precopy"]>;
   relay?: NonNullable<TransferView["relay"]>;
   copies?: { pages: number; budgetPages: number };
@@ -170,7 +172,6 @@ export class TransferEntry {
       },
       bytes: { control: this.#controlBytes, urgent: progress.urgentBytes, bulk: progress.bulkBytes },
       ...facts,
-      ...(progress.ahead === undefined ? {} : { workingSet: progress.ahead }),
       reconnects: progress.reconnects,
       ...this.#link(progress),
       ...this.#relay(progress),

@@ -1,12 +1,17 @@
 import { Command } from "commander";
 import type { Cli } from "../cli.js";
-import { addPagingOptions, pagingParams, type PagingOptions } from "./paging-options.js";
+import { given, priorityOption, sizeBytes, type Priority } from "../options.js";
+import { compressionOption, linkDeadlineOption } from "./fork.js";
 import { carryOut } from "./transfer-work.js";
 
-interface MigrateOptions extends PagingOptions {
+interface MigrateOptions {
   to: string;
   precopy?: boolean;
   verify?: boolean;
+  compression: "auto" | "lz4" | "none";
+  rateLimit?: number;
+  priority?: Priority;
+  linkDeadline?: number;
   wait: boolean;
 }
 
@@ -21,8 +26,12 @@ export function migrateCommand(cli: Cli): Command {
       "copy memory ahead while the guest runs, so that little depends on this host after the move",
     )
     .option("--verify", "compare every page's hash at the instant of the move with what arrived")
+    .addOption(compressionOption())
+    .option("--rate-limit <bytes>", "most bytes of bulk each second, such as 50M", sizeBytes)
+    .addOption(priorityOption())
+    .addOption(linkDeadlineOption())
     .option("--no-wait", "end as soon as the guest runs there, not when its memory is complete");
-  return addPagingOptions(command).action(async (name: string, options: MigrateOptions) => {
+  return command.action(async (name: string, options: MigrateOptions) => {
     await carryOut(cli.context(command), {
       kind: "migrate",
       guest: name,
@@ -35,7 +44,12 @@ export function migrateCommand(cli: Cli): Command {
             to: options.to,
             precopy: options.precopy ?? false,
             verify: options.verify ?? false,
-            ...pagingParams(options),
+            compression: options.compression,
+            ...given({
+              rateLimitBytesPerSecond: options.rateLimit,
+              priority: options.priority,
+              linkDeadlineMs: options.linkDeadline === undefined ? undefined : options.linkDeadline * 1000,
+            }),
           },
           deadline,
         ),

@@ -148,11 +148,15 @@ export const logsParams = z.strictObject({
   follow: z.boolean().default(false),
 });
 
-/** Keeps `count` emulators ready at each host, so that a fork of this guest to it starts at once. */
+/**
+ * Keeps `count` emulators ready at each host, so that a fork of this guest to it starts at once: one with that kind of network, and those with forwards are
+ * `attached`.
+ */
 export const warmParams = z.strictObject({
   name: guestName,
   to: z.array(hostAddress).max(MAX_CHILDREN).default([]),
   count: z.int().min(0).max(MAX_CHILDREN).default(1),
+  network: z.enum(["isolated", "attached"]).default("isolated"),
 });
 
 const consoleId = z.strictObject({ console: u32 });

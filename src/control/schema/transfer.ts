@@ -52,6 +52,13 @@ export type PauseParts = z.infer<typeof pauseParts>;
 /** What a transfer is worth beside the others of its parent's host, where they share a processor or a link. */
 const priority = z.enum(["high", "normal", "low"]);
 
+/**
+ * When a fork came to what, by name (`preparedUs`, `armedUs`, `resumedUs`, …), in microseconds from the command's arrival; and on the child's host, from the
+ * start command's arrival, `childLoadUs` and `childRunUs`.
+ */
+const startMarks = z.record(z.string().max(32), z.number());
+export type StartMarks = z.infer<typeof startMarks>;
+
 /** A transfer as one side of it sees it. Pages are counted in units of 4 KiB. */
 export const transferView = z.object({
   id: u32,
@@ -81,6 +88,7 @@ export const transferView = z.object({
   pauseParts: optional(pauseParts),
   /** From the command's arrival at the parent's agent to the child's first instruction. */
   firstInstructionUs: optional(durationUs),
+  startMarks: optional(startMarks),
   copies: optional(z.object({ pages: count, budgetPages: count })),
   /** Of memory copied ahead: rounds begun, pages sent (again too), and pages the child lacks, in the end those left to be sent after the switch. */
   precopy: optional(z.object({ round: count, sent: count, due: count })),
@@ -110,8 +118,6 @@ export const transferView = z.object({
       maxUs: durationUs,
     }),
   ),
-  /** Of the parent's side, where one is used: pages earlier children touched first, and those of them sent ahead of the sweep (counted as swept, too). */
-  workingSet: optional(z.object({ pages: count, sent: count })),
   /** Times the page lanes were lost and dialled again. */
   reconnects: optional(count),
   /** While it runs, whether the page lanes are there; when they were lost (wall time) and why, while they are dialled again. */
@@ -147,6 +153,7 @@ export const childOutcome = z.object({
   /** On the child's host: from the start command to the device state loaded. */
   loadUs: optional(durationUs),
   firstInstructionUs: optional(durationUs),
+  startMarks: optional(startMarks),
   error: optional(errorView),
 });
 export type ChildOutcome = z.infer<typeof childOutcome>;
@@ -182,8 +189,6 @@ export const forkParams = z
     /** Bytes of bulk each second and child, at most. */
     rateLimitBytesPerSecond: optional(rate),
     priority: priority.default("normal"),
-    /** Send what earlier children of the guest touched first ahead of the sweep, and learn from these. */
-    workingSet: z.boolean().default(true),
     linkDeadlineMs: optional(linkDeadlineMs),
   })
   .check((context) => {
@@ -211,8 +216,6 @@ export const migrateParams = z.strictObject({
   compression: compression.default("auto"),
   rateLimitBytesPerSecond: optional(rate),
   priority: priority.default("normal"),
-  /** Send what children of the guest touched first ahead of the sweep. */
-  workingSet: z.boolean().default(true),
   linkDeadlineMs: optional(linkDeadlineMs),
 });
 

@@ -1,11 +1,12 @@
 /*
- * The system calls Node.js does not offer: userfaultfd, pidfd, sparse-file seeks, tap devices. No policy and no state but the
+ * The system calls Node.js does not offer: userfaultfd, pidfd, sparse-file seeks, pipes with a name, tap devices. No policy and no state but the
  * watchers. Every call takes explicit descriptors and addresses (as doubles, exact below 2^53) and returns the
  * kernel's result, or the negative errno. The types are in native.ts.
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/if.h>
 #include <linux/if_tun.h>
 #include <linux/userfaultfd.h>
@@ -15,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #include <uv.h>
@@ -169,6 +171,28 @@ static napi_value punch(napi_env env, napi_callback_info info) {
   if (!read_arguments(env, info, 3, 3, &a)) return NULL;
   int mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
   return result_of(env, fallocate((int)a.numbers[0], mode, (off_t)a.numbers[1], (off_t)a.numbers[2]));
+}
+
+/* makePipe(path): a pipe with a name that only its owner may open, mkfifo(3). */
+static napi_value make_pipe(napi_env env, napi_callback_info info) {
+  struct arguments a;
+  char path[PATH_MAX];
+  size_t length = 0;
+  if (!read_arguments(env, info, 0, 1, &a)) return NULL;
+  if (napi_get_value_string_utf8(env, a.values[0], NULL, 0, &length) != napi_ok || length >= sizeof path) {
+    napi_throw_range_error(env, NULL, "makePipe needs a path");
+    return NULL;
+  }
+  napi_get_value_string_utf8(env, a.values[0], path, sizeof path, &length);
+  return result_of(env, mkfifo(path, 0600));
+}
+
+/* resizePipe(fd, bytes): how much the pipe now takes before it holds up who writes (F_SETPIPE_SZ, fcntl(2)). */
+static napi_value resize_pipe(napi_env env, napi_callback_info info) {
+  struct arguments a;
+  if (!read_arguments(env, info, 2, 2, &a)) return NULL;
+  if (a.numbers[1] > INT32_MAX) return number(env, -EINVAL);
+  return result_of(env, fcntl((int)a.numbers[0], F_SETPIPE_SZ, (int)a.numbers[1]));
 }
 
 /* ---- page faults, delivered on the event loop of the thread that asked for them ---- */
@@ -358,6 +382,8 @@ NAPI_MODULE_INIT() {
       METHOD("seek", seek),
       METHOD("openTap", open_tap),
       METHOD("punch", punch),
+      METHOD("makePipe", make_pipe),
+      METHOD("resizePipe", resize_pipe),
       METHOD("watch", watch),
       METHOD("unwatch", unwatch),
   };

@@ -97,7 +97,6 @@ export const agentTransfer: Target = {
         holder,
         rateLimitBytesPerSecond: 4096,
         priority: "low",
-        workingSet: true,
         linkDeadlineMs: 5,
       }),
     );

@@ -76,8 +76,6 @@ export const PARAMS: { [Name in MethodName]?: readonly object[] } = {
       sweep: "held",
       compression: "lz4",
       rateLimitBytesPerSecond: 1048576,
-      priority: "high",
-      workingSet: false,
     },
   ],
   "guest.migrate": [

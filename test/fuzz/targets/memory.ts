@@ -55,6 +55,8 @@ const CALLS: {
   takeDescriptor: { numbers: 2, more: [] },
   seek: { numbers: 3, more: [] },
   punch: { numbers: 3, more: [] },
+  makePipe: { numbers: 0, more: [] },
+  resizePipe: { numbers: 2, more: [] },
   openTap: { numbers: 0, more: [] },
   watch: { numbers: 1, more: ["doubles", "function"] },
   unwatch: { numbers: 0, more: [] },

@@ -1,4 +1,5 @@
 import { TransferError, type ParentEmulator } from "../../../src/transfer/index.js";
+import { snapshotInSteps } from "../../../src/guest/snapshot.js";
 import type { SimulatedGuest } from "./guest.js";
 import type { Life } from "./host.js";
 import type { Plan } from "./plan.js";
@@ -14,19 +15,26 @@ export interface EmulatorOptions {
 
 /** A parent's emulator as one life of its agent commands it. */
 export function emulatorOf(life: Life, options: EmulatorOptions): ParentEmulator {
-  const { guest, plan, scheduler, save } = options;
+  const { guest, plan, scheduler } = options;
+  const save = async () => {
+    if (scheduler.random.chance(plan.saveFails))
+      throw new TransferError("parent-failed", "the simulated save failed");
+    await options.save();
+  };
   return {
     prepareDeviceState: () => life.lag(),
+    async snapshot(work) {
+      if (scheduler.random.chance(0.3)) return snapshotInSteps(this, work);
+      const stoppedAtUs = scheduler.nowUs();
+      await guest.snapshot(life, work, save);
+      return { compose: () => new Uint8Array(8), stoppedAtUs, resumedAtUs: scheduler.nowUs() };
+    },
     stop: async () => {
       await guest.stop(life);
       return { stoppedAtUs: scheduler.nowUs() };
     },
     saveDeviceState: async () => {
-      await guest.command(life, async () => {
-        if (scheduler.random.chance(plan.saveFails))
-          throw new TransferError("parent-failed", "the simulated save failed");
-        await save();
-      });
+      await guest.command(life, save);
       return { compose: () => new Uint8Array(8) };
     },
     resume: async () => {

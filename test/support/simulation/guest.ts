@@ -1,4 +1,5 @@
 import { assert } from "../../../src/base/index.js";
+import type { InPause } from "../../../src/transfer/index.js";
 import type { Life } from "./host.js";
 import type { SimulatedMemory } from "./memory.js";
 import { SimulatedRefusal } from "./network.js";
@@ -39,17 +40,29 @@ export class SimulatedGuest {
 
   /** Stops the processors. Answers when none of them is inside a write. */
   stop(life: Life): Promise<void> {
-    return this.command(life, async () => {
-      this.#running = false;
-      while (this.writing > 0) await this.#scheduler.lag(400);
-    });
+    return this.command(life, () => this.#stop());
   }
 
   resume(life: Life): Promise<void> {
-    return this.command(life, () => {
-      if (this.#running) return;
-      this.#running = true;
-      this.#onRun();
+    return this.command(life, () => this.#run());
+  }
+
+  /**
+   * Stops, saves and runs on by itself, in one command. After the saving it is held up until the agent, in `work`, is done, or has died; what the agent throws
+   * is thrown when the guest runs on.
+   */
+  snapshot(life: Life, work: InPause, save: () => Promise<void>): Promise<void> {
+    return this.command(life, async () => {
+      await this.#stop();
+      try {
+        const told = this.#scheduler.lag(200).then(() => void (life.alive && work.onStopped()));
+        await Promise.all([told, save()]);
+        await this.#scheduler.lag(200);
+        const died = new Promise<void>((resolve) => life.onDeath(resolve));
+        if (life.alive) await Promise.race([work.atInstant(), died]);
+      } finally {
+        this.#run();
+      }
     });
   }
 
@@ -66,6 +79,17 @@ export class SimulatedGuest {
   kill(): void {
     this.#exists = false;
     this.#running = false;
+  }
+
+  async #stop(): Promise<void> {
+    this.#running = false;
+    while (this.writing > 0) await this.#scheduler.lag(400);
+  }
+
+  #run(): void {
+    if (this.#running || !this.#exists) return;
+    this.#running = true;
+    this.#onRun();
   }
 
   /** A command that was sent is carried out, in its turn, even when nobody is left to hear the answer. */

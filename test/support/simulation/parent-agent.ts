@@ -12,7 +12,6 @@ import {
   type PageLane,
 } from "../../../src/transfer/index.js";
 import type { ChildAgent } from "./child-agent.js";
-import { aheadOf } from "./ahead.js";
 import { copyAhead } from "./copy-ahead.js";
 import { emulatorOf } from "./emulator.js";
 import type { Life, SimulatedHost } from "./host.js";
@@ -167,6 +166,7 @@ export class ParentAgent {
         session: this.#session(child),
       })),
       verify: plan.verify,
+      arrivedUs: life.clock.nowUs(),
       onDigests: (digests) => this.#keepDigests(life, digests),
       paused: false,
       clock: life.clock,
@@ -249,19 +249,18 @@ export class ParentAgent {
   }
 
   #open(life: Life, instant: Instant, children: readonly ChildAgent[]): void {
-    const { plan, workingSet: encoded } = this.#options;
+    const { plan } = this.#options;
     this.#instant = instant;
-    const set = { pageCount: plan.pages, encoded };
-    const recovered = instant.phase === "frozen";
     for (const { transfer } of children) {
+      const { compress, maxWindowBytes } = plan;
+      const recovered = instant.phase === "frozen";
       const session = new ParentSession({
         transfer,
         instant,
         clock: life.clock,
         log: silentLog,
-        compress: plan.compress,
-        maxWindowBytes: plan.maxWindowBytes,
-        ahead: aheadOf(life.clock, set, { recovered }),
+        compress,
+        maxWindowBytes,
         ...this.orders.of(transfer, plan),
       });
       this.#sessions.set(transfer, session);
@@ -377,9 +376,7 @@ export class ParentAgent {
       prepare: () => peer.prepare(),
       start: async (_state, options) => {
         try {
-          const started = await peer.start(options);
-          this.#session(child).childRuns();
-          return started;
+          return await peer.start(options);
         } catch (error) {
           if (!this.#options.plan.migrate) this.givenUp.add(child.transfer);
           throw error;

@@ -149,6 +149,7 @@ export class PrecopyWorld {
 
   #emulator(): ParentEmulator {
     return {
+      snapshot: () => Promise.reject(new Error("a guest that is migrated does not run on")),
       prepareDeviceState: () => this.#lag(),
       stop: async () => {
         await this.#lag();

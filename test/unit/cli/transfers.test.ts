@@ -114,7 +114,6 @@ test("fork passes its options on", async () => {
       "50M",
       "--priority",
       "low",
-      "--no-working-set",
       "--no-wait",
     ],
   );
@@ -134,7 +133,6 @@ test("fork passes its options on", async () => {
       compression: "lz4",
       rateLimitBytesPerSecond: 50 * 1024 * 1024,
       priority: "low",
-      workingSet: false,
     },
   ]);
 });

@@ -12,6 +12,7 @@ import {
   type FrameLane,
   type ParentEmulator,
 } from "../../../src/transfer/index.js";
+import { snapshotInSteps } from "../../../src/guest/snapshot.js";
 import { AfterFaultOrder } from "../../../src/transfer/sweep-order.js";
 import { encodeFrame } from "../../../src/wire/index.js";
 import { SimulatedCopies } from "../../support/simulation/kept.js";
@@ -45,6 +46,7 @@ function scene(options: { migrate?: boolean } = {}) {
   };
   const emulator: ParentEmulator = {
     prepareDeviceState: () => note("prepare state"),
+    snapshot: (work) => snapshotInSteps(emulator, work),
     stop: async () => (await note("stop"), { stoppedAtUs: 0 }),
     saveDeviceState: async () => (await note("save"), { compose: () => new Uint8Array(8) }),
     resume: async () => (await note("resume"), { resumedAtUs: 0 }),
@@ -80,6 +82,7 @@ function scene(options: { migrate?: boolean } = {}) {
     memory,
     instant,
     verify: false,
+    arrivedUs: 0,
     clock,
     log,
     onStep: () => {},

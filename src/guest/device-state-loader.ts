@@ -1,0 +1,51 @@
+import { rmSync } from "node:fs";
+import { withDeadline, type Clock } from "../base/index.js";
+import { machineOf } from "./device-state.js";
+import { GuestError } from "./errors.js";
+import { sendDeviceState } from "./load.js";
+import type { LoadOutcome } from "./run-state.js";
+
+/** Gives an emulator that was started with `incoming` the device state it waits for. */
+export class DeviceStateLoader {
+  readonly #machine: string;
+  readonly #socket: string;
+  readonly #clock: Clock;
+  #onOutcome: (outcome: LoadOutcome) => void = () => {};
+
+  /** @param options.socket where the emulator takes the state. */
+  constructor(options: { machine: string; socket: string; clock: Clock }) {
+    this.#machine = options.machine;
+    this.#socket = options.socket;
+    this.#clock = options.clock;
+  }
+
+  /** To be called when the emulator says how loading went, or has ended. */
+  note(outcome: LoadOutcome): void {
+    this.#onOutcome(outcome);
+  }
+
+  /** Makes the emulator wait for a state, by `execute`; saves a round trip when the state arrives. */
+  async expect(execute: (command: string, args: object) => Promise<unknown>): Promise<void> {
+    rmSync(this.#socket, { force: true });
+    await execute("migrate-set-capabilities", { capabilities: [{ capability: "events", state: true }] });
+    await execute("migrate-incoming", { uri: `unix:${this.#socket}` });
+  }
+
+  /** @throws GuestError `load-failed` or `bad-device-state`, DeadlineError or the socket's error. */
+  async load(state: Uint8Array, deadlineMs: number): Promise<void> {
+    const machine = machineOf(state);
+    if (machine !== this.#machine) {
+      const message = `the device state is of a guest with machine type ${machine}, and this emulator was started as ${this.#machine}`;
+      throw new GuestError("bad-device-state", message);
+    }
+    const outcome = new Promise<LoadOutcome>((resolve) => {
+      this.#onOutcome = resolve;
+    });
+    const untilUs = this.#clock.nowUs() + deadlineMs * 1000;
+    await sendDeviceState({ path: this.#socket, state, clock: this.#clock, deadlineMs });
+    const leftMs = Math.max(1, Math.ceil((untilUs - this.#clock.nowUs()) / 1000));
+    const result = await withDeadline(this.#clock, leftMs, "the loading of the device state", outcome);
+    if (result === "failed") throw new GuestError("load-failed", "the emulator refused it");
+    rmSync(this.#socket, { force: true });
+  }
+}

@@ -1,0 +1,234 @@
+/**
+ * Saves the device state of a running guest in one command, which spares the pause the way of three commands through the emulator's main loop.
+ *
+ *   agent                                            emulator
+ *     xen-save-devices-state, to a pipe ───────────▶ stops the guest
+ *   onStopped() ◀──────────────────────────── STOP ─ saves its devices into a buffer
+ *                                                    writes the buffer to the pipe, which takes less: waits
+ *   atInstant() ◀────────────── the pipe's first byte
+ *     the pipe takes more ─────────────────────────▶ is let go on: lets the guest run
+ *     ◀───────────────────────────── RESUME, return
+ *
+ * A running guest is stopped and resumed by the command itself (QEMU, qmp_xen_save_devices_state). Should the agent end meanwhile, the pipe has no reader: the
+ * emulator's write fails, and it lets the guest run on.
+ *
+ * The emulator collects what it saves in a buffer and writes that when it is full, and at the end (QEMU, migration/qemu-file.c). Only a state that fits into the
+ * buffer is saved so: then all devices have been saved when the first byte comes, and nothing of that can write to memory any more. So the size of
+ * the state must be known, by an earlier saving.
+ */
+import { closeSync, constants, openSync, readSync, rmSync } from "node:fs";
+import { Socket } from "node:net";
+import { codeOf, deferred, DeadlineError, messageOf, withDeadline, type Clock } from "../base/index.js";
+import { GuestError } from "./errors.js";
+import { SAVE_DEADLINE_MS, STOP_DEADLINE_MS } from "./limits.js";
+import type { QmpClient } from "./qmp.js";
+
+/** What the emulator collects before it writes (QEMU, IO_BUF_SIZE; the same from version 0.9 to 10). */
+const BUFFER_BYTES = 32 * 1024;
+/** The least a pipe takes. */
+const LEAST_PIPE_BYTES = 4096;
+/** What the pipe takes when nobody is to be held up: the most the kernel allows everybody (pipe(7)). */
+const OPEN_PIPE_BYTES = 1024 * 1024;
+/** States vary by some bytes; one whose size is so near to a bound is not saved so. */
+const MARGIN_BYTES = 2048;
+/** The longest that a guest is held: comparing all of a large memory takes that long. */
+const LONGEST_PAUSE_MS = 600_000;
+/** Turns of the event loop after which an event that was sent before the first byte would have been read. */
+const TURNS = 3;
+
+/** The reading end of a pipe with a name; `memory` has it. */
+export interface StatePipe {
+  readonly fd: number;
+  /** The pipe holds up who writes more than so many bytes. */
+  resize(bytes: number): void;
+  close(): void;
+}
+
+/** Makes a pipe in the file system that its owner may write to. */
+export type MakeStatePipe = (path: string, owner: { uid: number; gid: number }) => StatePipe;
+
+/** What is to be done in the pause. */
+export interface InPause {
+  /** The guest has just stopped; the emulator saves meanwhile. */
+  onStopped(): void;
+  /** All is saved; the guest runs on as soon as this is done. */
+  atInstant(): Promise<void> | void;
+}
+
+/** Holds up the savings of an agent's emulators, and knows from earlier ones how large states are. */
+export class HeldSaves {
+  readonly #makePipe: MakeStatePipe;
+  readonly #sizes = new Map<string, number>();
+
+  constructor(makePipe: MakeStatePipe) {
+    this.#makePipe = makePipe;
+  }
+
+  /** Notes the size of a state, for those of emulators alike. */
+  note(kind: string, stateBytes: number): void {
+    this.#sizes.set(kind, stateBytes);
+  }
+
+  /**
+   * Prepares to save to the pipe `path`, which is made. Undefined when the size of such a state is not known, or is none that could be held up.
+   * Throws what `MakeStatePipe` throws.
+   */
+  begin(options: {
+    kind: string;
+    path: string;
+    owner: { uid: number; gid: number };
+    clock: Clock;
+  }): HeldSave | undefined {
+    const { kind, path, owner, clock } = options;
+    if (!canBeHeld(this.#sizes.get(kind))) return undefined;
+    return new HeldSave({ pipe: this.#makePipe(path, owner), path, clock });
+  }
+}
+
+/** What was thrown, as an error. */
+function asError(thrown: unknown): Error {
+  return thrown instanceof Error ? thrown : new Error(messageOf(thrown));
+}
+
+/** Whether a state of this size is written at once, and held up by the smallest pipe. */
+export function canBeHeld(stateBytes: number | undefined): boolean {
+  return (
+    stateBytes !== undefined &&
+    stateBytes > LEAST_PIPE_BYTES + MARGIN_BYTES &&
+    stateBytes <= BUFFER_BYTES - MARGIN_BYTES
+  );
+}
+
+/** One saving that is held up. */
+export class HeldSave {
+  readonly #pipe: StatePipe;
+  readonly #path: string;
+  readonly #clock: Clock;
+  #work: InPause | undefined;
+  #hasStopped = false;
+  #problem: Error | undefined;
+
+  constructor(options: { pipe: StatePipe; path: string; clock: Clock }) {
+    this.#pipe = options.pipe;
+    this.#path = options.path;
+    this.#clock = options.clock;
+    this.#pipe.resize(LEAST_PIPE_BYTES);
+  }
+
+  /** To be called at the emulator's STOP event. */
+  noteStopped(): void {
+    if (this.#work === undefined || this.#hasStopped) return;
+    this.#hasStopped = true;
+    try {
+      this.#work.onStopped();
+    } catch (error) {
+      this.#problem = asError(error);
+    }
+  }
+
+  /**
+   * Saves, and returns what the emulator wrote when the guest runs on, and whether that was held up when all was saved. What `work` throws is thrown
+   * when the guest runs on.
+   * @throws GuestError `command-failed`, `gone`; `timeout`: the guest runs on when the emulator gets to it, once the pipe is closed.
+   */
+  async run(qmp: QmpClient, work: InPause): Promise<{ saved: Buffer; isHeld: boolean }> {
+    this.#work = work;
+    const first = awaitFirstByte(this.#path);
+    try {
+      const command = { filename: this.#path, live: false };
+      const answer = qmp.execute("xen-save-devices-state", command, { deadlineMs: LONGEST_PAUSE_MS });
+      answer.catch(() => {});
+      await this.#within(STOP_DEADLINE_MS + SAVE_DEADLINE_MS, Promise.race([first.came, answer]));
+      const isHeld = first.byte.length > 0;
+      if (isHeld) await this.#hold();
+      await this.#within(SAVE_DEADLINE_MS, answer);
+      if (this.#problem !== undefined) throw this.#problem;
+      const saved = Buffer.concat([first.byte, ...readAll(this.#pipe.fd)]);
+      return { saved, isHeld: isHeld && saved.length > LEAST_PIPE_BYTES && saved.length <= BUFFER_BYTES };
+    } finally {
+      this.#work = undefined;
+      first.end();
+    }
+  }
+
+  /** Removes the pipe. A saving that still goes on fails, and the guest runs on. May be called twice. */
+  close(): void {
+    this.#pipe.close();
+  }
+
+  /** While the emulator waits. Whatever happens, it is let go on. */
+  async #hold(): Promise<void> {
+    try {
+      // A guest that was not running gives no event.
+      for (let turn = 0; turn < TURNS && !this.#hasStopped; turn += 1)
+        await new Promise<void>((resolve) => this.#clock.soon(resolve));
+      this.noteStopped();
+      if (this.#problem === undefined) await this.#work?.atInstant();
+    } catch (error) {
+      this.#problem = asError(error);
+    } finally {
+      this.#pipe.resize(OPEN_PIPE_BYTES);
+    }
+  }
+
+  async #within(deadlineMs: number, work: Promise<unknown>): Promise<void> {
+    try {
+      await withDeadline(this.#clock, deadlineMs, "the emulator's saving of its devices", work);
+    } catch (error) {
+      if (error instanceof DeadlineError) throw new GuestError("timeout", error.message, { cause: error });
+      throw error;
+    }
+  }
+}
+
+/**
+ * Lets an emulator go on that waits for the reader of a pipe whose agent has ended. Returns what ends that, to be called once the emulator answers.
+ */
+export function releaseHeld(path: string): () => void {
+  try {
+    // It is the emulator's to write to; nothing that it writes is of use any more.
+    const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOFOLLOW);
+    return () => {
+      rmSync(path, { force: true });
+      closeSync(fd);
+    };
+  } catch (error) {
+    if (codeOf(error) !== "ENOENT") throw error;
+    return () => {};
+  }
+}
+
+/** Waits for the first byte in a pipe and takes no more than that, so that its page in the pipe stays taken. */
+function awaitFirstByte(path: string): { came: Promise<void>; byte: Buffer; end(): void } {
+  const buffer = Buffer.alloc(1);
+  const came = deferred<void>();
+  const first = { came: came.promise, byte: Buffer.alloc(0), end: () => {} };
+  const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
+  const onread = {
+    buffer,
+    callback(count: number): boolean {
+      if (first.byte.length === 0) first.byte = Buffer.from(buffer.subarray(0, count));
+      came.resolve();
+      return false;
+    },
+  };
+  const options = { fd, readable: true, writable: false, onread };
+  const socket = new Socket(options);
+  // A pipe that cannot be read is noticed by the deadline.
+  socket.on("error", () => {});
+  first.end = () => void socket.destroy();
+  return first;
+}
+
+/** All that is in a pipe nobody writes to any more. */
+function readAll(fd: number): Buffer[] {
+  const pieces: Buffer[] = [];
+  for (let room = OPEN_PIPE_BYTES; room > 0;) {
+    const piece = Buffer.allocUnsafe(BUFFER_BYTES);
+    const count = readSync(fd, piece);
+    if (count === 0) break;
+    pieces.push(piece.subarray(0, count));
+    room -= count;
+  }
+  return pieces;
+}
