@@ -1,4 +1,5 @@
 import { measureAdoption } from "./adoption.js";
+import { measureFanout } from "./fanout.js";
 import { measureFaults } from "./faults.js";
 import { measureGrowth } from "./growth.js";
 import { measureMigrate } from "./migrate.js";
@@ -15,5 +16,6 @@ export const SUITES: Readonly<Record<string, Suite>> = {
   sweep: { measure: measureSweep, runs: 5, canVersusQemu: true },
   migrate: { measure: measureMigrate, runs: 3, canVersusQemu: true },
   growth: { measure: measureGrowth, runs: 3 },
+  fanout: { measure: measureFanout, runs: 3 },
   adoption: { measure: measureAdoption, runs: 20 },
 };

@@ -1,0 +1,151 @@
+import { execFileSync } from "node:child_process";
+import type { TransferView } from "../../src/control/index.js";
+import { eventually, Hosts, type Host } from "../../test/support/hosts.js";
+import { runSample, whenTransfersEnd } from "../../test/support/sample-guest.js";
+import { processorSeconds } from "./processor-time.js";
+import { SampleGuest } from "./sample.js";
+import { StarNetwork } from "./star-network.js";
+import { showProgress, type Bench } from "./suite.js";
+
+const CHILDREN = 8;
+const LINK_MBIT = 1000;
+const PORT = 8480;
+const MEMORY_MIB = 384;
+const STAMPED_MIB = 256;
+const FORK_DEADLINE_MS = 300_000;
+const MIB = 1024 * 1024;
+const GIB = 1024 * MIB;
+
+/** What a fork to other hosts has cost. */
+interface Fanout {
+  /** From the first child's first instruction until the last has every page. */
+  completeMs: number;
+  /** What left the parent's host, in multiples of what its guest's memory holds. */
+  egress: number;
+  /** Processor time of all agents for each GiB that a child was given, in s. */
+  cpuSecondsPerGib: number;
+}
+
+/** Nine hosts on links of 1 Gbit/s, of which the first has the parent. */
+class ManyHosts {
+  readonly #network: StarNetwork;
+  readonly #hosts: Hosts;
+
+  constructor(network: StarNetwork, hosts: Hosts) {
+    this.#network = network;
+    this.#hosts = hosts;
+  }
+
+  get #parent(): Host {
+    return this.#hosts.at(0);
+  }
+
+  /** Boots the parent and has it fill its memory with what no compression and no hole makes small. */
+  async boot(): Promise<void> {
+    await runSample(this.#parent, { name: "parent", memoryMiB: MEMORY_MIB, hostPort: PORT, append: "quiet" });
+    const guest = new SampleGuest(`http://${this.#parent.address}:${PORT}`);
+    await guest.ask(`/stamp/start?mib=${STAMPED_MIB}`);
+    await eventually(
+      "the guest has written its memory",
+      async () => (await guest.ask<{ generation: number }>("/stamp/status")).generation > 0,
+      FORK_DEADLINE_MS,
+    );
+    await guest.ask("/stamp/stop");
+  }
+
+  /** Forks the parent to so many hosts, waits for all memory, and ends the children. */
+  async fork(children: number, relay: "chain" | "tree" | "none"): Promise<Fanout> {
+    const hosts = this.#hosts.all.slice(1, 1 + children);
+    const sentBefore = this.#network.sentBytes(0);
+    const cpuBefore = this.#cpuSeconds();
+    const { transfers } = await this.#parent.call("guest.fork", {
+      name: "parent",
+      to: hosts.map(({ name }) => name),
+      names: hosts.map(({ name }) => `child-${name}`),
+      relay,
+      compression: "none",
+    });
+    await whenTransfersEnd(this.#parent, FORK_DEADLINE_MS);
+    const sentBytes = this.#network.sentBytes(0) - sentBefore;
+    const cpuSeconds = this.#cpuSeconds() - cpuBefore;
+    const views = await Promise.all(
+      transfers.map(
+        async ({ transfer }) => (await this.#parent.call("transfer.show", { transfer })).transfer,
+      ),
+    );
+    requireComplete(views);
+    await Promise.all(hosts.map((host) => endGuest(host, `child-${host.name}`)));
+    const firstMs = Math.min(...views.map(({ firstInstructionUs }) => (firstInstructionUs ?? 0) / 1000));
+    const residentBytes = this.#residentBytes();
+    return {
+      completeMs: Math.max(...views.map(({ elapsedMs }) => elapsedMs)) - firstMs,
+      egress: sentBytes / residentBytes,
+      cpuSecondsPerGib: cpuSeconds / ((children * residentBytes) / GIB),
+    };
+  }
+
+  #cpuSeconds(): number {
+    return this.#hosts.all.reduce((sum, { pid }) => sum + processorSeconds(pid), 0);
+  }
+
+  #residentBytes(): number {
+    const used = execFileSync("du", ["-s", "-B1", this.#parent.memoryDirectory], { encoding: "utf8" });
+    const bytes = Number(used.split("\t")[0]);
+    if (!(bytes > STAMPED_MIB * MIB)) throw new Error(`the parent's memory holds ${bytes} bytes only`);
+    return bytes;
+  }
+}
+
+function requireComplete(views: readonly TransferView[]): void {
+  for (const { phase, host, error } of views)
+    if (phase !== "complete") throw new Error(`the child on ${host} is ${phase}: ${error?.message ?? ""}`);
+}
+
+async function endGuest(host: Host, name: string): Promise<void> {
+  await host.call("guest.kill", { name });
+  await eventually(`${name} is gone`, async () => {
+    await host.call("guest.remove", { name }).catch(() => {});
+    return !(await host.guests()).has(name);
+  });
+}
+
+/** What leaves the parent's host, and how long all takes, with one child and with eight on hosts of their own, that pass on to each other or do not. */
+export async function measureManyHosts({ runs, results }: Bench): Promise<void> {
+  const network = new StarNetwork({ hosts: 1 + CHILDREN, mbit: LINK_MBIT });
+  try {
+    const hosts = await Hosts.start(1 + CHILDREN, {
+      port: 7290,
+      tls: true,
+      built: true,
+      configuration: { logLevel: "warn" },
+      each: (name) => {
+        const index = name.charCodeAt(0) - "a".charCodeAt(0);
+        return { address: network.address(index), prefix: network.inside(index) };
+      },
+    });
+    try {
+      const laboratory = new ManyHosts(network, hosts);
+      await laboratory.boot();
+      for (let run = 0; run < runs; run += 1) {
+        showProgress(`${CHILDREN} hosts`, run, runs);
+        const one = await laboratory.fork(1, "none");
+        results.add("complete_1", "ms", one.completeMs);
+        results.add("parent_egress_1", "×", one.egress);
+        results.add("complete_1_cpu", "s/GiB", one.cpuSecondsPerGib);
+        for (const relay of ["chain", "tree", "none"] as const) {
+          const name = relay === "chain" ? "" : `_${relay}`;
+          const all = await laboratory.fork(CHILDREN, relay);
+          results.add(`parent_egress_${CHILDREN}${name}`, "×", all.egress);
+          results.add(`complete_${CHILDREN}${name}`, "ms", all.completeMs);
+          results.add(`complete_${CHILDREN}${name}_cpu`, "s/GiB", all.cpuSecondsPerGib);
+          results.add(`complete_${CHILDREN}${name}_of_1`, "×", all.completeMs / one.completeMs);
+        }
+      }
+      showProgress(`${CHILDREN} hosts`, runs, runs);
+    } finally {
+      await hosts.stop();
+    }
+  } finally {
+    network.close();
+  }
+}
