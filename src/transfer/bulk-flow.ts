@@ -94,6 +94,11 @@ export class BulkFlow {
     return this.#window.credited(bytes, this.#clock.nowUs());
   }
 
+  /** The child asks for a page. */
+  urgent(): void {
+    this.#window.urgent(this.#clock.nowUs());
+  }
+
   /** The connection is lost, with all that was in flight. */
   reset(): void {
     this.#window.reset();

@@ -272,6 +272,7 @@ export class ParentSession implements InstantReader {
     if (!this.#begun)
       throw new TransferError("peer-protocol", "a page was requested before the fork's instant");
     if (this.#phase.phase === "complete") return;
+    this.#flow.urgent();
     for (const page of pages) {
       const answer = this.#supply.answer(page);
       if (answer !== undefined) this.#link.pair.urgent?.send(answer);

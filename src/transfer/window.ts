@@ -1,9 +1,14 @@
 import { BULK_WINDOW_BYTES, PAGE_BYTES, SWEEP_RUN_PAGES } from "../base/index.js";
 
-/** What bulk may add to the round trip of an empty link: a queue that drains in this time hardly delays an urgent page behind it. */
-const TARGET_QUEUE_US = 1000;
-/** At 2 Gbit/s this drains in the target time; a smaller window would starve the sweep of a host whose processors are busy. */
-const MIN_WINDOW_BYTES = 256 * 1024;
+/**
+ * What bulk may add to the round trip of an empty link. While a child waits for pages now and then, a queue that drains in a millisecond hardly delays them; while
+ * nobody does, a longer one costs nobody anything but the first, and keeps the link full when processors are busy and credit comes late.
+ */
+const TARGET_QUEUE_US = { calm: 10_000, urgent: 1000 };
+/** At 2 Gbit/s the smaller drains in its target time; one smaller still would starve the sweep of a host whose processors are busy. */
+const MIN_WINDOW_BYTES = { calm: 1024 * 1024, urgent: 256 * 1024 };
+/** Nobody has asked for so long: nobody is expected to ask before the queue has drained. */
+const CALM_AFTER_US = 50_000;
 const GROWTH_BYTES = 32 * 1024;
 /** One frame may overshoot the limit, and must not overshoot the protocol's window. */
 const MAX_LIMIT_BYTES = BULK_WINDOW_BYTES - 2 * SWEEP_RUN_PAGES * PAGE_BYTES;
@@ -20,15 +25,15 @@ export class AdaptiveWindow {
   #inFlightBytes = 0;
   #shrunkAtUs = 0;
   /** See `weigh`. */
-  #growthBytes = GROWTH_BYTES;
-  #minBytes = MIN_WINDOW_BYTES;
+  #weight = 1;
+  #urgentAtUs = -Infinity;
   /** The shortest time from sending to credit so far: that of a link without a queue. */
   #emptyRoundTripUs = Number.MAX_SAFE_INTEGER;
 
   /** @param maxBytes the limit never grows beyond this. */
   constructor(maxBytes: number = MAX_LIMIT_BYTES) {
     this.#maxBytes = Math.min(maxBytes, MAX_LIMIT_BYTES);
-    this.#limitBytes = Math.min(2 * MIN_WINDOW_BYTES, this.#maxBytes);
+    this.#limitBytes = Math.min(2 * MIN_WINDOW_BYTES.urgent, this.#maxBytes);
   }
 
   get limitBytes(): number {
@@ -49,8 +54,13 @@ export class AdaptiveWindow {
    * they carry is in proportion to their weights. 1 is usual.
    */
   weigh(weight: number): void {
-    this.#growthBytes = GROWTH_BYTES * weight;
-    this.#minBytes = MIN_WINDOW_BYTES * weight;
+    this.#weight = weight;
+  }
+
+  /** The child asks for a page: until nobody has for a while, what is in flight stays short. */
+  urgent(nowUs: number): void {
+    if (!this.#isUrgent(nowUs)) this.#limitBytes = Math.min(this.#limitBytes, 2 * MIN_WINDOW_BYTES.urgent);
+    this.#urgentAtUs = nowUs;
   }
 
   sent(bytes: number, nowUs: number): void {
@@ -88,17 +98,21 @@ export class AdaptiveWindow {
     this.#inFlightBytes = 0;
   }
 
+  #isUrgent(nowUs: number): boolean {
+    return nowUs - this.#urgentAtUs < CALM_AFTER_US;
+  }
+
   #adapt(sentAtUs: number, nowUs: number): void {
+    const state = this.#isUrgent(nowUs) ? "urgent" : "calm";
     const roundTripUs = nowUs - sentAtUs;
     this.#emptyRoundTripUs = Math.min(this.#emptyRoundTripUs, roundTripUs);
-    if (roundTripUs - this.#emptyRoundTripUs <= TARGET_QUEUE_US) {
-      this.#limitBytes = Math.min(this.#limitBytes + this.#growthBytes, this.#maxBytes);
+    const leastBytes = Math.min(MIN_WINDOW_BYTES[state] * this.#weight, this.#maxBytes);
+    if (roundTripUs - this.#emptyRoundTripUs <= TARGET_QUEUE_US[state]) {
+      this.#limitBytes = Math.min(this.#limitBytes + GROWTH_BYTES * this.#weight, this.#maxBytes);
     } else if (sentAtUs >= this.#shrunkAtUs) {
-      this.#limitBytes = Math.max(
-        Math.floor(this.#limitBytes * 0.75),
-        Math.min(this.#minBytes, this.#maxBytes),
-      );
+      this.#limitBytes = Math.floor(this.#limitBytes * 0.75);
       this.#shrunkAtUs = nowUs;
     }
+    this.#limitBytes = Math.max(this.#limitBytes, leastBytes);
   }
 }

@@ -76,18 +76,37 @@ test("the sweep passes over what was sent, what the child has, and copies", () =
   assert.deepEqual(steps, ["data 2+2", "data 5+2", "data 8+2"]);
 });
 
-test("a window shrinks when credit comes late and grows when it comes soon", () => {
+/** A window whose credits come so late, one each 10 ms, after one that came at once. */
+function windowAfter(lateUs: number, { urgent }: { urgent: boolean }): AdaptiveWindow {
   const window = new AdaptiveWindow();
-  window.sent(1000, 0);
-  assert.ok(window.credited(1000, 100));
-  const before = window.limitBytes;
-  window.sent(1000, 1000);
-  assert.ok(window.credited(1000, 50_000));
-  assert.ok(window.limitBytes < before);
-  const shrunk = window.limitBytes;
-  window.sent(1000, 60_000);
-  assert.ok(window.credited(1000, 60_100));
-  assert.ok(window.limitBytes > shrunk);
+  for (let turn = 0; turn < 200; turn += 1) {
+    const nowUs = turn * 10_000;
+    if (urgent) window.urgent(nowUs);
+    window.sent(1000, nowUs);
+    assert.ok(window.credited(1000, nowUs + (turn === 0 ? 100 : lateUs)));
+  }
+  return window;
+}
+
+test("a window shrinks when credit comes late and grows when it comes soon", () => {
+  for (const urgent of [true, false]) {
+    const soon = windowAfter(200, { urgent }).limitBytes;
+    const late = windowAfter(50_000, { urgent }).limitBytes;
+    assert.ok(late < soon / 2, `${late}, ${soon}`);
+  }
+});
+
+test("a window is longer while nobody waits for pages, and short again as soon as somebody does", () => {
+  const calm = windowAfter(5000, { urgent: false });
+  const busy = windowAfter(5000, { urgent: true });
+  assert.ok(calm.limitBytes > 2 * busy.limitBytes, `${calm.limitBytes}, ${busy.limitBytes}`);
+  const long = calm.limitBytes;
+  calm.urgent(3e6);
+  assert.ok(calm.limitBytes < long / 2);
+  const short = calm.limitBytes;
+  calm.sent(1000, 4e6);
+  assert.ok(calm.credited(1000, 4e6 + 5000));
+  assert.ok(calm.limitBytes > short, "and long again when nobody has for a while");
 });
 
 test("a long link is not mistaken for a queue", () => {
