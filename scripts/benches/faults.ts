@@ -52,7 +52,11 @@ async function measureService(
   const found: Metric[] = [];
   // The first fork compiles what the others run.
   for (let run = 0; run <= runs; run += 1) {
-    const { transfer } = await laboratory.fork({ sweep, forwards: [laboratory.forward] });
+    const { transfer } = await laboratory.fork({
+      sweep,
+      workingSet: false,
+      forwards: [laboratory.forward],
+    });
     await laboratory.child.readAll();
     const { count, p50Us, p90Us, p99Us, maxUs } = await laboratory.faults(transfer);
     await laboratory.endChild();

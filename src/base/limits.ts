@@ -31,6 +31,9 @@ export const PAGE_HASH_BYTES = 16;
 /** Most pages a guest's memory may have: 16 TiB would overflow the u32 page index, 1 TiB is what is allowed. */
 export const MAX_MEMORY_PAGES = 1024 * 1024 * 256;
 
+/** Most pages of a guest whose order is remembered, to be sent ahead to its children: 64 MiB of memory. */
+export const MAX_WORKING_SET_PAGES = 16_384;
+
 /** Most bytes in one control message (commands, device state, chunks of boot files). */
 export const MAX_CONTROL_BYTES = 8 * 1024 * 1024;
 

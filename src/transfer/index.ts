@@ -15,3 +15,4 @@ export type { RelayProgress } from "./child-relay.js";
 export type { RelayBranch } from "./relay-branch.js";
 export * from "./session-options.js";
 export * from "./sweep-order.js";
+export * from "./working-set.js";

@@ -5,11 +5,13 @@ import type { Instant } from "./instant.js";
 import type { PageRange } from "./ports.js";
 import { packPages } from "./pack-pages.js";
 import { OriginCounts } from "./progress.js";
+import { rangesOf } from "./ranges.js";
 import { AfterFaultOrder, type SweepOrder, type SweepSource } from "./sweep-order.js";
+import type { PagesAhead } from "./working-set.js";
 
 /**
- * What one child is owed, and the frames that carry it: an answer to a fault at any time; otherwise pushes, then the sweep, then digests. It knows
- * no lane; whoever sends its frames tells it when what was sent is lost.
+ * What one child is owed, and the frames that carry it: an answer to a fault at any time; otherwise pushes, then pages that go ahead of the sweep, then
+ * the sweep, then digests. It knows no lane; whoever sends its frames tells it when what was sent is lost.
  */
 export class PageSupply implements SweepSource {
   /** Pages the child has not reported received. */
@@ -24,21 +26,35 @@ export class PageSupply implements SweepSource {
   readonly #scratch = new Uint8Array(SWEEP_RUN_PAGES * PAGE_BYTES);
   #digests: PageDigests | undefined;
   #digestCursor = 0;
+  readonly #ahead: PagesAhead | undefined;
+  #sentAhead = 0;
   zeroPages = 0;
   sweep: boolean;
   /** Pages are sent as lz4 where that saves something. */
   compress: boolean;
 
-  constructor(options: { instant: Instant; compress: boolean; sweep: boolean; order?: SweepOrder }) {
+  constructor(options: {
+    instant: Instant;
+    compress: boolean;
+    sweep: boolean;
+    order?: SweepOrder;
+    ahead?: PagesAhead;
+  }) {
     this.#instant = options.instant;
     this.compress = options.compress;
     this.#order = options.order ?? new AfterFaultOrder();
     this.sweep = options.sweep;
+    this.#ahead = options.ahead;
     this.owed = new Bitmap(options.instant.pageCount);
     this.owed.fill();
     this.sent = new Bitmap(options.instant.pageCount);
     // A page is copied once, so it is queued once.
     this.#pushes = new BoundedQueue(options.instant.pageCount);
+  }
+
+  /** The pages that go ahead of the sweep, and those of them that were sent so; undefined without any. */
+  get ahead(): { pages: number; sent: number } | undefined {
+    return this.#ahead === undefined ? undefined : { pages: this.#ahead.pages, sent: this.#sentAhead };
   }
 
   get pageCount(): number {
@@ -74,6 +90,7 @@ export class PageSupply implements SweepSource {
     this.sent.set(page);
     this.#count(run);
     this.#order.onFault(page);
+    this.#ahead?.onFault(page);
     return { kind: "pages", runs: [run] };
   }
 
@@ -81,6 +98,8 @@ export class PageSupply implements SweepSource {
   next(): Frame | undefined {
     const pushes = this.#takePushes();
     if (pushes.length > 0) return { kind: "pages", runs: pushes };
+    const ahead = this.#takeAhead();
+    if (ahead.length > 0) return { kind: "pages", runs: ahead };
     if (!this.sweep) return undefined;
     const step = this.#order.next(this);
     if (step === undefined) return this.#nextDigests();
@@ -96,6 +115,7 @@ export class PageSupply implements SweepSource {
   /** What was sent and is still owed is lost with the lanes; all of it is sent again, copies first. */
   restart(): void {
     this.sent.reset();
+    this.#ahead?.restart();
     this.#digestCursor = 0;
     this.#pushes.clear();
     for (const page of this.#instant.copiedPages()) if (this.owed.has(page)) this.#pushes.offer(page);
@@ -111,6 +131,16 @@ export class PageSupply implements SweepSource {
     // All it named is not owed any more: when that is all that is not owed, there is nothing to look for.
     if (this.owed.count + had.count === this.pageCount) return;
     for (let page = had.nextClear(0); page !== -1; page = had.nextClear(page + 1)) this.owed.set(page);
+  }
+
+  /** The child is loaded. */
+  childRuns(): void {
+    this.#ahead?.childRuns();
+  }
+
+  /** The transfer is over. */
+  end(options: { complete: boolean }): void {
+    this.#ahead?.end(options);
   }
 
   /** The child has these pages. */
@@ -138,6 +168,22 @@ export class PageSupply implements SweepSource {
       this.sent.set(page);
       const place = this.#scratch.subarray(runs.length * PAGE_BYTES, (runs.length + 1) * PAGE_BYTES);
       runs.push(...this.#readRuns({ first: page, count: 1 }, "push", place));
+    }
+    return runs;
+  }
+
+  #takeAhead(): PageRun[] {
+    if (this.#ahead === undefined) return [];
+    const wants = (page: number): boolean => this.owed.has(page) && !this.sent.has(page);
+    const pages = this.#ahead.take(SWEEP_RUN_PAGES, wants);
+    this.#sentAhead += pages.length;
+    const runs: PageRun[] = [];
+    let at = 0;
+    for (const range of rangesOf(pages)) {
+      this.sent.setRun(range.first, range.count);
+      const place = this.#scratch.subarray(at * PAGE_BYTES, (at + range.count) * PAGE_BYTES);
+      runs.push(...this.#readRuns(range, "sweep", place));
+      at += range.count;
     }
     return runs;
   }

@@ -76,7 +76,7 @@ export class ParentSession implements InstantReader {
   }
 
   progress(): TransferProgress {
-    const { counts, owed, pageCount, zeroPages } = this.#supply;
+    const { counts, owed, pageCount, zeroPages, ahead } = this.#supply;
     return {
       total: pageCount,
       received: pageCount - owed.count,
@@ -92,6 +92,7 @@ export class ParentSession implements InstantReader {
       holding: this.#heldBack,
       linked: this.#phase.phase !== "waiting-for-child",
       ...(this.#lost === undefined ? {} : { lost: this.#lost }),
+      ...(ahead === undefined ? {} : { ahead }),
     };
   }
 
@@ -149,6 +150,12 @@ export class ParentSession implements InstantReader {
   /** No other child passes on to this one. */
   sendItself(): void {
     this.#hold.release();
+  }
+
+  /** The child is loaded: it touches what it needs from here on. */
+  childRuns(): void {
+    this.#supply.childRuns();
+    this.#wake();
   }
 
   /** Holds the sweep or lets it go on. */
@@ -334,6 +341,7 @@ export class ParentSession implements InstantReader {
     this.#pump?.cancel();
     this.#linkTimer?.cancel();
     this.#options.instant.removeReader(this);
+    this.#supply.end({ complete: this.#phase.phase === "complete" });
     this.#ended.resolve(this.#phase);
   }
 

@@ -16,6 +16,8 @@ export interface TransferProgress {
   urgentBytes: number;
   bulkBytes: number;
   faults: { count: number; waiting: number; p50Us: number; p90Us: number; p99Us: number; maxUs: number };
+  /** Of the parent's side: pages that go ahead of the sweep, and those of them sent so; they are counted as swept, too. */
+  ahead?: { pages: number; sent: number };
   /** Times the page lanes were lost and dialled again. */
   reconnects: number;
   /** Whether both page lanes are there; while they are not, whoever needs a page waits. */

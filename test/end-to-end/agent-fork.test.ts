@@ -131,6 +131,7 @@ describe("forking by agents", () => {
       names: ["held"],
       paused: true,
       sweep: "held",
+      workingSet: false,
       forwards: ["8090:80"],
     });
     const transfer = transfers[0]?.transfer ?? 0;
@@ -169,6 +170,7 @@ describe("forking by agents", () => {
       to: ["b"],
       names: ["thin"],
       sweep: "held",
+      workingSet: false,
       forwards: ["8090:80"],
     });
     const transfer = transfers[0]?.transfer ?? 0;

@@ -1,5 +1,8 @@
 import { join } from "node:path";
 
+/** The file in a guest's memory directory that says in which order its children touch pages. */
+export const WORKING_SET_NAME = "working-set";
+
 /** The file of copies in a guest's memory directory. */
 export const COPIES_NAME = "copies";
 
@@ -11,6 +14,7 @@ export const COPIES_NAME = "copies";
  *       former-children.json
  *       lock                        <uuid>/ram       a guest's memory, while an emulator has it
  *       boot/<sha256>               <uuid>/copies    pages a fork's parent wrote and its children lack
+ *                                   <uuid>/working-set      in which order children of the guest touched its pages
  *                                   <uuid>/zeros, digests   notes of a child that is not complete
  *       guests/<uuid>/
  *         guest.json                what is known of the guest, replaced in one step
@@ -73,6 +77,10 @@ export class Paths {
 
   copies(id: string): string {
     return join(this.guestMemory(id), COPIES_NAME);
+  }
+
+  workingSet(id: string): string {
+    return join(this.guestMemory(id), WORKING_SET_NAME);
   }
 
   ram(id: string): string {

@@ -78,6 +78,7 @@ class OutgoingFork {
             compress: compressFor(params.compression, urls[index % urls.length] as string),
             rateLimitBytesPerSecond: params.rateLimitBytesPerSecond,
             priority: params.priority,
+            workingSet: params.workingSet,
             linkDeadlineMs: params.linkDeadlineMs,
           }),
         ),
@@ -91,6 +92,7 @@ class OutgoingFork {
           guest,
           instant: this.#instant,
           record,
+          workingSet: this.#keep.workingSet.set,
           making: {
             names: name === undefined ? row : chosenName(name),
             network: networkOfForked(guest.config.network, {

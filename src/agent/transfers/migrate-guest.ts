@@ -64,6 +64,7 @@ class OutgoingMigration {
           compress: compressFor(params.compression, url),
           rateLimitBytesPerSecond: params.rateLimitBytesPerSecond,
           priority: params.priority,
+          workingSet: params.workingSet,
           linkDeadlineMs: params.linkDeadlineMs,
         }),
       );
@@ -74,6 +75,7 @@ class OutgoingMigration {
         guest,
         instant: this.#instant,
         record,
+        workingSet: this.#keep.workingSet.set,
         making: {
           names: chosenName(guest.name),
           network: networkOfMigrated(guest.config.network, services.configuration.forwardAddress),

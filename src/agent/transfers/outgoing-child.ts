@@ -1,44 +1,29 @@
 import { deferred, messageOf, withDeadline, type Log } from "../../base/index.js";
 import type { AnyEvent, ChildReport } from "../../control/index.js";
 import {
-  ParentSession,
-  PrecopySource,
   TransferError,
+  type ParentSession,
+  type PrecopySource,
   type ForkChild,
   type FrameLane,
-  type Instant,
   type PageDigests,
   type PageLane,
   type ParentStep,
 } from "../../transfer/index.js";
-import type { Guest } from "../guests/guest.js";
-import type { NetworkForPeer } from "../network/translate.js";
-import type { Services } from "../services.js";
-import type { ChildNames } from "./child-names.js";
 import { Inquiry } from "./inquiry.js";
 import { runsThere, toldToRun, verifyError } from "./outgoing-errors.js";
+import { entryOf, precopyOf, sessionOf, type OutgoingChildOptions } from "./outgoing-parts.js";
 import { PeerChild } from "./peer-child.js";
 import { prepareParams } from "./prepare-params.js";
-import { TransferEntry } from "./transfer-entry.js";
 import { Steering } from "./steering.js";
-import { flowOf, type ParentRecord, type RecordFile } from "./transfer-record.js";
+import type { TransferEntry } from "./transfer-entry.js";
+import type { ParentRecord } from "./transfer-record.js";
 
 /** So soon after its start a new agent asks whether the child of a fork was loaded. */
 const FIRST_ASK_MS = 100;
 
 /** How long the child's last word may be behind its last page, before it is asked for. */
 const REPORT_DEADLINE_MS = 500;
-
-export interface OutgoingChildOptions {
-  services: Services;
-  guest: Guest;
-  instant: Instant;
-  record: RecordFile<ParentRecord>;
-  /** What its host needs to make it; absent for the child of an earlier agent. */
-  making?: { names: ChildNames; network: NetworkForPeer; precopy?: boolean };
-  /** Cancels the whole fork or migration while it has no child that runs. */
-  abort: (reason: string) => void;
-}
 
 /** The parent's side of one child: its entry in the book, its session, the way in for its page lanes, and its host. */
 export class OutgoingChild implements ForkChild {
@@ -58,46 +43,13 @@ export class OutgoingChild implements ForkChild {
   readonly #reported = deferred<void>();
 
   constructor(options: OutgoingChildOptions) {
-    const { services, guest, instant } = options;
-    const { record } = options.record;
+    const { services, guest } = options;
+    const { transfer, token } = options.record.record;
     this.#options = options;
-    const { transfer, token } = record;
-    const { clock } = services;
     const log = guest.log.child({ transfer });
-    this.entry = new TransferEntry({
-      transfer,
-      kind: record.kind,
-      role: "parent",
-      guest: guest.name,
-      peerGuest: record.peerGuest,
-      host: record.host,
-      pageCount: instant.pageCount,
-      startedAtMs: record.startedAtMs,
-      clock,
-    });
-    this.session = new ParentSession({
-      transfer,
-      instant,
-      clock,
-      log,
-      compress: record.compress,
-      // Until the child runs, nothing may stand in the way of the pages its loading waits for.
-      sweep: false,
-      ...flowOf(record),
-      ...(record.linkDeadlineMs === undefined ? {} : { linkDeadlineMs: record.linkDeadlineMs }),
-      // A parent that runs on writes what nobody is owed: no later agent may take that for what the child lacks.
-      onFailing: () => void (record.kind === "fork" && options.record.remove()),
-    });
-    if (options.making?.precopy === true) {
-      this.precopy = new PrecopySource({
-        transfer,
-        memory: guest.live.memory.tracked(),
-        clock,
-        log,
-        compress: record.compress,
-        ...flowOf(record),
-      });
-    }
+    this.entry = entryOf(options);
+    this.session = sessionOf(options, log);
+    this.precopy = precopyOf(options, log);
     this.target = this.#makeTarget(log);
     this.#inquiry = this.#makeInquiry(log);
     this.#closeRoute = services.routes.open(transfer, token, {

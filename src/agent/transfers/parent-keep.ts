@@ -3,6 +3,7 @@ import { CopiesFile } from "../../memory/index.js";
 import { Instant, type PageDigests, type TrackedMemory } from "../../transfer/index.js";
 import type { Guest } from "../guests/guest.js";
 import type { Services } from "../services.js";
+import { WorkingSetFile } from "./working-set-file.js";
 import {
   keepDigests,
   readDigests,
@@ -15,33 +16,42 @@ const MIB = 1024 * 1024;
 
 /**
  * What the parent's side of a fork or migration keeps beside the guest's memory, for a new agent to go on with: temporary copies, digests, a record for each
- * child. One owner, which removes all of it at the end.
+ * child. One owner, which removes all of it at the end, but the working set, which is for later children, too.
  */
 export class ParentKeep {
   readonly copies: CopiesFile;
+  readonly workingSet: WorkingSetFile;
   readonly #directory: string;
   readonly #pageCount: number;
   readonly #records: RecordFile<ParentRecord>[] = [];
   #left = false;
 
-  private constructor(directory: string, copies: CopiesFile) {
-    this.#directory = directory;
+  private constructor(services: Services, guest: Guest, copies: CopiesFile) {
+    const { paths, clock } = services;
+    const { pageCount } = copies;
+    this.#directory = paths.guestMemory(guest.id);
     this.copies = copies;
-    this.#pageCount = copies.pageCount;
+    this.#pageCount = pageCount;
+    this.workingSet = new WorkingSetFile({
+      path: paths.workingSet(guest.id),
+      pageCount,
+      clock,
+      log: guest.log,
+    });
   }
 
   /** @throws MemoryError `bad-file`. */
   static create(services: Services, guest: Guest): ParentKeep {
     const { paths } = services;
     const copies = CopiesFile.create(paths.copies(guest.id), guest.live.memory.pageCount);
-    return new ParentKeep(paths.guestMemory(guest.id), copies);
+    return new ParentKeep(services, guest, copies);
   }
 
   /** What an earlier agent kept. @throws MemoryError `bad-file`. */
   static open(services: Services, guest: Guest, records: readonly RecordFile<ParentRecord>[]): ParentKeep {
     const { paths } = services;
     const copies = CopiesFile.open(paths.copies(guest.id), guest.config.memoryBytes / PAGE_BYTES);
-    const keep = new ParentKeep(paths.guestMemory(guest.id), copies);
+    const keep = new ParentKeep(services, guest, copies);
     keep.#records.push(...records);
     return keep;
   }
@@ -67,12 +77,14 @@ export class ParentKeep {
   leave(): void {
     this.#left = true;
     for (const record of this.#records) record.leave();
+    this.workingSet.close();
     this.copies.close();
   }
 
   /** Removes all of it; does nothing once it was left. May be called twice. */
   remove(): void {
     if (this.#left) return;
+    this.workingSet.close();
     this.copies.remove();
     removeDigests(this.#directory);
     for (const record of this.#records) record.remove();

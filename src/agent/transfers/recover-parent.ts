@@ -37,7 +37,15 @@ export function recoverParent(services: Services, guest: Guest, records: ParentR
   const ended = guest.hasEmulator ? undefined : EndedParent.open(services, guest);
   const instant = goOnFrom(services, guest, { keep, isMigration, ended });
   const children = told.map(
-    (record) => new OutgoingChild({ services, guest, instant, record, abort: () => {} }),
+    (record) =>
+      new OutgoingChild({
+        services,
+        guest,
+        instant,
+        record,
+        workingSet: keep.workingSet.set,
+        abort: () => {},
+      }),
   );
   const hosts = [...new Set(children.map(({ target }) => target.host))].join(", ");
   const transfers = children.map(({ entry }) => entry.transfer);

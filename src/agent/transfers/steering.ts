@@ -9,6 +9,7 @@ export type SteerChange = Omit<Params<"transfer.steer">, "transfer">;
 /** What a transfer's memory is sent by. */
 export interface Steered {
   setSweep(on: boolean): void;
+  childRuns(): void;
   setFlow(change: FlowChange): void;
 }
 
@@ -38,6 +39,7 @@ export class Steering {
 
   /** The child runs, or is held: the sweep may go. */
   begin(): void {
+    this.#session.childRuns();
     this.#session.setSweep(this.#record().sweep === "on");
   }
 

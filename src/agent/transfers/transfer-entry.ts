@@ -172,6 +172,7 @@ export class TransferEntry {
       },
       bytes: { control: this.#controlBytes, urgent: progress.urgentBytes, bulk: progress.bulkBytes },
       ...facts,
+      ...(progress.ahead === undefined ? {} : { workingSet: progress.ahead }),
       reconnects: progress.reconnects,
       ...this.#link(progress),
       ...this.#relay(progress),

@@ -35,6 +35,8 @@ const parentRecordSchema = z.strictObject({
   rateLimitBytesPerSecond: z.int().optional(),
   /** Beside the other transfers of this host; absent is `normal`. */
   priority: z.enum(["high", "normal", "low"]).optional(),
+  /** What the guest's children touch first goes ahead of the sweep. */
+  workingSet: z.boolean().optional(),
   /** How long the child may be out of reach before it is given up; without it for ever. */
   linkDeadlineMs: z.int().min(1).optional(),
   /** Who the child's agent has shown itself to be, and alone may fetch pages; not known before it is reached. */

@@ -1,10 +1,11 @@
 import { Command, Option } from "commander";
-import { MAX_CHILDREN, MAX_LINK_DEADLINE_MS } from "../../control/index.js";
+import { MAX_CHILDREN } from "../../control/index.js";
 import type { Cli } from "../cli.js";
-import { collect, given, priorityOption, sizeBytes, wholeNumber, type Priority } from "../options.js";
+import { collect, given, wholeNumber } from "../options.js";
+import { addPagingOptions, pagingParams, type PagingOptions } from "./paging-options.js";
 import { carryOut } from "./transfer-work.js";
 
-interface ForkOptions {
+interface ForkOptions extends PagingOptions {
   to?: string[];
   count?: number;
   name?: string[];
@@ -14,10 +15,6 @@ interface ForkOptions {
   paused?: boolean;
   sweep: "on" | "held";
   relay: "chain" | "tree" | "none";
-  compression: "auto" | "lz4" | "none";
-  rateLimit?: number;
-  priority?: Priority;
-  linkDeadline?: number;
   wait: boolean;
 }
 
@@ -51,14 +48,10 @@ export function forkCommand(cli: Cli): Command {
         .default("on"),
     )
     .addOption(relayOption())
-    .addOption(compressionOption())
-    .option("--rate-limit <bytes>", "most bytes of bulk each second and child, such as 50M", sizeBytes)
-    .addOption(priorityOption())
-    .addOption(linkDeadlineOption())
     .option("--no-wait", "end as soon as the children run, not when their memory is complete")
     .addHelpText("after", "\nExample:\n  ramet fork web --to hostb --count 2 --name web-a,web-b");
-  return command.action(async (name: string, options: ForkOptions) => {
-    const { network, sweep, relay, compression, to, count, forward } = options;
+  return addPagingOptions(command).action(async (name: string, options: ForkOptions) => {
+    const { network, sweep, relay, to, count, forward } = options;
     await carryOut(cli.context(command), {
       kind: "fork",
       guest: name,
@@ -72,7 +65,7 @@ export function forkCommand(cli: Cli): Command {
             network,
             sweep,
             relay,
-            compression,
+            ...pagingParams(options),
             verify: options.verify ?? false,
             paused: options.paused ?? false,
             ...given({
@@ -80,9 +73,6 @@ export function forkCommand(cli: Cli): Command {
               count,
               names: options.name,
               forwards: forward,
-              rateLimitBytesPerSecond: options.rateLimit,
-              priority: options.priority,
-              linkDeadlineMs: options.linkDeadline === undefined ? undefined : options.linkDeadline * 1000,
             }),
           },
           deadline,
@@ -104,19 +94,4 @@ function relayOption(): Option {
   )
     .choices(["chain", "tree", "none"])
     .default("chain");
-}
-
-/** `--link-deadline`, shared with migrate; in seconds. */
-export function linkDeadlineOption(): Option {
-  return new Option(
-    "--link-deadline <seconds>",
-    "give a child up that is out of reach for so long (default: wait for it)",
-  ).argParser(wholeNumber(1, MAX_LINK_DEADLINE_MS / 1000));
-}
-
-/** `--compression`, shared with migrate. */
-export function compressionOption(): Option {
-  return new Option("--compression <kind>", "of swept pages")
-    .choices(["auto", "lz4", "none"])
-    .default("auto");
 }

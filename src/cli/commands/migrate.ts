@@ -1,17 +1,12 @@
 import { Command } from "commander";
 import type { Cli } from "../cli.js";
-import { given, priorityOption, sizeBytes, type Priority } from "../options.js";
-import { compressionOption, linkDeadlineOption } from "./fork.js";
+import { addPagingOptions, pagingParams, type PagingOptions } from "./paging-options.js";
 import { carryOut } from "./transfer-work.js";
 
-interface MigrateOptions {
+interface MigrateOptions extends PagingOptions {
   to: string;
   precopy?: boolean;
   verify?: boolean;
-  compression: "auto" | "lz4" | "none";
-  rateLimit?: number;
-  priority?: Priority;
-  linkDeadline?: number;
   wait: boolean;
 }
 
@@ -26,12 +21,8 @@ export function migrateCommand(cli: Cli): Command {
       "copy memory ahead while the guest runs, so that little depends on this host after the move",
     )
     .option("--verify", "compare every page's hash at the instant of the move with what arrived")
-    .addOption(compressionOption())
-    .option("--rate-limit <bytes>", "most bytes of bulk each second, such as 50M", sizeBytes)
-    .addOption(priorityOption())
-    .addOption(linkDeadlineOption())
     .option("--no-wait", "end as soon as the guest runs there, not when its memory is complete");
-  return command.action(async (name: string, options: MigrateOptions) => {
+  return addPagingOptions(command).action(async (name: string, options: MigrateOptions) => {
     await carryOut(cli.context(command), {
       kind: "migrate",
       guest: name,
@@ -44,12 +35,7 @@ export function migrateCommand(cli: Cli): Command {
             to: options.to,
             precopy: options.precopy ?? false,
             verify: options.verify ?? false,
-            compression: options.compression,
-            ...given({
-              rateLimitBytesPerSecond: options.rateLimit,
-              priority: options.priority,
-              linkDeadlineMs: options.linkDeadline === undefined ? undefined : options.linkDeadline * 1000,
-            }),
+            ...pagingParams(options),
           },
           deadline,
         ),

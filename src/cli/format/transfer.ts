@@ -112,6 +112,10 @@ export function formatEnd(view: TransferView): string[] {
     `  sent               ${formatBytes(view.bytes.urgent)} urgent, ${formatBytes(view.bytes.bulk)} bulk`,
   ];
   if (view.relay) lines.push(`  relay              ${formatRelay(view.relay)}`);
+  if (view.workingSet && view.workingSet.pages > 0)
+    lines.push(
+      `  working set        ${view.workingSet.sent} of ${plural(view.workingSet.pages, "page")} sent ahead`,
+    );
   if (view.faults && view.faults.count > 0) lines.push(`  faults             ${formatFaults(view.faults)}`);
   if (view.verify) {
     const { checked, mismatches } = view.verify;
@@ -159,13 +163,14 @@ export function formatLive(view: TransferView, rates: Rates, columns: number): s
   const relayed = formatHolding(view);
   const copies =
     view.copies && view.copies.pages > 0 ? `, ${plural(view.copies.pages, "copy", "copies")}` : "";
+  const ahead = view.workingSet && view.workingSet.sent > 0 ? `, ${view.workingSet.sent} ahead` : "";
   const faults = view.faults && view.faults.count > 0 ? `, p50 ${formatUs(view.faults.p50Us)}` : "";
   const reason = reasonOf(view);
   const lines = [
     `${view.kind} ${view.id}  ${formatRoute(view)}  ${view.phase}${formatWaiting(view)}  ${formatMs(view.elapsedMs)}${pause}${first}`,
     `  memory ${bar(pages.received)} ${formatShare(pages.received, pages.total).padStart(5)}  ${formatBytes(bytesToCome(view))} to come`,
     `  urgent ${bar(pages.fault)} ${formatRate(rates.urgent).padStart(12)}  ${plural(pages.fault, "page")} by fault${faults}`,
-    `  bulk   ${bar(pages.push + pages.sweep)} ${formatRate(rates.bulk).padStart(12)}  push ${pages.push}, sweep ${pages.sweep}${copies}${relayed}`,
+    `  bulk   ${bar(pages.push + pages.sweep)} ${formatRate(rates.bulk).padStart(12)}  push ${pages.push}, sweep ${pages.sweep}${ahead}${copies}${relayed}`,
   ];
   if (reason !== undefined) lines.push(`  ${printable(reason)}`);
   return lines.map((line) => line.slice(0, columns));

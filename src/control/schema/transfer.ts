@@ -118,6 +118,8 @@ export const transferView = z.object({
       maxUs: durationUs,
     }),
   ),
+  /** Of the parent's side, where one is used: pages earlier children touched first, and those of them sent ahead of the sweep (counted as swept, too). */
+  workingSet: optional(z.object({ pages: count, sent: count })),
   /** Times the page lanes were lost and dialled again. */
   reconnects: optional(count),
   /** While it runs, whether the page lanes are there; when they were lost (wall time) and why, while they are dialled again. */
@@ -189,6 +191,8 @@ export const forkParams = z
     /** Bytes of bulk each second and child, at most. */
     rateLimitBytesPerSecond: optional(rate),
     priority: priority.default("normal"),
+    /** Send what earlier children of the guest touched first ahead of the sweep, and learn from these. */
+    workingSet: z.boolean().default(true),
     linkDeadlineMs: optional(linkDeadlineMs),
   })
   .check((context) => {
@@ -216,6 +220,8 @@ export const migrateParams = z.strictObject({
   compression: compression.default("auto"),
   rateLimitBytesPerSecond: optional(rate),
   priority: priority.default("normal"),
+  /** Send what children of the guest touched first ahead of the sweep. */
+  workingSet: z.boolean().default(true),
   linkDeadlineMs: optional(linkDeadlineMs),
 });
 

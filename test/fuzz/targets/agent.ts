@@ -97,6 +97,7 @@ export const agentTransfer: Target = {
         holder,
         rateLimitBytesPerSecond: 4096,
         priority: "low",
+        workingSet: true,
         linkDeadlineMs: 5,
       }),
     );

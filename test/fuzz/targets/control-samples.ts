@@ -76,6 +76,8 @@ export const PARAMS: { [Name in MethodName]?: readonly object[] } = {
       sweep: "held",
       compression: "lz4",
       rateLimitBytesPerSecond: 1048576,
+      priority: "high",
+      workingSet: false,
     },
   ],
   "guest.migrate": [

@@ -12,6 +12,7 @@ import {
   type PageLane,
 } from "../../../src/transfer/index.js";
 import type { ChildAgent } from "./child-agent.js";
+import { aheadOf } from "./ahead.js";
 import { copyAhead } from "./copy-ahead.js";
 import { emulatorOf } from "./emulator.js";
 import type { Life, SimulatedHost } from "./host.js";
@@ -249,18 +250,18 @@ export class ParentAgent {
   }
 
   #open(life: Life, instant: Instant, children: readonly ChildAgent[]): void {
-    const { plan } = this.#options;
+    const { plan, workingSet: encoded } = this.#options;
     this.#instant = instant;
+    const recovered = instant.phase === "frozen";
     for (const { transfer } of children) {
-      const { compress, maxWindowBytes } = plan;
-      const recovered = instant.phase === "frozen";
       const session = new ParentSession({
         transfer,
         instant,
         clock: life.clock,
         log: silentLog,
-        compress,
-        maxWindowBytes,
+        compress: plan.compress,
+        maxWindowBytes: plan.maxWindowBytes,
+        ahead: aheadOf(life.clock, { pageCount: plan.pages, encoded }, { recovered }),
         ...this.orders.of(transfer, plan),
       });
       this.#sessions.set(transfer, session);
@@ -376,7 +377,9 @@ export class ParentAgent {
       prepare: () => peer.prepare(),
       start: async (_state, options) => {
         try {
-          return await peer.start(options);
+          const started = await peer.start(options);
+          this.#session(child).childRuns();
+          return started;
         } catch (error) {
           if (!this.#options.plan.migrate) this.givenUp.add(child.transfer);
           throw error;

@@ -18,6 +18,8 @@ export interface ParentAgentOptions extends EmulatorOptions {
   network: SimulatedNetwork;
   children: readonly ChildAgent[];
   signal: AbortSignal;
+  /** What earlier children have left of the order in which they touched pages. */
+  workingSet: Uint8Array;
   /** From here on a new agent goes on with a transfer instead of taking it back. */
   onTold(): void;
 }

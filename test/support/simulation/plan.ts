@@ -25,6 +25,8 @@ export interface Plan {
   restUs: number;
   bytesPerUs: number;
   maxWindowBytes: number;
+  /** Chance of each page to go ahead of the sweep. */
+  ahead: number;
   /** Times an operator changes the rate and the priority of a transfer. */
   steers: number;
   /** Chance that saving the device state writes guest memory. */
@@ -67,6 +69,7 @@ export function planOf(random: SeededRandom): Plan {
     restUs: random.pick([50, 500]),
     bytesPerUs: random.pick([2000, 100, 10]),
     maxWindowBytes: random.pick([4096, 64 * 1024, 4 * 1024 * 1024]),
+    ahead: random.pick([0, 0.3, 1]),
     steers: random.pick([0, 0, 5]),
     saveWrites: random.chance(0.2) ? 0.8 : 0,
     touchers: random.pick([0, 1, 2]),

@@ -1,4 +1,5 @@
 import { CodedError, SeededRandom } from "../../../src/base/index.js";
+import { drawWorkingSet } from "./ahead.js";
 import { checkAlways, checkEnd, checkPage, type Scene } from "./checks.js";
 import { ChildAgent } from "./child-agent.js";
 import { SimulatedGuest } from "./guest.js";
@@ -49,6 +50,7 @@ export class World {
       guest: this.#guest,
       children: this.#children,
       save: () => this.#save(),
+      workingSet: drawWorkingSet(this.#random, { pages: this.plan.pages, share: this.plan.ahead }),
       signal: this.#abort.signal,
       onTold: () => this.#scheduleLateCrashes(),
     });

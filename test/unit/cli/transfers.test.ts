@@ -114,6 +114,7 @@ test("fork passes its options on", async () => {
       "50M",
       "--priority",
       "low",
+      "--no-working-set",
       "--no-wait",
     ],
   );
@@ -133,6 +134,7 @@ test("fork passes its options on", async () => {
       compression: "lz4",
       rateLimitBytesPerSecond: 50 * 1024 * 1024,
       priority: "low",
+      workingSet: false,
     },
   ]);
 });

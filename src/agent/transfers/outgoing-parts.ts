@@ -1,0 +1,80 @@
+import type { Log } from "../../base/index.js";
+import { ParentSession, PrecopySource, type Instant, type WorkingSet } from "../../transfer/index.js";
+import type { Guest } from "../guests/guest.js";
+import type { NetworkForPeer } from "../network/translate.js";
+import type { Services } from "../services.js";
+import type { ChildNames } from "./child-names.js";
+import { TransferEntry } from "./transfer-entry.js";
+import { flowOf, type ParentRecord, type RecordFile } from "./transfer-record.js";
+
+export interface OutgoingChildOptions {
+  services: Services;
+  guest: Guest;
+  instant: Instant;
+  record: RecordFile<ParentRecord>;
+  /** What the guest's children touch first; used where the record says so. */
+  workingSet?: WorkingSet;
+  /** What its host needs to make it; absent for the child of an earlier agent. */
+  making?: { names: ChildNames; network: NetworkForPeer; precopy?: boolean };
+  /** Cancels the whole fork or migration while it has no child that runs. */
+  abort: (reason: string) => void;
+}
+
+/** What clients see of the transfer. */
+export function entryOf(options: OutgoingChildOptions): TransferEntry {
+  const { services, guest, instant } = options;
+  const { transfer, kind, peerGuest, host, startedAtMs } = options.record.record;
+  return new TransferEntry({
+    transfer,
+    kind,
+    role: "parent",
+    guest: guest.name,
+    peerGuest,
+    host,
+    pageCount: instant.pageCount,
+    startedAtMs,
+    clock: services.clock,
+  });
+}
+
+/** What gives the child its pages as they were at the instant. */
+export function sessionOf(options: OutgoingChildOptions, log: Log): ParentSession {
+  const { services, instant } = options;
+  const { record } = options.record;
+  return new ParentSession({
+    transfer: record.transfer,
+    instant,
+    clock: services.clock,
+    log,
+    compress: record.compress,
+    // Until the child runs, nothing may stand in the way of the pages its loading waits for.
+    sweep: false,
+    ...aheadOf(options),
+    ...flowOf(record),
+    ...(record.linkDeadlineMs === undefined ? {} : { linkDeadlineMs: record.linkDeadlineMs }),
+    // A parent that runs on writes what nobody is owed: no later agent may take that for what the child lacks.
+    onFailing: () => void (record.kind === "fork" && options.record.remove()),
+  });
+}
+
+/** What copies memory ahead, where that is wanted. */
+export function precopyOf(options: OutgoingChildOptions, log: Log): PrecopySource | undefined {
+  const { services, guest, making } = options;
+  const { record } = options.record;
+  if (making?.precopy !== true) return undefined;
+  return new PrecopySource({
+    transfer: record.transfer,
+    memory: guest.live.memory.tracked(),
+    clock: services.clock,
+    log,
+    compress: record.compress,
+    ...flowOf(record),
+  });
+}
+
+/** What goes ahead of the sweep. Only of a fork's child whose beginning this agent sees can it be learnt what is waited for, and when. */
+function aheadOf({ workingSet, record, making }: OutgoingChildOptions) {
+  const { kind, workingSet: wanted } = record.record;
+  if (workingSet === undefined || wanted !== true) return {};
+  return { ahead: workingSet.forChild({ learns: kind === "fork" && making !== undefined }) };
+}
