@@ -6,7 +6,7 @@ export const PAGE_BYTES = 4096;
 /** Most pages one run may carry as data (raw or lz4): 256 KiB of guest memory. */
 export const MAX_RUN_PAGES = 64;
 
-/** Pages the sweep reads, sends and installs at a time: 64 KiB. */
+/** Pages the sweep reads, sends and installs at a time while somebody waits for pages, or has not long ago: 64 KiB. */
 export const SWEEP_RUN_PAGES = 16;
 
 /** Most runs in one frame of pages. */

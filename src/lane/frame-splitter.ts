@@ -1,22 +1,24 @@
-/** First bytes of a frame: FIN and binary, alone in the message (RFC 6455, 5.2). */
+/** First byte of a frame: FIN and binary, alone in the message (RFC 6455, 5.2). */
 const WHOLE_BINARY = 0x82;
 const SHORT_HEAD_BYTES = 2;
+const LONGEST_HEAD_BYTES = 14;
 const LENGTH_16 = 126;
 const LENGTH_64 = 127;
-/** Room for a message at first; what is longer makes it grow. */
-const FIRST_ROOM_BYTES = 72 * 1024;
+/** Bytes to read when it is not known how long the next frame is: one of the sweep, while somebody waits for pages. */
+const READ_BYTES = 68 * 1024;
 
 /**
  * Cuts the bytes of a server's side of a WebSocket connection into frames, and takes the binary messages out. It knows only as much of the protocol as that
- * takes: everything else, what is wrong included, is passed on to an implementation that knows all of it, in whole frames.
+ * takes: everything else, what is wrong included, is passed on to an implementation that knows all of it, in whole frames. Bytes are read into its
+ * own room and messages given from there, so that hardly any is ever copied.
  */
 export class FrameSplitter {
   readonly #maxMessageBytes: number;
   readonly #pass: (bytes: Uint8Array) => void;
   #take: ((message: Uint8Array) => void) | undefined;
-  /** The beginning of a frame whose end has not been read. */
-  #room = Buffer.allocUnsafeSlow(FIRST_ROOM_BYTES);
-  #held = 0;
+  /** Frames, of which the last may lack its end. It grows with the longest message, and is bounded as that is. */
+  #room = Buffer.allocUnsafeSlow(READ_BYTES);
+  #heldBytes = 0;
   /** A frame was too long: the rest is for the other implementation to judge. */
   #passesAll = false;
 
@@ -26,18 +28,40 @@ export class FrameSplitter {
     this.#pass = options.pass;
   }
 
+  /** Where the next bytes of the stream are to be put. */
+  get space(): Buffer {
+    const { frameBytes } = shapeOf(this.#room.subarray(0, this.#heldBytes));
+    // Up to the end of the frame that has begun, and no further: what would follow had to be moved.
+    const end = frameBytes > this.#heldBytes ? frameBytes : this.#heldBytes + READ_BYTES - LONGEST_HEAD_BYTES;
+    if (end > this.#room.length) {
+      const roomier = Buffer.allocUnsafeSlow(end);
+      this.#room.copy(roomier, 0, 0, this.#heldBytes);
+      this.#room = roomier;
+    }
+    return this.#room.subarray(this.#heldBytes, end);
+  }
+
   /** From here on binary messages go to `take`, which copies what it keeps. */
   divert(take: (message: Uint8Array) => void): void {
     this.#take = take;
   }
 
-  /** Takes the next bytes of the stream. */
-  split(bytes: Uint8Array): void {
+  /** So many bytes were put into the space. */
+  filled(bytes: number): void {
+    const past = this.#heldBytes + bytes;
+    this.#heldBytes = 0;
     let at = 0;
-    while (at < bytes.length) {
-      if (this.#passesAll) return this.#pass(bytes.subarray(at));
-      at += this.#held > 0 ? this.#goOn(bytes.subarray(at)) : this.#start(bytes.subarray(at));
+    while (at < past && !this.#passesAll) {
+      const rest = this.#room.subarray(at, past);
+      const { headBytes, frameBytes } = shapeOf(rest);
+      if (frameBytes - headBytes > this.#maxMessageBytes) this.#passesAll = true;
+      else if (frameBytes === 0 || frameBytes > rest.length) break;
+      else this.#give(rest.subarray(0, frameBytes), headBytes);
+      if (!this.#passesAll) at += frameBytes;
     }
+    if (this.#passesAll) return this.#pass(this.#room.subarray(at, past));
+    if (at > 0) this.#room.copyWithin(0, at, past);
+    this.#heldBytes = past - at;
   }
 
   /** Takes whole frames that were passed on and came back, ahead of what is held. */
@@ -48,56 +72,6 @@ export class FrameSplitter {
       this.#give(bytes.subarray(at, at + frameBytes), headBytes);
       at += frameBytes;
     }
-  }
-
-  /** With nothing held: gives a frame that is whole in `bytes`, or holds its beginning. Returns how many bytes were taken. */
-  #start(bytes: Uint8Array): number {
-    const { headBytes, frameBytes } = shapeOf(bytes);
-    if (frameBytes > 0 && this.#isTooLong(frameBytes - headBytes)) return 0;
-    if (frameBytes > 0 && frameBytes <= bytes.length) {
-      this.#give(bytes.subarray(0, frameBytes), headBytes);
-      return frameBytes;
-    }
-    return this.#hold(bytes);
-  }
-
-  /** Adds to what is held; gives the frame when it is whole. */
-  #goOn(bytes: Uint8Array): number {
-    let { headBytes, frameBytes } = shapeOf(this.#room.subarray(0, this.#held));
-    let taken = 0;
-    // The head itself was cut: byte by byte, at most 14 of them.
-    while (frameBytes === 0 && taken < bytes.length) {
-      taken += this.#hold(bytes.subarray(taken, taken + 1));
-      ({ headBytes, frameBytes } = shapeOf(this.#room.subarray(0, this.#held)));
-    }
-    if (frameBytes === 0) return taken;
-    if (this.#isTooLong(frameBytes - headBytes)) {
-      this.#pass(this.#room.subarray(0, this.#held));
-      this.#held = 0;
-      return taken;
-    }
-    taken += this.#hold(bytes.subarray(taken, taken + frameBytes - this.#held), frameBytes);
-    if (this.#held < frameBytes) return taken;
-    this.#held = 0;
-    this.#give(this.#room.subarray(0, frameBytes), headBytes);
-    return taken;
-  }
-
-  #isTooLong(messageBytes: number): boolean {
-    if (messageBytes > this.#maxMessageBytes) this.#passesAll = true;
-    return this.#passesAll;
-  }
-
-  #hold(bytes: Uint8Array, wholeBytes = 0): number {
-    const needed = Math.max(wholeBytes, this.#held + bytes.length);
-    if (needed > this.#room.length) {
-      const roomier = Buffer.allocUnsafeSlow(needed);
-      roomier.set(this.#room.subarray(0, this.#held));
-      this.#room = roomier;
-    }
-    this.#room.set(bytes, this.#held);
-    this.#held += bytes.length;
-    return bytes.length;
   }
 
   #give(frame: Uint8Array, headBytes: number): void {

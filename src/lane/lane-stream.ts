@@ -3,9 +3,6 @@ import { Duplex } from "node:stream";
 import type { Clock } from "../base/index.js";
 import { FrameSplitter } from "./frame-splitter.js";
 
-/** Bytes read from the kernel at a time: about one step of the sweep. More would make faults wait longer for their turn. */
-const READ_BYTES = 72 * 1024;
-
 /**
  * The socket of a page lane that was dialled, as a stream. Everything passes through, until frames are `divert`ed: from then on whole binary messages are given
  * to their taker straight from the buffer they were read into, and only what else WebSocket knows goes on to whoever reads the stream. Bytes are read into one
@@ -13,10 +10,11 @@ const READ_BYTES = 72 * 1024;
  */
 export class LaneStream extends Duplex {
   /** To connect the socket with (net.connect, tls.connect). */
-  readonly onread: { buffer: Buffer; callback: (length: number, buffer: Buffer) => boolean };
+  readonly onread: { buffer: () => Buffer; callback: (length: number) => boolean };
   readonly #splitter: FrameSplitter;
   readonly #clock: Clock;
   #socket: Socket | undefined;
+  #space: Buffer = Buffer.alloc(0);
   #framed = false;
   #diverted = false;
   #takesTurns = false;
@@ -31,8 +29,8 @@ export class LaneStream extends Duplex {
       pass: (bytes) => this.#pass(bytes),
     });
     this.onread = {
-      buffer: Buffer.allocUnsafeSlow(READ_BYTES),
-      callback: (length, buffer) => this.#onBytes(buffer.subarray(0, length)),
+      buffer: () => (this.#space = this.#splitter.space),
+      callback: (length) => this.#onBytes(length),
     };
   }
 
@@ -99,10 +97,10 @@ export class LaneStream extends Duplex {
   }
 
   /** False pauses the socket. */
-  #onBytes(bytes: Buffer): boolean {
+  #onBytes(length: number): boolean {
     if (this.destroyed) return true;
-    if (this.#framed) this.#splitter.split(bytes);
-    else this.#pass(bytes);
+    if (this.#framed) this.#splitter.filled(length);
+    else this.#pass(this.#space.subarray(0, length));
     if (!this.#diverted) return this.#hasRoom;
     if (!this.#takesTurns) return true;
     this.#clock.soon(() => this.#socket?.resume());

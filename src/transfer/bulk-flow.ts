@@ -1,4 +1,4 @@
-import type { Clock } from "../base/index.js";
+import { MAX_RUN_PAGES, SWEEP_RUN_PAGES, type Clock } from "../base/index.js";
 import { AdaptiveWindow } from "./window.js";
 
 /** What a transfer is worth beside the others of its host. */
@@ -97,6 +97,11 @@ export class BulkFlow {
   /** The child asks for a page. */
   urgent(): void {
     this.#window.urgent(this.#clock.nowUs());
+  }
+
+  /** Most pages of one frame of the sweep: with few, a fault does not wait for long; with many, each costs less. */
+  get sweepPages(): number {
+    return this.#window.isUrgent(this.#clock.nowUs()) ? SWEEP_RUN_PAGES : MAX_RUN_PAGES;
   }
 
   /** The connection is lost, with all that was in flight. */

@@ -1,4 +1,11 @@
-import { Bitmap, BoundedQueue, MAX_FRAME_HASHES, PAGE_BYTES, SWEEP_RUN_PAGES } from "../base/index.js";
+import {
+  Bitmap,
+  BoundedQueue,
+  MAX_FRAME_HASHES,
+  MAX_RUN_PAGES,
+  PAGE_BYTES,
+  SWEEP_RUN_PAGES,
+} from "../base/index.js";
 import { packRun, type Frame, type Origin, type PageRun } from "../wire/index.js";
 import type { PageDigests } from "./digests.js";
 import type { Instant } from "./instant.js";
@@ -23,7 +30,7 @@ export class PageSupply implements SweepSource {
   readonly #order: SweepOrder;
   readonly #pushes: BoundedQueue<number>;
   /** Pages are read into it and encoded from it before the next frame is asked for, so sending allocates for the frame alone. */
-  readonly #scratch = new Uint8Array(SWEEP_RUN_PAGES * PAGE_BYTES);
+  readonly #scratch = new Uint8Array(MAX_RUN_PAGES * PAGE_BYTES);
   #digests: PageDigests | undefined;
   #digestCursor = 0;
   readonly #ahead: PagesAhead | undefined;
@@ -94,14 +101,17 @@ export class PageSupply implements SweepSource {
     return { kind: "pages", runs: [run] };
   }
 
-  /** The next frame for the bulk lane; undefined when there is nothing to send at the moment. Encode it before the next call. */
-  next(): Frame | undefined {
+  /**
+   * The next frame for the bulk lane; undefined when there is nothing to send at the moment. Encode it before the next call.
+   * @param sweepPages most pages of a step of the sweep, at most 64.
+   */
+  next(sweepPages: number): Frame | undefined {
     const pushes = this.#takePushes();
     if (pushes.length > 0) return { kind: "pages", runs: pushes };
     const ahead = this.#takeAhead();
     if (ahead.length > 0) return { kind: "pages", runs: ahead };
     if (!this.sweep) return undefined;
-    const step = this.#order.next(this);
+    const step = this.#order.next(this, sweepPages);
     if (step === undefined) return this.#nextDigests();
     this.sent.setRun(step.range.first, step.range.count);
     if (step.kind === "data")

@@ -382,7 +382,7 @@ export class ParentSession implements InstantReader {
         this.#pump = this.#options.clock.after(waitMs, () => this.#sendBulk());
         return;
       }
-      const frame = this.#supply.next();
+      const frame = this.#supply.next(this.#flow.sweepPages);
       if (frame === undefined) return;
       this.#flow.sent(bulk.send(frame));
     }

@@ -3,7 +3,7 @@ import {
   Bitmap,
   deferred,
   PAGE_BYTES,
-  SWEEP_RUN_PAGES,
+  MAX_RUN_PAGES,
   type Clock,
   type Log,
   type Timer,
@@ -65,7 +65,7 @@ export class PrecopySource {
   readonly #options: PrecopySourceOptions;
   readonly #due: Bitmap;
   readonly #flow: BulkFlow;
-  readonly #scratch = new Uint8Array(SWEEP_RUN_PAGES * PAGE_BYTES);
+  readonly #scratch = new Uint8Array(MAX_RUN_PAGES * PAGE_BYTES);
   readonly #ready = deferred<void>();
   #inFlight: FrameInFlight[] = [];
   #channel: FrameChannel | undefined;
@@ -309,11 +309,11 @@ export class PrecopySource {
     const clear = this.#due.nextClear(first);
     const due = (clear === -1 ? memory.pageCount : clear) - first;
     const hole = Math.min(due, MAX_HOLE_PAGES, this.#holeFrom(first));
-    let range = { first, count: hole > 0 ? hole : Math.min(due, SWEEP_RUN_PAGES) };
+    let range = { first, count: hole > 0 ? hole : Math.min(due, MAX_RUN_PAGES) };
     memory.protect(range);
     // Only what is a hole now, when nobody can fill it unnoticed, is told as one.
     const still = hole > 0 ? Math.min(hole, this.#holeFrom(first)) : 0;
-    if (hole > 0) range = { first, count: still > 0 ? still : Math.min(hole, SWEEP_RUN_PAGES) };
+    if (hole > 0) range = { first, count: still > 0 ? still : Math.min(hole, MAX_RUN_PAGES) };
     for (let page = first; page < first + range.count; page += 1) this.#due.clear(page);
     this.#cursor = first + range.count;
     return { kind: still > 0 ? "hole" : "data", range };

@@ -1,4 +1,4 @@
-import { Bitmap, SWEEP_RUN_PAGES } from "../base/index.js";
+import { Bitmap } from "../base/index.js";
 import type { PageRange } from "./ports.js";
 
 /** What the order of the sweep is chosen from. */
@@ -20,8 +20,8 @@ const MAX_HOLE_PAGES = 16384;
 
 /** Decides which pages the sweep sends next; replaceable without touching the session. */
 export interface SweepOrder {
-  /** The next step, or undefined when there is nothing left to sweep at the moment. */
-  next(source: SweepSource): SweepStep | undefined;
+  /** The next step, of so many pages with data at the most, or undefined when there is nothing left to sweep at the moment. */
+  next(source: SweepSource, mostPages: number): SweepStep | undefined;
   /** The child just faulted on this page: what lies around it is likely to be wanted soon. */
   onFault(page: number): void;
 }
@@ -37,14 +37,14 @@ export class AfterFaultOrder implements SweepOrder {
     this.#cursor = page + 1;
   }
 
-  next(source: SweepSource): SweepStep | undefined {
+  next(source: SweepSource, mostPages: number): SweepStep | undefined {
     const first = this.#firstUnsent(source);
     if (first === -1) return undefined;
     const dataFirst = this.#dataAtOrAfter(source, first);
     const isHole = dataFirst === undefined || dataFirst > first;
     const kind = isHole ? "hole" : "data";
     const bound = isHole ? (dataFirst ?? source.pageCount) : this.#endOf(first, source.pageCount);
-    const longest = Math.min(bound, first + (isHole ? MAX_HOLE_PAGES : SWEEP_RUN_PAGES));
+    const longest = Math.min(bound, first + (isHole ? MAX_HOLE_PAGES : mostPages));
     let past = first + 1;
     while (past < longest && this.#wants(source, past)) past += 1;
     this.#cursor = past;

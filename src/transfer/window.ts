@@ -1,4 +1,4 @@
-import { BULK_WINDOW_BYTES, PAGE_BYTES, SWEEP_RUN_PAGES } from "../base/index.js";
+import { BULK_WINDOW_BYTES, MAX_RUN_PAGES, PAGE_BYTES } from "../base/index.js";
 
 /**
  * What bulk may add to the round trip of an empty link. While a child waits for pages now and then, a queue that drains in a millisecond hardly delays them; while
@@ -11,7 +11,7 @@ const MIN_WINDOW_BYTES = { calm: 1024 * 1024, urgent: 256 * 1024 };
 const CALM_AFTER_US = 50_000;
 const GROWTH_BYTES = 32 * 1024;
 /** One frame may overshoot the limit, and must not overshoot the protocol's window. */
-const MAX_LIMIT_BYTES = BULK_WINDOW_BYTES - 2 * SWEEP_RUN_PAGES * PAGE_BYTES;
+const MAX_LIMIT_BYTES = BULK_WINDOW_BYTES - 2 * MAX_RUN_PAGES * PAGE_BYTES;
 
 /**
  * How many bytes the bulk lane may have in flight. It follows the time from sending to credit: it grows by steps while credits return quickly and shrinks
@@ -59,7 +59,7 @@ export class AdaptiveWindow {
 
   /** The child asks for a page: until nobody has for a while, what is in flight stays short. */
   urgent(nowUs: number): void {
-    if (!this.#isUrgent(nowUs)) this.#limitBytes = Math.min(this.#limitBytes, 2 * MIN_WINDOW_BYTES.urgent);
+    if (!this.isUrgent(nowUs)) this.#limitBytes = Math.min(this.#limitBytes, 2 * MIN_WINDOW_BYTES.urgent);
     this.#urgentAtUs = nowUs;
   }
 
@@ -98,12 +98,13 @@ export class AdaptiveWindow {
     this.#inFlightBytes = 0;
   }
 
-  #isUrgent(nowUs: number): boolean {
+  /** True while the child has asked for a page not long ago. */
+  isUrgent(nowUs: number): boolean {
     return nowUs - this.#urgentAtUs < CALM_AFTER_US;
   }
 
   #adapt(sentAtUs: number, nowUs: number): void {
-    const state = this.#isUrgent(nowUs) ? "urgent" : "calm";
+    const state = this.isUrgent(nowUs) ? "urgent" : "calm";
     const roundTripUs = nowUs - sentAtUs;
     this.#emptyRoundTripUs = Math.min(this.#emptyRoundTripUs, roundTripUs);
     const leastBytes = Math.min(MIN_WINDOW_BYTES[state] * this.#weight, this.#maxBytes);

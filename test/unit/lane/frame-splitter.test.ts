@@ -34,11 +34,13 @@ function play(stream: Buffer, nextSize: () => number): { taken: Buffer[]; passed
   });
   splitter.divert((message) => taken.push(Buffer.from(message)));
   for (let at = 0; at < stream.length;) {
-    const piece = Buffer.from(stream.subarray(at, at + nextSize()));
-    at += piece.length;
-    splitter.split(piece);
-    // What was given is not to be looked at afterwards.
-    piece.fill(0xee);
+    const { space } = splitter;
+    assert.ok(space.length > 0);
+    const length = stream.copy(space, 0, at, at + nextSize());
+    // What lies there is not to be taken for read.
+    space.fill(0xee, length);
+    at += length;
+    splitter.filled(length);
   }
   return { taken, passed: Buffer.concat(passed) };
 }

@@ -200,7 +200,7 @@ test("holes are told of in steps that keep nobody waiting", () => {
   const source = { pageCount, owed, sent, hasCopy: () => false, nextData: () => undefined };
   const order = new AfterFaultOrder();
   let steps = 0;
-  for (let step = order.next(source); step !== undefined; step = order.next(source), steps += 1) {
+  for (let step = order.next(source, 16); step !== undefined; step = order.next(source, 16), steps += 1) {
     assert.equal(step.kind, "hole");
     assert.ok(step.range.count <= 16384);
     sent.setRun(step.range.first, step.range.count);

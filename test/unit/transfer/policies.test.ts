@@ -41,7 +41,7 @@ function source(options: {
 /** Every step of a sweep that nothing disturbs. */
 function sweepAll(order: AfterFaultOrder, from: SweepSource): string[] {
   const steps: string[] = [];
-  for (let step = order.next(from); step !== undefined; step = order.next(from)) {
+  for (let step = order.next(from, 16); step !== undefined; step = order.next(from, 16)) {
     from.sent.setRun(step.range.first, step.range.count);
     steps.push(`${step.kind} ${step.range.first}+${step.range.count}`);
   }
