@@ -32,6 +32,7 @@ import { IncomingTransfers } from "./transfers/incoming-transfers.js";
 import { LaneRoutes } from "./transfers/lane-routes.js";
 import { Peers } from "./transfers/peers.js";
 import { recoverTransfers } from "./transfers/recover.js";
+import { goOnSharing, restoreSharing } from "./transfers/sharers.js";
 import { restoreMigrations } from "./transfers/roll-back.js";
 import { TransferBook } from "./transfers/transfer-book.js";
 import { AGENT_VERSION } from "./version.js";
@@ -145,7 +146,9 @@ export class Agent {
     const incoming = new IncomingTransfers(services, uploads);
     this.#incoming = incoming;
     this.#undo.push(() => incoming.close());
+    restoreSharing(services);
     await recoverTransfers(services, incoming);
+    goOnSharing(services);
     const sessions = this.#makeSessions(services, { incoming, uploads });
     this.#undo.push(() => sessions.close());
     await this.#listen(services, sessions);
@@ -189,6 +192,7 @@ export class Agent {
       limitBytes: limits.memoryMib === undefined ? undefined : limits.memoryMib * MIB,
       reserveBytes: limits.memoryReserveMib * MIB,
       room: () => measureRoom(paths.memory),
+      sharedChildPercent: limits.sharedChildPercent,
     });
     const isolation = await Isolation.open({ settings: configuration.isolation, paths, log });
     this.#undo.push(() => isolation.close());

@@ -77,6 +77,7 @@ function machineArgument(config: GuestConfig): string {
  * what makes a device state loadable elsewhere. The emulator never runs the guest by itself (`-S`).
  * @param options.inherited descriptors it has from its start.
  * @param options.incoming whether it is to wait for a device state instead of booting.
+ * @param options.privateMemory whether it maps its memory privately, as a child does that shares its parent's.
  * @param options.dataDirectories where an emulator that is not installed finds its firmware.
  */
 export function commandLine(options: {
@@ -84,6 +85,7 @@ export function commandLine(options: {
   layout: Layout;
   incoming: boolean;
   inherited: Inherited;
+  privateMemory?: boolean;
   dataDirectories?: readonly string[];
 }): string[] {
   const { config, layout } = options;
@@ -102,11 +104,12 @@ export function commandLine(options: {
   args.push("-accel", config.accelerator === "kvm" ? "kvm" : "tcg,thread=multi");
   args.push("-cpu", config.cpuModel ?? DEFAULT_CPU_MODEL[config.architecture], "-smp", String(config.cpus));
   // Shared, so that agent and emulator see the same pages; not preallocated, because a page that is there cannot be missing.
+  const share = options.privateMemory === true ? "share=off" : "share=on";
   args.push(
     "-m",
     `size=${config.memoryBytes}b`,
     "-object",
-    `${file},share=on,prealloc=off,dump=off,merge=off`,
+    `${file},${share},prealloc=off,dump=off,merge=off`,
   );
   args.push("-kernel", config.kernel);
   if (config.initrd !== undefined) args.push("-initrd", config.initrd);

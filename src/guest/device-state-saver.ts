@@ -213,7 +213,7 @@ export class DeviceStateSaver {
     this.#begun = { handOver, saved };
   }
 
-  /** Made here, for the emulator may not create files beside its memory. It belongs to the owner of the memory file, who is the emulator's user. */
+  /** Made here, for the emulator may not create files beside its memory. It belongs to the owner of the run directory, who is the emulator's user. */
   #createFile(): number {
     rmSync(this.#layout.savePath, { force: true });
     const file = openSync(this.#layout.savePath, "wx+", 0o600);
@@ -238,7 +238,7 @@ export class DeviceStateSaver {
   }
 
   #owner(): { uid: number; gid: number } {
-    const { uid, gid } = statSync(this.#layout.ramPath);
+    const { uid, gid } = statSync(this.#layout.runDirectory);
     return { uid, gid };
   }
 

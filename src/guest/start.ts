@@ -63,6 +63,8 @@ export interface StartOptions extends EmulatorPlace {
   descriptors?: readonly number[];
   /** A descriptor of this process for the guest's tap device, which the emulator inherits too. The caller closes it. */
   tap?: number;
+  /** It maps its memory privately: what it opens under the name of its memory file is another guest's, which it inherits. No file is made. */
+  privateMemory?: boolean;
   /** How the emulator is kept to itself; without, it runs as whoever runs this process. */
   confinement?: Confinement;
   /** Another emulator than the installed one, and where that finds its firmware. */
@@ -88,7 +90,7 @@ export async function startEmulator(options: StartOptions): Promise<Emulator> {
   for (const path of [layout.qmpSocket, layout.consoleSocket, layout.stateSocket])
     rmSync(path, { force: true });
   makeRunDirectory(layout, options.confinement);
-  const isNewMemory = createMemoryFile(layout, options.confinement);
+  const isNewMemory = options.privateMemory !== true && createMemoryFile(layout, options.confinement);
   let processEnd: ProcessEnd | undefined;
   let emulator: QemuEmulator | undefined;
   let identity: ProcessIdentity | undefined;

@@ -48,14 +48,20 @@ export function openUserfaultDevice(): number {
 /**
  * The environment an emulator is started with, beside its own.
  * @param fdNumber the number under which the emulator's process inherits the descriptor of `openUserfaultDevice`.
+ * @param memory the number under which it inherits the memory file of another guest, open for reading, and the path by which it opens that.
  * @throws MemoryError `not-built`.
  */
-export function preloadEnvironment(fdNumber: number): Record<string, string> {
-  assert(
-    Number.isSafeInteger(fdNumber) && fdNumber > 2,
-    `an inherited descriptor is above 2, not ${fdNumber}`,
-  );
-  return { LD_PRELOAD: nativePaths().preload, RAMET_USERFAULTFD: String(fdNumber) };
+export function preloadEnvironment(
+  fdNumber: number,
+  memory?: { fdNumber: number; path: string },
+): Record<string, string> {
+  for (const number of [fdNumber, memory?.fdNumber ?? fdNumber])
+    assert(Number.isSafeInteger(number) && number > 2, `an inherited descriptor is above 2, not ${number}`);
+  return {
+    LD_PRELOAD: nativePaths().preload,
+    RAMET_USERFAULTFD: String(fdNumber),
+    ...(memory === undefined ? {} : { RAMET_MEMORY: `${memory.fdNumber}:${memory.path}` }),
+  };
 }
 
 /**

@@ -1,9 +1,10 @@
 import { readFileSync } from "node:fs";
-import { codeOf, type Log } from "../base/index.js";
+import { assert, codeOf, type Log } from "../base/index.js";
 import { takeUserfault } from "./descriptors.js";
 import { MemoryError } from "./errors.js";
 import { FillableRegion } from "./fillable.js";
-import { findMapping, findRegistration, readMaps } from "./mapping.js";
+import { type FileIdentity, findMapping, findRegistration, readMaps } from "./mapping.js";
+import { PrivateMemory } from "./process-memory.js";
 import { RamFile } from "./ram-file.js";
 import { TrackedRegion } from "./tracked.js";
 import { type FaultMode, Userfault } from "./userfault.js";
@@ -11,24 +12,33 @@ import { WritableRegion } from "./writable.js";
 
 /**
  * One emulator's memory, from its start (or its adoption by a new agent) to its end. It is a parent's or a child's at a
- * time: `track` and `fill` assert that the other one has been released.
+ * time: `track` and `fill` assert that the other one has been released. An emulator that maps another guest's memory file privately has no file of its own:
+ * its memory is never filled, nor written before it runs.
  */
 export class GuestMemory {
   readonly pageCount: number;
   readonly #pid: number;
-  readonly #file: RamFile;
+  readonly #identity: FileIdentity;
+  readonly #file: RamFile | PrivateMemory;
   readonly #userfault: Userfault;
   readonly #tracked: TrackedRegion;
-  readonly #fillable: FillableRegion;
+  readonly #fillable: FillableRegion | undefined;
   #closed = false;
 
-  private constructor(options: { pid: number; file: RamFile; userfault: Userfault }) {
+  private constructor(options: {
+    pid: number;
+    identity: FileIdentity;
+    file: RamFile | PrivateMemory;
+    userfault: Userfault;
+  }) {
+    const { userfault, file } = options;
     this.#pid = options.pid;
-    this.#file = options.file;
-    this.#userfault = options.userfault;
+    this.#identity = options.identity;
+    this.#file = file;
+    this.#userfault = userfault;
     this.#tracked = new TrackedRegion(options);
-    this.#fillable = new FillableRegion(options);
-    this.pageCount = options.file.pageCount;
+    this.#fillable = file instanceof RamFile ? new FillableRegion({ userfault, file }) : undefined;
+    this.pageCount = file.pageCount;
   }
 
   /**
@@ -46,11 +56,43 @@ export class GuestMemory {
         { pid, ramPath, pages: file.pageCount, areas: mapping.areaEnds.length },
         "guest memory found",
       );
-      return new GuestMemory({ pid, file, userfault });
+      return new GuestMemory({ pid, identity: file, file, userfault });
     } catch (cause) {
       file.close();
       throw cause;
     }
+  }
+
+  /**
+   * Finds the memory of emulator `pid`, which runs under the preloaded library and has mapped another guest's memory file privately. The file may have been
+   * removed since.
+   * @throws MemoryError `gone`, `no-userfaultfd`, `not-mapped`, `not-permitted`, `not-built` or `failed`.
+   */
+  static openPrivate(options: { pid: number; file: FileIdentity; log: Log }): GuestMemory {
+    const { pid, log } = options;
+    const { dev, ino, pageCount } = options.file;
+    const identity = { dev, ino, pageCount };
+    const mapping = findMapping(readMaps(pid), identity, "private");
+    const file = new PrivateMemory({ pid, mapping });
+    try {
+      const userfault = new Userfault({ pid, mapping, fd: takeUserfault(pid) });
+      log.debug({ pid, pages: pageCount }, "privately mapped guest memory found");
+      return new GuestMemory({ pid, identity, file, userfault });
+    } catch (cause) {
+      file.close();
+      throw cause;
+    }
+  }
+
+  /** Which file on tmpfs it is, or was mapped from. */
+  get file(): FileIdentity {
+    const { dev, ino, pageCount } = this.#identity;
+    return { dev, ino, pageCount };
+  }
+
+  /** The memory as a private mapping of another guest's; undefined for an emulator with a file of its own. */
+  get private(): PrivateMemory | undefined {
+    return this.#file instanceof PrivateMemory ? this.#file : undefined;
   }
 
   /** The memory as a parent's. Always the same object. */
@@ -60,11 +102,13 @@ export class GuestMemory {
 
   /** The memory as a child's. Always the same object. */
   fillable(): FillableRegion {
+    assert(this.#fillable !== undefined, "memory that is mapped privately is not filled");
     return this.#fillable;
   }
 
   /** Opens the memory to be written, of a child that does not run yet; the caller closes it. @throws MemoryError `bad-file`. */
   writable(): WritableRegion {
+    assert(this.#file instanceof RamFile, "memory that is mapped privately is not written from outside");
     return new WritableRegion({ path: this.#file.path, pageCount: this.pageCount });
   }
 
@@ -76,7 +120,7 @@ export class GuestMemory {
    */
   registration(): FaultMode | undefined {
     try {
-      return findRegistration(readFileSync(`/proc/${this.#pid}/smaps`, "utf8"), this.#file);
+      return findRegistration(readFileSync(`/proc/${this.#pid}/smaps`, "utf8"), this.#identity);
     } catch (cause) {
       if (cause instanceof MemoryError) throw cause;
       throw new MemoryError("gone", `cannot read /proc/${this.#pid}/smaps (${codeOf(cause)})`, { cause });

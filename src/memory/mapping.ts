@@ -54,20 +54,24 @@ function isOf(area: Area, file: FileIdentity): boolean {
 
 /**
  * Finds the memory file in the text of /proc/PID/maps. The kernel may have cut the mapping into several adjacent areas.
- * @throws MemoryError `not-mapped` unless all of the file is mapped shared, once, in one piece of addresses.
+ * @throws MemoryError `not-mapped` unless all of the file is mapped as it should be, once, in one piece of addresses.
  */
-export function findMapping(maps: string, file: FileIdentity): Mapping {
+export function findMapping(
+  maps: string,
+  file: FileIdentity,
+  kind: "shared" | "private" = "shared",
+): Mapping {
   let address: number | undefined;
   let pages = 0;
   const areaEnds: number[] = [];
   for (const line of maps.split("\n")) {
     const area = parseArea(line);
     if (area === undefined || !isOf(area, file)) continue;
-    if (!area.shared) {
-      throw new MemoryError(
-        "not-mapped",
-        "the emulator maps its memory file privately; its backend needs share=on",
-      );
+    if (area.shared !== (kind === "shared")) {
+      const how = area.shared
+        ? "shared; its backend needs share=off"
+        : "privately; its backend needs share=on";
+      throw new MemoryError("not-mapped", `the emulator maps its memory file ${how}`);
     }
     address ??= area.startBytes;
     if (area.startBytes - area.offsetBytes !== address || area.offsetBytes !== pages * PAGE_BYTES) {

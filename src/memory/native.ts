@@ -35,6 +35,8 @@ export interface Native {
   makePipe(path: string): number;
   /** How much a pipe takes before it holds up who writes. See F_SETPIPE_SZ in fcntl(2). */
   resizePipe(fd: number, bytes: number): number;
+  /** Gives a process pages of its own where it maps a file privately; success does not say that there were any to give. At most 1 MiB. See process_vm_writev(2). */
+  separate(pid: number, address: number, length: number): number;
   /** Calls back with the number of fault addresses written to `addresses`, or a negative errno and then never again. */
   watch(fd: number, addresses: Float64Array, callback: (result: number) => void): Watcher | number;
   /** No callback from here on. The descriptor may be closed afterwards, not before. */

@@ -4,11 +4,22 @@ import { MemoryError } from "./errors.js";
 import { assertRange, type PageRange } from "./range.js";
 import { nextDataOf } from "./sparse.js";
 
+/** Where a guest's memory can be read without touching it as the guest would. */
+export interface PageSource {
+  readonly pageCount: number;
+  /** Copies pages into the start of `into`. */
+  read(range: PageRange, into: Uint8Array): void;
+  /** The first range of pages at or after `page` that may hold anything but zeros; undefined when there is none. */
+  nextData(page: number): PageRange | undefined;
+  /** May be called twice. */
+  close(): void;
+}
+
 /**
  * The tmpfs file that is a guest's memory. It is read with pread(2) and never mapped: reading a hole through a mapping
  * would allocate the page, and a page that exists is not missing, so that its fault would never be reported.
  */
-export class RamFile {
+export class RamFile implements PageSource {
   readonly path: string;
   readonly dev: number;
   readonly ino: number;

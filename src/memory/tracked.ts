@@ -1,5 +1,5 @@
 import type { Bitmap } from "../base/index.js";
-import type { RamFile } from "./ram-file.js";
+import type { PageSource } from "./ram-file.js";
 import type { PageRange } from "./range.js";
 import type { Userfault } from "./userfault.js";
 
@@ -7,9 +7,9 @@ import type { Userfault } from "./userfault.js";
 export class TrackedRegion {
   readonly pageCount: number;
   readonly #userfault: Userfault;
-  readonly #file: RamFile;
+  readonly #file: PageSource;
 
-  constructor(options: { userfault: Userfault; file: RamFile }) {
+  constructor(options: { userfault: Userfault; file: PageSource }) {
     this.#userfault = options.userfault;
     this.#file = options.file;
     this.pageCount = options.file.pageCount;

@@ -77,7 +77,10 @@ const PAGES_PER_TURN = 4096;
  * The digests of all memory of a stopped guest, holes included, read past everything a transfer uses, so that the comparison with what children were
  * given depends on none of it. Takes about 2 ms per MiB that is not a hole.
  */
-export async function digestMemory(memory: TrackedMemory, clock: Clock): Promise<PageDigests> {
+export async function digestMemory(
+  memory: Pick<TrackedMemory, "pageCount" | "nextData" | "read">,
+  clock: Clock,
+): Promise<PageDigests> {
   const digests = new PageDigests(memory.pageCount);
   const buffer = new Uint8Array(SWEEP_RUN_PAGES * PAGE_BYTES);
   let page = 0;

@@ -2,16 +2,28 @@ import { CodedError, codeOf, messageOf, withDeadline, type Clock, type Log } fro
 import { digestMemory, type PageDigests } from "./digests.js";
 import { TransferError } from "./errors.js";
 import type { Instant } from "./instant.js";
-import type { ParentSession } from "./parent-session.js";
+import type { SessionPhase } from "./session-options.js";
 import type { ChildStarted, ChildTarget, ParentEmulator, TrackedMemory } from "./ports.js";
 
 /** How long the page lanes may take to arrive after the child's host said it is prepared. */
 const LINK_DEADLINE_MS = 10_000;
 
+/** What gives a child its parent's memory. */
+export interface ChildSession {
+  readonly phase: SessionPhase;
+  /** Resolves when nothing but the instant is lacking; rejects when the session ends before. */
+  readonly linked: Promise<void>;
+  /** The guest is stopped and all of its memory is protected. */
+  atInstant?(): void;
+  /** The instant is there: the child may be given its memory. */
+  begin(options: { digests?: PageDigests }): void;
+  fail(error: TransferError): void;
+}
+
 /** One child to be, with the session that will feed it. */
 export interface ForkChild {
   target: ChildTarget;
-  session: ParentSession;
+  session: ChildSession;
 }
 
 /** Where a parent stands while it is forked or migrated; `paging` is reached only when some child runs. */
@@ -102,8 +114,8 @@ export async function forkGuest(options: ForkOptions): Promise<ForkOutcome> {
     );
     options.onStep("paging");
     options.log.debug({ marks: marks.all, pause }, "forked");
-    // Children that were lost during the pause left an instant that was not there yet.
-    if (options.children.every(({ session }) => session.phase.phase === "failed")) options.instant.release();
+    // Children that were lost during the pause left an instant that was not there yet; those that share the memory need no copies of it.
+    if (options.children.every(({ session }) => isOver(session))) options.instant.release();
     return { pause, marks: marks.all, children };
   } catch (thrown) {
     const error =
@@ -186,6 +198,7 @@ async function pauseAndSave(options: ForkOptions, marks: Marks): Promise<Paused>
       },
       async atInstant() {
         instant.freeze();
+        for (const { session } of options.children) session.atInstant?.();
         at.saved = nowUs();
         if (options.verify) digests = await digestMemory(options.memory, clock);
         at.verified = nowUs();
@@ -260,8 +273,12 @@ async function cancelQuietly(log: Log, target: ChildTarget, reason: string): Pro
   }
 }
 
+function isOver({ phase: { phase } }: ChildSession): boolean {
+  return phase === "failed" || phase === "complete";
+}
+
 /** A child that was cancelled or lost in the pause is not to run, and one that was lost while it started is not to be left there. */
-function throwIfLost(session: ParentSession): void {
+function throwIfLost(session: ChildSession): void {
   if (session.phase.phase === "failed") throw session.phase.error;
 }
 

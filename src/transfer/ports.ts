@@ -30,6 +30,15 @@ export interface TrackedMemory {
   release(): void;
 }
 
+/** A child's memory as a private mapping of its parent's: it sees its parent's pages until it has some of its own. */
+export interface PrivateMapping {
+  /**
+   * Gives the child pages of its own, with what it sees there now, where it has none; what it has written stays. Synchronous: when it returns true, what the parent
+   * writes to these pages does not reach the child. False when that cannot be: the child has ended, or the host has no memory for it.
+   */
+  separate(range: PageRange): boolean;
+}
+
 /** A child's memory, filled from outside while the child runs on it. All calls are synchronous. */
 export interface FillableMemory {
   readonly pageCount: number;

@@ -169,6 +169,7 @@ export class Running {
         names: this.children.map(({ name }) => name),
         forwards: [`${port}:80`],
         verify,
+        memory: "copied",
         sweep: plan.state === "faulting" ? "held" : "on",
         ...rate,
       },

@@ -52,6 +52,7 @@ describe("forking by agents", () => {
       count: 3,
       forwards: ["8090:80"],
       verify: true,
+      memory: "copied",
     });
     assert.deepEqual(
       transfers.map(({ host, state }) => [host, state]),
@@ -213,7 +214,12 @@ describe("forking by agents", () => {
   });
 
   test("a parent that is killed still gives its children what they lack", async () => {
-    await a.call("guest.fork", { name: "web", names: ["second"], forwards: ["8085:80"] });
+    await a.call("guest.fork", {
+      name: "web",
+      names: ["second"],
+      memory: "copied",
+      forwards: ["8085:80"],
+    });
     await whenTransfersEnd(a);
     const { transfers } = await a.call("guest.fork", {
       name: "second",

@@ -218,6 +218,7 @@ describe("what children are given", () => {
       names: ["left", "right"],
       paused: true,
       verify: true,
+      memory: "copied",
       compression: "lz4",
     });
     await whenTransfersEnd(a);

@@ -2,9 +2,10 @@
  * Stands in for an emulator: maps a tmpfs file shared and touches its pages on command, each command on a thread of its
  * own, so that one that waits for a page holds up no other.
  *
- *   usage: stand-in FILE BYTES [cut]      `cut` splits the mapping into several of the kernel's areas
+ *   usage: stand-in FILE BYTES [cut|private]   `cut` splits the mapping into several of the kernel's areas
  *   input:  ID read PAGE                  through the mapping; answers with the page's bytes, or "mixed"
  *           ID write PAGE VALUE           through the mapping, the whole page
+ *           ID storm PAGES SECONDS        writes pages below PAGES at random, from here on; answers with 0 when the time is over
  *           ID kernel-write PAGE VALUE    read(2) into the page: the kernel touches it
  *           ID kernel-read PAGE           write(2) from the page
  *           ID environment                answers 1 when LD_PRELOAD or RAMET_USERFAULTFD is still set
@@ -17,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 #define PAGE 4096
@@ -68,6 +70,13 @@ static void *execute(void *argument) {
     touch_in_kernel(command, page, 1);
   } else if (strcmp(command->name, "kernel-read") == 0) {
     touch_in_kernel(command, page, 0);
+  } else if (strcmp(command->name, "storm") == 0) {
+    unsigned int state = (unsigned int)command->id;
+    for (time_t until = time(NULL) + command->value; time(NULL) < until;) {
+      size_t chosen = (size_t)rand_r(&state) % command->page;
+      memset(memory + chosen * PAGE, rand_r(&state) & 0xff, PAGE);
+    }
+    answer_value(command->id, 0);
   } else if (strcmp(command->name, "environment") == 0) {
     answer_value(command->id, getenv("LD_PRELOAD") != NULL || getenv("RAMET_USERFAULTFD") != NULL);
   } else {
@@ -81,10 +90,11 @@ int main(int count, char **arguments) {
   if (count < 3) return 2;
   const int fd = open(arguments[1], O_RDWR | O_CLOEXEC);
   const size_t bytes = strtoull(arguments[2], NULL, 10);
-  memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  const int is_private = count > 3 && strcmp(arguments[3], "private") == 0;
+  memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, is_private ? MAP_PRIVATE : MAP_SHARED, fd, 0);
   if (fd < 0 || memory == MAP_FAILED) return perror("stand-in"), 1;
   /* A flag on the second quarter makes three areas of one. */
-  if (count > 3) madvise(memory + bytes / 4, bytes / 4, MADV_DONTDUMP);
+  if (count > 3 && !is_private) madvise(memory + bytes / 4, bytes / 4, MADV_DONTDUMP);
   dprintf(STDOUT_FILENO, "ready\n");
 
   char line[128];

@@ -37,7 +37,11 @@ function buildStandIn(): string {
   mkdirSync(directory, { recursive: true });
   const fresh = `${program}.${process.pid}`;
   const source = join(ROOT, "test", "support", "memory-stand-in.c");
-  execFileSync("gcc", ["-O2", "-Wall", "-Wextra", "-pthread", "-o", fresh, source], { stdio: "inherit" });
+  execFileSync(
+    "gcc",
+    ["-O2", "-D_FILE_OFFSET_BITS=64", "-Wall", "-Wextra", "-pthread", "-o", fresh, source],
+    { stdio: "inherit" },
+  );
   renameSync(fresh, program); // test files run at the same time
   builtStandIn = program;
   return program;
@@ -99,6 +103,26 @@ export class MemoryStandIn {
     return standIn;
   }
 
+  /**
+   * Starts a process that has mapped another one's file privately, as the emulator of a child does: it opens a file that is not there, and is given the other
+   * one's, which it may only read.
+   */
+  static async startPrivate(parent: MemoryStandIn, pageCount: number): Promise<MemoryStandIn> {
+    const program = buildStandIn();
+    const ramPath = `${parent.ramPath}-of-a-child-${randomBytes(4).toString("hex")}`;
+    const device = openUserfaultDevice();
+    const memory = openSync(parent.ramPath, "r");
+    const child = spawn(program, [ramPath, String(pageCount * PAGE_BYTES), "private"], {
+      stdio: ["pipe", "pipe", "inherit", device, memory],
+      env: { ...process.env, ...preloadEnvironment(3, { fdNumber: 4, path: ramPath }) },
+    });
+    closeSync(device);
+    closeSync(memory);
+    const standIn = new MemoryStandIn(child, child.pid as number, ramPath);
+    await standIn.#listen();
+    return standIn;
+  }
+
   /** Reads a page through the mapping: the value all its bytes have. */
   read(page: number): Promise<number> {
     return this.#ask(`read ${page}`);
@@ -107,6 +131,11 @@ export class MemoryStandIn {
   /** Fills a page with a value through the mapping. */
   async write(page: number, value: number): Promise<void> {
     await this.#ask(`write ${page} ${value}`);
+  }
+
+  /** Writes pages below `pages` at random for some seconds. Several storms run side by side. */
+  async storm(pages: number, seconds: number): Promise<void> {
+    await this.#ask(`storm ${pages} ${seconds}`);
   }
 
   /** Like `read`, but the kernel touches the page, within a system call. */

@@ -61,6 +61,8 @@ const limits = z.strictObject({
   stallMs: whole(100, 3_600_000).default(30_000),
   /** How long a migrated child that lacks pages runs on while its parent's host is out of reach. */
   migrationLeaseSeconds: whole(1, 86_400).default(60),
+  /** What is set aside of a child's memory that shares its parent's, for pages that either of them writes. */
+  sharedChildPercent: whole(1, 100).default(100),
   maxGuests: whole(1, 10_000).default(256),
   warmEmulators: whole(0, 256).default(4),
   warmIdleSeconds: whole(1, 86_400 * 7).default(600),

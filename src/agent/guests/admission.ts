@@ -29,12 +29,24 @@ export interface Reservation {
 export class Admission {
   readonly #limitBytes: number;
   readonly #room: () => MemoryRoom;
+  readonly #sharedChildPercent: number;
   #reservedBytes = 0;
 
   /** @param limitBytes undefined: what the file system has, less `reserveBytes`. */
-  constructor(options: { limitBytes: number | undefined; reserveBytes: number; room: () => MemoryRoom }) {
+  constructor(options: {
+    limitBytes: number | undefined;
+    reserveBytes: number;
+    room: () => MemoryRoom;
+    sharedChildPercent?: number;
+  }) {
+    this.#sharedChildPercent = options.sharedChildPercent ?? 100;
     this.#room = options.room;
     this.#limitBytes = options.limitBytes ?? Math.max(0, options.room().totalBytes - options.reserveBytes);
+  }
+
+  /** What an emulator takes; one that shares its parent's memory less, for the pages that either of them writes. */
+  bytesFor(memoryBytes: number, { shares }: { shares: boolean }): number {
+    return shares ? Math.ceil((memoryBytes * this.#sharedChildPercent) / 100) : memoryBytes;
   }
 
   /** The most memory all emulators may have. */

@@ -22,13 +22,16 @@ export interface ChildSpec {
     | { mode: "tap"; mac: string };
   /** The id a migrated guest keeps; no warm emulator has it. */
   id?: string;
+  /** The id of the guest on this host whose memory it maps privately. */
+  shares?: string;
   /** The identity a migrated guest keeps. Without it the emulator has a new one, as a fork's child must. */
   vmgenid?: string;
 }
 
 /** Two specs with the same key fit the same warm emulators. */
 export function specKey(spec: ChildSpec): string {
-  const { architecture, machine, memoryBytes, cpus, append, kernel, initrd, network, vmgenid, id } = spec;
+  const { architecture, machine, memoryBytes, cpus, append, kernel, initrd, network, vmgenid, id, shares } =
+    spec;
   return JSON.stringify([
     architecture,
     machine,
@@ -41,6 +44,7 @@ export function specKey(spec: ChildSpec): string {
     network.mode === "none" ? undefined : network.mac,
     vmgenid,
     id,
+    shares,
   ]);
 }
 

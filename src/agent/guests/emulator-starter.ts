@@ -65,7 +65,7 @@ export class EmulatorStarter {
   async startChild(spec: ChildSpec, what: string): Promise<LiveEmulator> {
     const warm = this.pool.take(spec);
     if (warm !== undefined) return warm;
-    return this.#startIncoming(spec, await this.reserve(spec.memoryBytes, what));
+    return this.#startIncoming(spec, await this.reserve(this.#bytesOf(spec), what));
   }
 
   /** Ends an emulator that never became a guest and removes all of it. */
@@ -75,7 +75,11 @@ export class EmulatorStarter {
   }
 
   async #startWarm(spec: ChildSpec): Promise<LiveEmulator> {
-    return this.#startIncoming(spec, this.#admission.reserve(spec.memoryBytes, "a warm emulator"));
+    return this.#startIncoming(spec, this.#admission.reserve(this.#bytesOf(spec), "a warm emulator"));
+  }
+
+  #bytesOf({ memoryBytes, shares }: ChildSpec): number {
+    return this.#admission.bytesFor(memoryBytes, { shares: shares !== undefined });
   }
 
   async #startIncoming(spec: ChildSpec, reservation: Reservation): Promise<LiveEmulator> {
@@ -94,7 +98,8 @@ export class EmulatorStarter {
       throw asRoomError(error, this.#paths.guest(config.id));
     }
     try {
-      return await this.#source.launch({ config, incoming: true, reservation, holds });
+      const shares = spec.shares === undefined ? {} : { shares: spec.shares };
+      return await this.#source.launch({ config, incoming: true, reservation, holds, ...shares });
     } catch (error) {
       await rm(this.#paths.guest(config.id), { recursive: true, force: true });
       throw error;

@@ -49,6 +49,16 @@ export const guestRecordSchema = z.strictObject({
       rolledBack: z.boolean().optional(),
     })
     .optional(),
+  /** Whose memory its emulator has mapped privately, as a file on tmpfs that may be without a name by now. */
+  sharing: z
+    .strictObject({
+      memory: z.uuid(),
+      dev: z.int(),
+      ino: z.int(),
+      /** Every page is its own by now: it shares nothing any more, and may be tracked itself. */
+      whole: z.literal(true).optional(),
+    })
+    .optional(),
   /** It is being removed: a new agent ends its emulator and removes what is left of it. */
   removing: z.literal(true).optional(),
   /** False: its network device leads nowhere. */

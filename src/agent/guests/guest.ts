@@ -26,6 +26,8 @@ export interface GuestChange {
   outgoing?: NonNullable<GuestRecord["outgoing"]> | null;
   /** A child has all its memory now. */
   complete?: true;
+  /** Nothing of it is another guest's any more. */
+  whole?: true;
 }
 
 /** States in which an emulator holds the guest. */
@@ -196,7 +198,7 @@ export class Guest {
 
   /** Changes what is known of the guest: at once in memory and for listeners, on disk when the promise resolves. */
   update(change: GuestChange): Promise<void> {
-    const { message: oldMessage, outgoing: oldOutgoing, parent, ...rest } = this.#record;
+    const { message: oldMessage, outgoing: oldOutgoing, parent, sharing, ...rest } = this.#record;
     // A message explains a state: without a new one, a new state has none.
     const message = change.state === undefined ? (change.message ?? oldMessage) : change.message;
     const outgoing = change.outgoing === undefined ? oldOutgoing : (change.outgoing ?? undefined);
@@ -205,6 +207,9 @@ export class Guest {
       ...(change.state === undefined ? {} : { state: change.state }),
       ...(message === undefined ? {} : { message }),
       ...(outgoing === undefined ? {} : { outgoing }),
+      ...(sharing === undefined
+        ? {}
+        : { sharing: change.whole === true ? { ...sharing, whole: true } : sharing }),
       ...(parent === undefined
         ? {}
         : { parent: change.complete === true ? { ...parent, complete: true } : parent }),
@@ -277,9 +282,20 @@ export class Guest {
           }),
       network: networkView(config.network),
       ...(parent === undefined ? {} : { parent }),
+      ...this.#sharingFields(),
       transfers: [...(this.#occupation?.transfers ?? [])],
       createdAtMs,
       ...(message === undefined ? {} : { message }),
+    };
+  }
+
+  #sharingFields(): Pick<GuestView, "sharesWith" | "sharers"> {
+    const { sharing, parent } = this.#record;
+    const sharers = this.#live?.shared.sharers ?? 0;
+    const shares = this.#live !== undefined && sharing !== undefined && sharing.whole !== true;
+    return {
+      ...(shares && parent !== undefined ? { sharesWith: parent.guest } : {}),
+      ...(sharers > 0 ? { sharers } : {}),
     };
   }
 

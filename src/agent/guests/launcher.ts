@@ -1,6 +1,6 @@
 import { mkdir } from "node:fs/promises";
-import { closeSync } from "node:fs";
-import { messageOf, type Clock, type Log } from "../../base/index.js";
+import { closeSync, constants, fstatSync, openSync } from "node:fs";
+import { codeOf, messageOf, PAGE_BYTES, type Clock, type Log } from "../../base/index.js";
 import {
   endLeftover,
   HeldSaves,
@@ -10,15 +10,17 @@ import {
   type GuestConfig,
 } from "../../guest/index.js";
 import {
+  type FileIdentity,
   GuestMemory,
   NamedPipe,
   openTap,
   openUserfaultDevice,
   preloadEnvironment,
 } from "../../memory/index.js";
+import { AgentError } from "../errors.js";
 import type { Cell, Isolation } from "../isolation/isolation.js";
 import type { BootFileHold } from "../store/boot-store.js";
-import { removeGuestMemory } from "../store/guest-memory.js";
+import { markShared, removeGuestMemory } from "../store/guest-memory.js";
 import type { Paths } from "../store/paths.js";
 import type { Reservation } from "./admission.js";
 import { LiveEmulator } from "./live-emulator.js";
@@ -28,16 +30,24 @@ export interface LaunchOptions {
   config: GuestConfig;
   /** True for an emulator that waits for device state. */
   incoming: boolean;
+  /** The id of the guest whose memory it maps privately. */
+  shares?: string;
   reservation: Reservation;
   holds: readonly BootFileHold[];
 }
+
+/** What is known of an emulator that runs. */
+export type AdoptOptions = Omit<LaunchOptions, "incoming" | "shares"> & {
+  /** The file it has mapped privately. */
+  sharing?: Pick<FileIdentity, "dev" | "ino">;
+};
 
 /** Starts emulators and finds running ones; the pool and the tests put something else in its place. */
 export interface EmulatorSource {
   /** Starts an emulator, stopped. Undoes everything when that fails. */
   launch(options: LaunchOptions): Promise<LiveEmulator>;
   /** Finds an emulator that an earlier agent started, without a word to it (`connect` it); undefined when it has ended. */
-  adopt(options: Omit<LaunchOptions, "incoming">): Promise<LiveEmulator | undefined>;
+  adopt(options: AdoptOptions): Promise<LiveEmulator | undefined>;
   /** Ends whatever emulator an earlier agent left in the directory of this id. */
   endLeftover(id: string): Promise<void>;
 }
@@ -76,18 +86,25 @@ export class Launcher implements EmulatorSource {
     try {
       await mkdir(this.#paths.guest(config.id), { recursive: true, mode: 0o700 });
       undo.push(() => removeGuestMemory(this.#paths, config.id));
-      const cell = await this.#isolation.enter(config);
+      const cell = await this.#isolation.enter(config, { privateMemory: options.shares !== undefined });
       undo.push(() => cell.release());
-      const emulator = await this.#start(options, cell);
+      const shared = options.shares === undefined ? undefined : this.#openShared(options.shares, config);
+      undo.push(() => shared !== undefined && closeSync(shared.fd));
+      const emulator = await this.#start(options, cell, shared?.fd);
       undo.push(() => emulator.kill());
-      return this.#assemble({ ...options, cell }, emulator);
+      const live = this.#assemble(
+        { ...options, cell, ...(shared === undefined ? {} : { sharing: shared }) },
+        emulator,
+      );
+      if (shared !== undefined) closeSync(shared.fd);
+      return live;
     } catch (error) {
       for (const step of undo.reverse()) await this.#undo(step);
       throw error;
     }
   }
 
-  async adopt(options: Omit<LaunchOptions, "incoming">): Promise<LiveEmulator | undefined> {
+  async adopt(options: AdoptOptions): Promise<LiveEmulator | undefined> {
     const { config } = options;
     const emulator = locateEmulator({ config, ...this.#place(config.id) });
     if (emulator === undefined) {
@@ -102,15 +119,22 @@ export class Launcher implements EmulatorSource {
     this.#isolation.forget(id);
   }
 
-  async #start({ config, incoming }: LaunchOptions, { confinement }: Cell): Promise<Emulator> {
+  async #start(
+    { config, incoming }: LaunchOptions,
+    { confinement }: Cell,
+    shared: number | undefined,
+  ): Promise<Emulator> {
+    const memory =
+      shared === undefined ? undefined : { fdNumber: INHERITED_DEVICE + 1, path: this.#paths.ram(config.id) };
     const tap = config.network.mode === "tap" ? openTap(config.network.tap) : undefined;
     try {
       return await startEmulator({
         config,
         ...this.#place(config.id),
         incoming,
-        environment: preloadEnvironment(INHERITED_DEVICE),
-        descriptors: [this.#device],
+        environment: preloadEnvironment(INHERITED_DEVICE, memory),
+        descriptors: shared === undefined ? [this.#device] : [this.#device, shared],
+        privateMemory: shared !== undefined,
         ...(tap === undefined ? {} : { tap }),
         ...(confinement === undefined ? {} : { confinement }),
       });
@@ -129,20 +153,40 @@ export class Launcher implements EmulatorSource {
     };
   }
 
-  #assemble(options: Omit<LaunchOptions, "incoming"> & { cell: Cell }, emulator: Emulator): LiveEmulator {
-    const { config } = options;
-    const memory = GuestMemory.open({
-      pid: emulator.pid,
-      ramPath: this.#paths.ram(config.id),
-      log: this.#log,
-    });
+  /** Another guest's memory file, for an emulator that can only read it. @throws AgentError `bad-state`. */
+  #openShared(id: string, config: GuestConfig): FileIdentity & { fd: number } {
+    try {
+      // From now on its pages must not be taken from under those who have mapped it.
+      markShared(this.#paths, id);
+      const fd = openSync(this.#paths.ram(id), constants.O_RDONLY | constants.O_NOFOLLOW);
+      const { dev, ino } = fstatSync(fd);
+      return { fd, dev, ino, pageCount: config.memoryBytes / PAGE_BYTES };
+    } catch (cause) {
+      const message = `the memory of guest ${id} is not there to be shared (${codeOf(cause)})`;
+      throw new AgentError("bad-state", message, { cause });
+    }
+  }
+
+  #assemble(options: AdoptOptions & { cell: Cell }, emulator: Emulator): LiveEmulator {
+    const { config, sharing } = options;
+    const { pid } = emulator;
+    const log = this.#log;
+    const memory =
+      sharing === undefined
+        ? GuestMemory.open({ pid, ramPath: this.#paths.ram(config.id), log })
+        : GuestMemory.openPrivate({
+            pid,
+            file: { ...sharing, pageCount: config.memoryBytes / PAGE_BYTES },
+            log,
+          });
     return new LiveEmulator({
       ...options,
       id: config.id,
       emulator,
       memory,
       paths: this.#paths,
-      log: this.#log,
+      clock: this.#clock,
+      log,
     });
   }
 

@@ -1,6 +1,7 @@
-import { deferred, messageOf, type Log } from "../../base/index.js";
+import { deferred, messageOf, type Clock, type Log } from "../../base/index.js";
 import type { Emulator, EmulatorExit, GuestConfig } from "../../guest/index.js";
 import type { GuestMemory } from "../../memory/index.js";
+import { SharedMemory, type Sharing } from "../../transfer/index.js";
 import type { GuestIsolation } from "../../control/index.js";
 import type { Cell } from "../isolation/isolation.js";
 import { isolationOf } from "../isolation/view.js";
@@ -20,6 +21,7 @@ export interface EmulatorParts {
   holds: readonly BootFileHold[];
   cell: Cell;
   paths: Paths;
+  clock: Clock;
   log: Log;
 }
 
@@ -32,18 +34,30 @@ export class LiveEmulator {
   readonly id: string;
   readonly emulator: Emulator;
   readonly memory: GuestMemory;
+  /** The memory as a parent's, which children on this host may share. */
+  readonly shared: SharedMemory;
+  /** What it shares of another guest's memory; undefined when it shares none. */
+  sharing: Sharing | undefined;
   readonly console: ConsoleHub;
   readonly #parts: EmulatorParts;
   readonly #exited = deferred<EmulatorExit>();
   #exit: EmulatorExit | undefined;
   #isolation: GuestIsolation | undefined;
   #released: Promise<void> | undefined;
+  #isGone = false;
 
   constructor(parts: EmulatorParts) {
     this.#parts = parts;
     this.id = parts.id;
     this.emulator = parts.emulator;
     this.memory = parts.memory;
+    const { clock, log } = parts;
+    this.shared = new SharedMemory({
+      memory: parts.memory.tracked(),
+      clock,
+      log: log.child({ id: parts.id }),
+      onChange: () => this.#returnMemory(),
+    });
     this.console = new ConsoleHub(parts.emulator);
     parts.emulator.onExit((exit) => {
       this.#exit = exit;
@@ -89,13 +103,14 @@ export class LiveEmulator {
 
   /** Lets go of an emulator that is to run on when this agent ends. */
   leave(): void {
+    this.shared.detach();
     this.memory.close();
     this.console.end("the agent stops; the guest runs on");
     this.emulator.detach();
   }
 
   async #release(): Promise<void> {
-    const { memory, paths, log, reservation, holds, cell } = this.#parts;
+    const { memory, paths, log, holds, cell } = this.#parts;
     this.console.end("the emulator has ended");
     memory.close();
     try {
@@ -107,7 +122,13 @@ export class LiveEmulator {
         "something of an ended emulator could not be removed",
       );
     }
-    reservation.release();
     for (const hold of holds) hold.letGo();
+    this.#isGone = true;
+    this.#returnMemory();
+  }
+
+  /** The room of its memory is there again when nobody has that mapped any more. */
+  #returnMemory(): void {
+    if (this.#isGone && this.shared.sharers === 0) this.#parts.reservation.release();
   }
 }

@@ -1,6 +1,6 @@
+import { existsSync } from "node:fs";
 import { readdir, rm, mkdir } from "node:fs/promises";
 import { messageOf, sleep, withDeadline, type Clock, type Log } from "../../base/index.js";
-import type { GuestState } from "../../control/index.js";
 import { AgentError } from "../errors.js";
 import type { EventHub } from "../events.js";
 import type { BootStore } from "../store/boot-store.js";
@@ -13,6 +13,7 @@ import { digestsOf, readRecord, type GuestRecord } from "./guest-record.js";
 import { Guest } from "./guest.js";
 import type { EmulatorSource } from "./launcher.js";
 import type { LiveEmulator } from "./live-emulator.js";
+import { INTERRUPTED, liveState, SILENT, silent } from "./found-state.js";
 import { isOver, rememberRun, remainsOf } from "./remains.js";
 import { unreadableRecord } from "./unreadable.js";
 
@@ -124,6 +125,15 @@ export class GuestRegistry {
     return this.list().find((guest) => guest.name === name);
   }
 
+  byId(id: string): Guest | undefined {
+    return this.#guests.get(id);
+  }
+
+  /** Whether some other guest's emulator may have this one's memory mapped. */
+  isShared({ id }: Guest): boolean {
+    return existsSync(this.#options.paths.sharedMark(id));
+  }
+
   /** @throws AgentError `no-such-guest`. */
   find(name: string): Guest {
     const guest = this.byName(name);
@@ -208,6 +218,8 @@ export class GuestRegistry {
 
   /** Lets go of every emulator; they run on, for another agent to find. */
   async leaveAll(): Promise<void> {
+    // First of all: a child whose agent has let go of it must not be taken for one that cannot be given its pages.
+    for (const guest of this.list()) if (guest.hasEmulator) guest.live.shared.detach();
     for (const guest of this.list()) {
       guest.detachEmulator()?.leave();
       await guest.retire();
@@ -263,10 +275,11 @@ export class GuestRegistry {
       this.#unfinished.push({ guest, ...left });
       return;
     }
-    // Nothing says what its pages are held up for: its writers must not wait for ever.
+    // Nothing says what its pages are held up for: its writers must not wait for ever. Unless it is for children, which are found later.
+    if (this.isShared(guest)) return;
     if (live.memory.registration() !== "write-protect") return;
-    live.memory.tracked().track(() => {});
-    live.memory.tracked().release();
+    live.shared.track(() => {});
+    live.shared.release();
     this.whenAnswering(guest, async () => {
       if (guest.state === "running" && (await live.emulator.status()) === "paused")
         await live.emulator.resume();
@@ -321,11 +334,13 @@ export class GuestRegistry {
 
   async #adopt(record: GuestRecord): Promise<LiveEmulator | undefined> {
     const { source, admission, boot } = this.#options;
-    const reservation = admission.adopt(record.config.memoryBytes);
+    const shares = record.sharing !== undefined;
+    const reservation = admission.adopt(admission.bytesFor(record.config.memoryBytes, { shares }));
     const holds = digestsOf(record).map((digest) => boot.hold(digest));
     let live: LiveEmulator | undefined;
     try {
-      live = await source.adopt({ config: record.config, reservation, holds });
+      const sharing = record.sharing === undefined ? {} : { sharing: record.sharing };
+      live = await source.adopt({ config: record.config, reservation, holds, ...sharing });
     } finally {
       if (live === undefined) {
         reservation.release();
@@ -377,19 +392,4 @@ export class GuestRegistry {
       await removeGuestMemory(this.#options.paths, id);
     }
   }
-}
-
-/** What the end of the old agent means for a child whose pages it had yet to receive. */
-const INTERRUPTED =
-  "the agent was restarted before its memory was complete: it waits for pages that will not come; remove it";
-
-const SILENT = "its emulator does not answer";
-
-function silent(error: unknown): string {
-  return `${SILENT} (${messageOf(error)}); kill ends it`.slice(0, 500);
-}
-
-async function liveState(guest: Guest, live: LiveEmulator): Promise<GuestState> {
-  if (guest.state === "receiving") return "receiving";
-  return (await live.emulator.status()) === "running" ? "running" : "paused";
 }

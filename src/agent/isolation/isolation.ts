@@ -96,7 +96,7 @@ export class Isolation {
   }
 
   /** Prepares what an emulator is to be started under, the directory of its memory included. @throws AgentError `no-isolation`. */
-  async enter(config: GuestConfig): Promise<Cell> {
+  async enter(config: GuestConfig, options: { privateMemory: boolean }): Promise<Cell> {
     const memory = this.#paths.guestMemory(config.id);
     await mkdir(memory, { recursive: true, mode: 0o700 });
     if (!this.#confines) return { confinement: undefined, release() {} };
@@ -110,7 +110,7 @@ export class Isolation {
       const confinement: Confinement = {
         uid,
         root: join(this.#paths.guest(config.id), "root"),
-        cgroups: this.#cgroups?.make(config.id, this.#limits(config)) ?? [],
+        cgroups: this.#cgroups?.make(config.id, this.#limits(config, options)) ?? [],
         readOnly: [nativePaths().preload],
       };
       return { confinement, release: () => this.#release(config.id, uid) };
@@ -132,10 +132,12 @@ export class Isolation {
     this.#cgroups?.remove(id);
   }
 
-  #limits(config: GuestConfig) {
+  #limits(config: GuestConfig, { privateMemory }: { privateMemory: boolean }) {
     const { overheadMib, tasks, cpuWeight, spareCpus } = this.#settings;
+    // A private page where the file has a hole makes the kernel fill that too, on the account of whoever touched it.
+    const memoryBytes = config.memoryBytes * (privateMemory ? 2 : 1);
     return {
-      memoryBytes: config.memoryBytes + overheadMib * MIB,
+      memoryBytes: memoryBytes + overheadMib * MIB,
       tasks,
       cpuWeight,
       cpuPercent: (config.cpus + spareCpus) * 100,

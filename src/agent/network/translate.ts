@@ -84,7 +84,7 @@ export function networkOfForked(
 
 /** What a child's emulator is started with, and the forwards it gets later. */
 export function networkFromPeer(
-  guest: PeerGuest,
+  guest: Pick<PeerGuest, "network" | "attached">,
   forwardAddress: string,
 ): { network: ChildSpec["network"]; forwards: Forward[] } {
   const { network, attached } = guest;

@@ -16,6 +16,8 @@ export const COPIES_NAME = "copies";
  *       boot/<sha256>               <uuid>/copies    pages a fork's parent wrote and its children lack
  *                                   <uuid>/working-set      in which order children of the guest touched its pages
  *                                   <uuid>/zeros, digests   notes of a child that is not complete
+ *                                   <uuid>/shared    some emulator has mapped, or had, this memory privately
+ *                                   <uuid>/template  the device state of a frozen guest
  *       guests/<uuid>/
  *         guest.json                what is known of the guest, replaced in one step
  *         console.log(.1)           bounded
@@ -81,6 +83,16 @@ export class Paths {
 
   workingSet(id: string): string {
     return join(this.guestMemory(id), WORKING_SET_NAME);
+  }
+
+  /** Is there once another guest's emulator may have mapped the memory: it must not be cut back then. */
+  sharedMark(id: string): string {
+    return join(this.guestMemory(id), "shared");
+  }
+
+  /** The device state of a frozen guest. */
+  template(id: string): string {
+    return join(this.guestMemory(id), "template");
   }
 
   ram(id: string): string {

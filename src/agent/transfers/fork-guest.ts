@@ -7,18 +7,22 @@ import {
   type ForkMarks,
   type Instant,
   type ForkOutcome,
+  type PageDigests,
   type PauseParts,
 } from "../../transfer/index.js";
 import { AgentError } from "../errors.js";
 import type { Guest } from "../guests/guest.js";
-import { networkOfForked } from "../network/translate.js";
+import { networkOfForked, type NetworkForPeer } from "../network/translate.js";
 import type { Services } from "../services.js";
-import { chosenName, NumberedNames } from "./child-names.js";
+import { chosenName, NumberedNames, type ChildNames } from "./child-names.js";
 import { compressFor } from "./compression.js";
+import type { ForkingChild } from "./forking-child.js";
 import { detachParent, makeInstant, ParentKeep } from "./parent-keep.js";
 import { linkRelays } from "./link-relays.js";
 import { newParentRecord } from "./new-transfer.js";
 import { OutgoingChild } from "./outgoing-child.js";
+import { canBeShared, makeWhole } from "./sharers.js";
+import { SharingChild } from "./sharing-child.js";
 import { viewOfError } from "./transfer-entry.js";
 
 /**
@@ -44,8 +48,13 @@ export async function forkFrom(services: Services, params: Params<"guest.fork">)
       ? [services.peers.resolve(undefined)]
       : params.to.map((host) => services.peers.resolve(host));
   for (const url of urls) services.peers.requireReachableFrom(url);
-  const fork = new OutgoingFork(services, guest, params, urls);
-  return fork.run();
+  await makeWhole(services, guest);
+  return new OutgoingFork(services, guest, params, urls).run();
+}
+
+interface Making {
+  names: ChildNames;
+  network: NetworkForPeer;
 }
 
 /** One fork under way: its instant and its children. */
@@ -55,7 +64,7 @@ class OutgoingFork {
   readonly #params: Params<"guest.fork">;
   readonly #keep: ParentKeep;
   readonly #instant: Instant;
-  readonly #children: OutgoingChild[];
+  readonly #children: ForkingChild[];
   readonly #abort = new AbortController();
   readonly #arrivedUs: number;
 
@@ -66,50 +75,67 @@ class OutgoingFork {
     this.#arrivedUs = services.clock.nowUs();
     this.#keep = ParentKeep.create(services, guest);
     try {
-      const records = Array.from({ length: childrenOf(params) }, (_, index) =>
-        this.#keep.add(
-          newParentRecord(services, guest, {
-            kind: "fork",
-            url: urls[index % urls.length] as string,
-            host: params.to[index % Math.max(1, params.to.length)] ?? services.configuration.name,
-            verify: params.verify,
-            paused: params.paused,
-            sweep: params.sweep,
-            compress: compressFor(params.compression, urls[index % urls.length] as string),
-            rateLimitBytesPerSecond: params.rateLimitBytesPerSecond,
-            priority: params.priority,
-            workingSet: params.workingSet,
-            linkDeadlineMs: params.linkDeadlineMs,
-          }),
-        ),
-      );
       this.#instant = makeInstant(services, guest, { copies: this.#keep.copies, tracking: true });
       const row = new NumberedNames(guest.name);
-      this.#children = records.map((record, index) => {
+      this.#children = Array.from({ length: childrenOf(params) }, (_, index) => {
         const name = params.names?.[index];
-        return new OutgoingChild({
-          services,
-          guest,
-          instant: this.#instant,
-          record,
-          workingSet: this.#keep.workingSet.set,
-          making: {
-            names: name === undefined ? row : chosenName(name),
-            network: networkOfForked(guest.config.network, {
-              attached: params.network === "attached",
-              forwards: params.forwards.map((forward) => ({
-                ...forward,
-                hostPort: forward.hostPort + index,
-              })),
-            }),
-          },
-          abort: (reason) => this.#cancelAll(reason),
-        });
+        const url = urls[index % urls.length] as string;
+        const making = {
+          names: name === undefined ? row : chosenName(name),
+          network: networkOfForked(guest.config.network, {
+            attached: params.network === "attached",
+            forwards: params.forwards.map((forward) => ({ ...forward, hostPort: forward.hostPort + index })),
+          }),
+        };
+        const shares = params.memory === "shared" && services.peers.isSelf(url) && canBeShared(guest);
+        return shares
+          ? this.#sharingChild(making)
+          : this.#outgoingChild(making, { url, host: params.to[index % Math.max(1, params.to.length)] });
       });
     } catch (error) {
       this.#keep.remove();
       throw error;
     }
+  }
+
+  #sharingChild(making: Making): ForkingChild {
+    const { verify, paused } = this.#params;
+    return new SharingChild({
+      services: this.#services,
+      parent: this.#guest,
+      ...making,
+      verify,
+      paused,
+      abort: (reason) => this.#cancelAll(reason),
+    });
+  }
+
+  #outgoingChild(making: Making, { url, host }: { url: string; host: string | undefined }): ForkingChild {
+    const services = this.#services;
+    const guest = this.#guest;
+    const params = this.#params;
+    const record = newParentRecord(services, guest, {
+      kind: "fork",
+      url,
+      host: host ?? services.configuration.name,
+      verify: params.verify,
+      paused: params.paused,
+      sweep: params.sweep,
+      compress: compressFor(params.compression, url),
+      rateLimitBytesPerSecond: params.rateLimitBytesPerSecond,
+      priority: params.priority,
+      workingSet: params.workingSet,
+      linkDeadlineMs: params.linkDeadlineMs,
+    });
+    return new OutgoingChild({
+      services,
+      guest,
+      instant: this.#instant,
+      record: this.#keep.add(record),
+      workingSet: this.#keep.workingSet.set,
+      making,
+      abort: (reason) => this.#cancelAll(reason),
+    });
   }
 
   async run(): Promise<ChildOutcome[]> {
@@ -129,17 +155,17 @@ class OutgoingFork {
     try {
       const outcome = await forkGuest({
         emulator: this.#guest.live.emulator,
-        memory: this.#guest.live.memory.tracked(),
+        memory: this.#guest.live.shared,
         instant: this.#instant,
         children: this.#children,
         verify: this.#params.verify,
         arrivedUs: this.#arrivedUs,
-        onDigests: (digests) => this.#keep.keepDigests(digests),
+        onDigests: (digests) => this.#onDigests(digests),
         paused: this.#params.paused,
         clock: this.#services.clock,
         log: this.#guest.log,
         onStep: (step) => this.#children.forEach((child) => child.onStep(step)),
-        onPrepared: () => linkRelays(this.#services, this.#guest, this.#children, this.#params.relay),
+        onPrepared: () => linkRelays(this.#services, this.#guest, this.#sent(), this.#params.relay),
         signal: this.#abort.signal,
       });
       const views = this.#children.map((child, index) => this.#describe(child, outcome, index));
@@ -152,13 +178,23 @@ class OutgoingFork {
     }
   }
 
+  /** The children that are sent their memory. */
+  #sent(): OutgoingChild[] {
+    return this.#children.filter((child) => child instanceof OutgoingChild);
+  }
+
+  #onDigests(digests: PageDigests): void {
+    this.#keep.keepDigests(digests);
+    for (const child of this.#children) child.onDigests?.(digests);
+  }
+
   /** Until the instant a fork fails as a whole. */
   #cancelAll(reason: string): void {
     this.#abort.abort();
     for (const child of this.#children) child.session.fail(new TransferError("cancelled", reason));
   }
 
-  #describe(child: OutgoingChild, outcome: ForkOutcome, index: number): ChildOutcome {
+  #describe(child: ForkingChild, outcome: ForkOutcome, index: number): ChildOutcome {
     const result = outcome.children[index];
     const common = {
       transfer: child.entry.transfer,
@@ -188,7 +224,7 @@ class OutgoingFork {
 /** The guest is free again when the last child needs it no more; so is its memory, should its emulator end before. */
 export async function finishFork(
   guest: Guest,
-  children: readonly OutgoingChild[],
+  children: readonly Pick<ForkingChild, "finish">[],
   leave: () => void,
 ): Promise<void> {
   try {

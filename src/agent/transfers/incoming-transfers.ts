@@ -1,17 +1,12 @@
 import { isSame, messageOf, type Holder, type Identity, type Timer } from "../../base/index.js";
 import type { CallContext, Params, Result, RpcServerSession } from "../../control/index.js";
 import { AgentError } from "../errors.js";
-import type { ChildSpec } from "../guests/child-spec.js";
 import type { Guest } from "../guests/guest.js";
-import type { GuestRecord } from "../guests/guest-record.js";
-import type { LiveEmulator } from "../guests/live-emulator.js";
 import { connectGuest } from "../network/guest-link.js";
-import { requireFreePort } from "../network/ports.js";
-import { requireBridge } from "../network/tap.js";
-import { networkFromPeer } from "../network/translate.js";
 import type { Services } from "../services.js";
 import type { BootUploads } from "../store/boot-uploads.js";
 import type { ChildRelays } from "./child-relays.js";
+import { childRecordOf, childSpecOf, requireNetworkOf } from "./child-making.js";
 import { CompleteChild, reportOf } from "./complete-child.js";
 import { isComplete, type HostedChild, type PrepareParams } from "./hosted-child.js";
 import { IncomingChild } from "./incoming-child.js";
@@ -56,7 +51,7 @@ export class IncomingTransfers {
       this.#services.registry.requireRoomFor(guest.name, guest.id);
       const missingFiles = await this.#missing(guest, session);
       if (missingFiles.length > 0) return { ready: false, missingFiles };
-      await this.#requireNetwork(params);
+      await requireNetworkOf(this.#services, params);
       await this.#make(params, session);
       return { ready: true, missingFiles: [] };
     } finally {
@@ -177,7 +172,7 @@ export class IncomingTransfers {
     await this.#services.catalogue.requireMachine(guest.architecture, guest.machine);
     const missingFiles = count === 0 ? [] : await this.#missing(guest, session);
     if (missingFiles.length > 0) return { ready: false, missingFiles, count: 0 };
-    const spec = this.#specOf(guest, "fork");
+    const spec = childSpecOf(this.#services, guest, "fork");
     return { ready: true, missingFiles: [], count: await this.#services.starter.pool.warm(spec, count) };
   }
 
@@ -209,24 +204,16 @@ export class IncomingTransfers {
     return [...new Set(missing)];
   }
 
-  async #requireNetwork(params: PrepareParams): Promise<void> {
-    const { guest, kind } = params;
-    if (guest.network.mode === "tap" && guest.attached && guest.network.bridge !== undefined)
-      requireBridge(guest.network.bridge);
-    // A migrated guest's ports are its parent's until that stops, which may be on this very machine.
-    if (kind === "migrate") return;
-    const { configuration, isolation } = this.#services;
-    const { forwards } = networkFromPeer(guest, configuration.forwardAddress);
-    for (const forward of forwards) await requireFreePort(forward, { confined: isolation.confines });
-  }
-
   async #make(params: PrepareParams, session: RpcServerSession): Promise<void> {
     const { registry, starter, clock } = this.#services;
     const { guest: wanted, kind, transfer } = params;
-    const live = await starter.startChild(this.#specOf(wanted, kind), `guest ${wanted.name}`);
+    const live = await starter.startChild(childSpecOf(this.#services, wanted, kind), `guest ${wanted.name}`);
     let guest;
     try {
-      guest = registry.addWarm(this.#recordOf(params, live, session.identity), live);
+      guest = registry.addWarm(
+        childRecordOf(this.#services, params, { live, holder: holderOf(session.identity) }),
+        live,
+      );
     } catch (error) {
       await starter.discard(live);
       throw error;
@@ -276,64 +263,6 @@ export class IncomingTransfers {
     });
     child.begin();
     return child;
-  }
-
-  #recordOf(params: PrepareParams, live: LiveEmulator, asking: Identity): GuestRecord {
-    const { guest, parent, transfer, kind } = params;
-    const createdAtMs = this.#services.clock.wallMs();
-    const file = (bootFile: { sha256: string; sizeBytes: number }) => ({
-      ...bootFile,
-      source: this.#services.boot.path(bootFile.sha256),
-    });
-    return {
-      version: 1,
-      state: "receiving",
-      createdAtMs,
-      parent: { guest: parent.guest, host: parent.host, transfer, kind, holder: holderOf(asking) },
-      attached: guest.attached,
-      boot: {
-        kernel: file(guest.kernel),
-        ...(guest.initrd === undefined ? {} : { initrd: file(guest.initrd) }),
-      },
-      config: { ...live.startedWith, name: guest.name, network: this.#networkOf(guest, live) },
-    };
-  }
-
-  /** The emulator's network, with what it is connected to later. */
-  #networkOf(guest: PeerGuest, live: LiveEmulator): GuestRecord["config"]["network"] {
-    const { network } = live.startedWith;
-    if (network.mode === "user") {
-      return {
-        ...network,
-        forwards: networkFromPeer(guest, this.#services.configuration.forwardAddress).forwards,
-      };
-    }
-    if (
-      network.mode !== "tap" ||
-      guest.network.mode !== "tap" ||
-      !guest.attached ||
-      guest.network.bridge === undefined
-    )
-      return network;
-    return { ...network, bridge: guest.network.bridge };
-  }
-
-  #specOf(guest: PeerGuest, kind: PrepareParams["kind"]): ChildSpec {
-    const { boot, configuration } = this.#services;
-    const file = ({ sha256 }: { sha256: string }) => ({ sha256, path: boot.path(sha256) });
-    return {
-      architecture: guest.architecture,
-      machine: guest.machine,
-      memoryBytes: guest.memoryBytes,
-      cpus: guest.cpus,
-      append: guest.append,
-      kernel: file(guest.kernel),
-      ...(guest.initrd === undefined ? {} : { initrd: file(guest.initrd) }),
-      network: networkFromPeer(guest, configuration.forwardAddress).network,
-      // A fork's child is somebody else, and must find that out; a migrated guest is who it was.
-      ...(kind === "migrate" && guest.vmgenid !== undefined ? { vmgenid: guest.vmgenid } : {}),
-      ...(kind === "migrate" && guest.id !== undefined ? { id: guest.id } : {}),
-    };
   }
 
   /** The guest that is the child of a transfer this agent does not know any more. */

@@ -15,6 +15,7 @@ import { chosenName } from "./child-names.js";
 import { compressFor } from "./compression.js";
 import { Inquiry } from "./inquiry.js";
 import { MigrationEnd } from "./migration-end.js";
+import { makeWhole } from "./sharers.js";
 import { newParentRecord } from "./new-transfer.js";
 import { OutgoingChild } from "./outgoing-child.js";
 import { detachParent, makeInstant, ParentKeep } from "./parent-keep.js";
@@ -35,6 +36,7 @@ export async function migrateFrom(
     throw new AgentError("bad-request", `guest ${guest.name} is on this host already; name another one`);
   }
   services.peers.requireReachableFrom(url);
+  await makeWhole(services, guest);
   return new OutgoingMigration(services, guest, params, url).run();
 }
 
@@ -135,14 +137,14 @@ class OutgoingMigration {
   }
 
   async #migrate(): Promise<MigrateOutcome> {
-    const { emulator, memory } = this.#guest.live;
+    const { emulator, shared } = this.#guest.live;
     const { network } = this.#guest.config;
     const { precopy } = this.#child;
     const inquiry = precopy === undefined ? undefined : this.#inquiryAbout(precopy);
     try {
       return await migrateGuest({
         emulator,
-        memory: memory.tracked(),
+        memory: shared,
         instant: this.#instant,
         child: this.#child,
         ...(precopy === undefined ? {} : { precopy }),

@@ -27,7 +27,7 @@ export function newParentRecord(
 }
 
 /** A number no other transfer of this agent has, and hardly one of any other. */
-function newTransferNumber(services: Services): number {
+export function newTransferNumber(services: Services): number {
   for (;;) {
     const number = randomBytes(4).readUInt32BE();
     if (number !== 0 && !services.routes.has(number)) return number;

@@ -64,7 +64,7 @@ export function precopyOf(options: OutgoingChildOptions, log: Log): PrecopySourc
   if (making?.precopy !== true) return undefined;
   return new PrecopySource({
     transfer: record.transfer,
-    memory: guest.live.memory.tracked(),
+    memory: guest.live.shared,
     clock: services.clock,
     log,
     compress: record.compress,

@@ -113,7 +113,7 @@ function optionsFor(services: Services, guest: Guest, parts: InstantParts) {
   const { copiesMib, stallMs } = services.configuration.limits;
   return {
     ...parts,
-    memory: parts.memory ?? guest.live.memory.tracked(),
+    memory: parts.memory ?? guest.live.shared,
     copyBudgetBytes: copiesMib * MIB,
     stallDeadlineMs: stallMs,
     clock: services.clock,

@@ -143,10 +143,10 @@ function runOnAfter(services: Services, guest: Guest, records: ParentRecords): (
   };
 }
 
-function letWritersGo({ live: { memory } }: Guest): void {
+function letWritersGo({ live: { memory, shared } }: Guest): void {
   if (memory.registration() !== "write-protect") return;
-  memory.tracked().track(() => {});
-  memory.tracked().release();
+  shared.track(() => {});
+  shared.release();
 }
 
 async function resumeIfPaused(guest: Guest): Promise<void> {

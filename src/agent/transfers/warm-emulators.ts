@@ -2,6 +2,8 @@ import { AgentError } from "../errors.js";
 import type { Guest } from "../guests/guest.js";
 import { networkOfForked } from "../network/translate.js";
 import type { Services } from "../services.js";
+import { sharingSpecOf } from "./child-making.js";
+import { canBeShared } from "./sharers.js";
 import { peerGuestOf } from "./prepare-params.js";
 
 /** Boot files may have to be sent, and each emulator takes a tenth of a second or more to start. */
@@ -26,13 +28,10 @@ async function warmAtOne(
   options: { count: number; network: "isolated" | "attached" },
 ): Promise<number> {
   const url = services.peers.resolve(host);
+  if (services.peers.isSelf(url) && canBeShared(guest)) return warmHere(services, guest, options);
   const client = await services.peers.connect(url);
-  const network = networkOfForked(guest.config.network, {
-    attached: options.network === "attached",
-    forwards: [],
-  });
   const params = {
-    guest: { ...peerGuestOf(guest, network, "fork"), name: guest.name },
+    guest: { ...warmedGuest(guest, options), name: guest.name },
     emulatorVersion: guest.hasEmulator ? guest.live.emulator.version : "unknown",
     count: options.count,
   };
@@ -42,4 +41,24 @@ async function warmAtOne(
   const second = await client.call("peer.warm", params, { deadlineMs: WARM_DEADLINE_MS });
   if (second.ready) return second.count;
   throw new AgentError("transfer-failed", `${host} asks again for boot files it was given`);
+}
+
+/** Emulators for children that share the guest's memory: they have it mapped already. */
+async function warmHere(
+  services: Services,
+  guest: Guest,
+  options: { count: number; network: "isolated" | "attached" },
+): Promise<number> {
+  const { pool } = services.starter;
+  const { count } = options;
+  const spec = sharingSpecOf(services, guest, warmedGuest(guest, options));
+  const ready = await pool.warm(spec, count);
+  // Nobody can be forked from it any more.
+  if (count > 0) void guest.live.exited.then(() => pool.warm(spec, 0));
+  return ready;
+}
+
+function warmedGuest(guest: Guest, { network }: { network: "isolated" | "attached" }) {
+  const attached = network === "attached";
+  return peerGuestOf(guest, networkOfForked(guest.config.network, { attached, forwards: [] }), "fork");
 }

@@ -11,6 +11,7 @@ interface ForkOptions extends PagingOptions {
   name?: string[];
   forward?: string[];
   network: "isolated" | "attached";
+  memory: "shared" | "copied";
   verify?: boolean;
   paused?: boolean;
   sweep: "on" | "held";
@@ -40,6 +41,7 @@ export function forkCommand(cli: Cli): Command {
       collect,
     )
     .addOption(networkOption())
+    .addOption(memoryOption())
     .option("--verify", "compare every page's hash at the instant of the fork with what each child was given")
     .option("--paused", "load the children, but hold them until ramet resume")
     .addOption(
@@ -51,7 +53,7 @@ export function forkCommand(cli: Cli): Command {
     .option("--no-wait", "end as soon as the children run, not when their memory is complete")
     .addHelpText("after", "\nExample:\n  ramet fork web --to hostb --count 2 --name web-a,web-b");
   return addPagingOptions(command).action(async (name: string, options: ForkOptions) => {
-    const { network, sweep, relay, to, count, forward } = options;
+    const { network, memory, sweep, relay, to, count, forward } = options;
     await carryOut(cli.context(command), {
       kind: "fork",
       guest: name,
@@ -63,6 +65,7 @@ export function forkCommand(cli: Cli): Command {
           {
             name,
             network,
+            memory,
             sweep,
             relay,
             ...pagingParams(options),
@@ -79,6 +82,13 @@ export function forkCommand(cli: Cli): Command {
         ),
     });
   });
+}
+
+/** `--memory`, of children on the parent's own host. */
+function memoryOption(): Option {
+  return new Option("--memory <kind>", "of children on this host: shared until one side writes, or copied")
+    .choices(["shared", "copied"])
+    .default("shared");
 }
 
 function networkOption(): Option {

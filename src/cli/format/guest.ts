@@ -64,6 +64,12 @@ function formatLimits(limits: GuestIsolation["limits"]): string {
   return parts.join(", ");
 }
 
+function formatMemory({ memoryBytes, sharesWith, sharers }: GuestView): string {
+  const from = sharesWith === undefined ? "" : `, shared with ${sharesWith} where neither has written`;
+  const by = sharers === undefined ? "" : `, shared by ${sharers === 1 ? "1 child" : `${sharers} children`}`;
+  return `${formatBytes(memoryBytes)}${from}${by}`;
+}
+
 /** Everything an agent says of one guest. */
 export function formatGuest(guest: GuestView): string[] {
   const mac = guest.network.mode === "none" ? undefined : guest.network.mac;
@@ -77,7 +83,7 @@ export function formatGuest(guest: GuestView): string[] {
     ["id", guest.id],
     ["created", formatTime(guest.createdAtMs)],
     ["machine", `${guest.machine} (${guest.architecture})`],
-    ["memory", formatBytes(guest.memoryBytes)],
+    ["memory", formatMemory(guest)],
     ["cpus", String(guest.cpus)],
     ["emulator", emulator],
     ["isolation", guest.isolation && formatIsolation(guest.isolation)],

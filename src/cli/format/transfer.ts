@@ -101,15 +101,13 @@ export function formatOutcome(child: ChildOutcome): string[] {
 
 /** How one transfer ended. */
 export function formatEnd(view: TransferView): string[] {
-  const { pages } = view;
   if (view.phase !== "complete") {
     const why = view.error?.message ?? view.message ?? "no reason was given";
     return [printable(`${formatRoute(view)} ${view.phase}: ${why}`)];
   }
   const lines = [
     `${formatRoute(view)} complete after ${formatMs(view.elapsedMs)}`,
-    `  pages              ${pages.total}: ${pages.fault} by fault, ${pages.push} by push, ${pages.sweep} by sweep; ${pages.zero} of them zero`,
-    `  sent               ${formatBytes(view.bytes.urgent)} urgent, ${formatBytes(view.bytes.bulk)} bulk`,
+    ...(view.shared === undefined ? formatSent(view) : formatShared(view, view.shared)),
   ];
   if (view.relay) lines.push(`  relay              ${formatRelay(view.relay)}`);
   if (view.workingSet && view.workingSet.pages > 0)
@@ -131,6 +129,17 @@ function formatRelay({ from, pages, to, passedOn, dropped }: NonNullable<Transfe
   const given = (pages ?? 0) > 0 ? [`${pages} pages came by another child`] : [];
   const passed = (passedOn ?? 0) > 0 || (to ?? 0) > 0 ? [`${passedOn ?? 0} passed on${lost}`] : [];
   return [...given, ...passed].join("; ") || "nothing came by another child";
+}
+
+function formatSent({ pages, bytes }: TransferView): string[] {
+  return [
+    `  pages              ${pages.total}: ${pages.fault} by fault, ${pages.push} by push, ${pages.sweep} by sweep; ${pages.zero} of them zero`,
+    `  sent               ${formatBytes(bytes.urgent)} urgent, ${formatBytes(bytes.bulk)} bulk`,
+  ];
+}
+
+function formatShared({ pages, guest }: TransferView, shared: number): string[] {
+  return [`  pages              ${pages.total}: ${shared} shared with ${printable(guest)}, none sent`];
 }
 
 function formatFaults(faults: NonNullable<TransferView["faults"]>): string {

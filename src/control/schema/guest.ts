@@ -91,6 +91,10 @@ export const guestView = z.object({
   network: guestNetwork,
   /** What it was forked or migrated from. */
   parent: optional(z.object({ guest: guestName, host: z.string().max(255), transfer: u32 })),
+  /** The guest of this host whose memory it has mapped privately: what neither has written since the fork is there once for both. */
+  sharesWith: optional(guestName),
+  /** Guests of this host that share its memory so. */
+  sharers: optional(count),
   /** Transfers of this agent that the guest takes part in and that are not over. */
   transfers: z.array(u32).max(MAX_LISTED),
   createdAtMs: wallMs,

@@ -130,6 +130,8 @@ export const transferView = z.object({
     ]),
   ),
   verify: optional(z.object({ checked: count, mismatches: count })),
+  /** Pages that a child on the parent's host shares with it still; such a child is sent none. */
+  shared: optional(count),
   /** Of the parent's side: how memory is sent, as chosen at the start or by `transfer.steer`; without a rate there is no limit. */
   sweep: optional(z.enum(["on", "held"])),
   rateLimitBytesPerSecond: optional(count),
@@ -180,6 +182,8 @@ export const forkParams = z
     forwards: z.array(forwardText).max(MAX_FORWARDS).default([]),
     /** `isolated`: the children's network is cut off. `attached`: they have the parent's kind of network. */
     network: z.enum(["isolated", "attached"]).default("isolated"),
+    /** How children on the parent's own host get its memory: they map it and have a page of their own once either side writes it, or are sent all of it. */
+    memory: z.enum(["shared", "copied"]).default("shared"),
     /** Compare the hash of every page at the instant of the fork with what each child was given. */
     verify: z.boolean().default(false),
     /** Load the children, but hold them before their first instruction until `transfer.run`. */

@@ -365,6 +365,8 @@ static napi_value open_tap(napi_env env, napi_callback_info info) {
   return result_of(env, fd);
 }
 
+napi_value separate(napi_env env, napi_callback_info info); /* separate.c */
+
 #define METHOD(name, function) {name, NULL, function, NULL, NULL, NULL, napi_enumerable, NULL}
 
 NAPI_MODULE_INIT() {
@@ -384,6 +386,7 @@ NAPI_MODULE_INIT() {
       METHOD("punch", punch),
       METHOD("makePipe", make_pipe),
       METHOD("resizePipe", resize_pipe),
+      METHOD("separate", separate),
       METHOD("watch", watch),
       METHOD("unwatch", unwatch),
   };

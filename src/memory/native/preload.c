@@ -4,11 +4,15 @@
  * A userfaultfd belongs to the address space that created it, so only the emulator can make its own. It is never closed
  * here: with the last descriptor gone, missing pages would silently read as zeros. While this one stays open for the
  * life of the process, the faults of an emulator whose agent has died wait for the next agent.
+ *
+ * An emulator that is to map another guest's memory privately inherits that file open for reading, which is all a private mapping needs. It opens its memory
+ * file by a name and for writing, though; it is given the inherited descriptor then, once, so that it need not be let at the file itself.
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -58,3 +62,40 @@ __attribute__((constructor)) static void create_userfaultfd(void) {
   unsetenv("LD_PRELOAD");
   unsetenv("RAMET_USERFAULTFD");
 }
+
+/* ---- the memory file of an emulator that maps it privately: "DESCRIPTOR:PATH" ---- */
+
+static char *memory_path;
+static int memory_descriptor;
+
+__attribute__((constructor)) static void take_memory(void) {
+  const char *named = getenv("RAMET_MEMORY");
+  if (named == NULL) return;
+  const char *path = strchr(named, ':');
+  errno = EINVAL;
+  if (path == NULL || (memory_path = strdup(path + 1)) == NULL) fail("RAMET_MEMORY must be DESCRIPTOR:PATH");
+  memory_descriptor = atoi(named);
+  unsetenv("RAMET_MEMORY");
+}
+
+static int open_file(const char *path, int flags, mode_t mode) {
+  if (memory_path == NULL || strcmp(path, memory_path) != 0)
+    return (int)syscall(SYS_openat, AT_FDCWD, path, flags, mode);
+  free(memory_path);
+  memory_path = NULL;
+  fcntl(memory_descriptor, F_SETFD, FD_CLOEXEC);
+  return memory_descriptor;
+}
+
+#define EXPORTED __attribute__((visibility("default")))
+
+/* Under the names that programs built for files above 2 GiB call open(2) by, with and without checks of their compiler. */
+EXPORTED int open64(const char *path, int flags, ...) {
+  va_list arguments;
+  va_start(arguments, flags);
+  mode_t mode = (flags & (O_CREAT | __O_TMPFILE)) != 0 ? va_arg(arguments, mode_t) : 0;
+  va_end(arguments);
+  return open_file(path, flags | O_LARGEFILE, mode);
+}
+
+EXPORTED int __open64_2(const char *path, int flags) { return open_file(path, flags | O_LARGEFILE, 0); }

@@ -57,6 +57,7 @@ const CALLS: {
   punch: { numbers: 3, more: [] },
   makePipe: { numbers: 0, more: [] },
   resizePipe: { numbers: 2, more: [] },
+  separate: { numbers: 3, more: [] },
   openTap: { numbers: 0, more: [] },
   watch: { numbers: 1, more: ["doubles", "function"] },
   unwatch: { numbers: 0, more: [] },

@@ -1,5 +1,5 @@
 import { randomUUID } from "node:crypto";
-import { deferred, silentLog } from "../../../src/base/index.js";
+import { deferred, realClock, silentLog } from "../../../src/base/index.js";
 import type { Emulator, EmulatorExit, GuestConfig } from "../../../src/guest/index.js";
 import type { GuestMemory } from "../../../src/memory/index.js";
 import type { Admission } from "../../../src/agent/guests/admission.js";
@@ -130,6 +130,7 @@ export class FakeSource implements EmulatorSource {
       emulator: emulator.asEmulator,
       memory: memory as unknown as GuestMemory,
       paths: this.#paths,
+      clock: realClock,
       log: silentLog,
     });
   }

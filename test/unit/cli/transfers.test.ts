@@ -127,6 +127,7 @@ test("fork passes its options on", async () => {
       names: ["x", "y", "z"],
       forwards: [{ address: "127.0.0.1", hostPort: 9000, guestPort: 80, protocol: "tcp" }],
       network: "attached",
+      memory: "shared",
       verify: true,
       paused: true,
       sweep: "on",
