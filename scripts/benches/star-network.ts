@@ -17,15 +17,14 @@ function run(program: string, ...args: string[]): string {
 export class StarNetwork {
   readonly #count: number;
 
-  /** @param options.mbit each link's rate, in Mbit/s each way. */
-  constructor(options: { hosts: number; mbit: number }) {
-    this.#count = options.hosts;
+  constructor(hosts: number) {
+    this.#count = hosts;
     this.close();
     try {
       run("ip", "link", "add", BRIDGE, "type", "bridge");
       run("ip", "addr", "add", `${OWN_ADDRESS}/24`, "dev", BRIDGE);
       run("ip", "link", "set", BRIDGE, "up");
-      for (let index = 0; index < this.#count; index += 1) this.#addHost(index, options.mbit);
+      for (let index = 0; index < this.#count; index += 1) this.#addHost(index);
     } catch (error) {
       this.close();
       throw error;
@@ -47,13 +46,23 @@ export class StarNetwork {
     return Number(run(program, ...args, "cat", "/sys/class/net/up0/statistics/tx_bytes"));
   }
 
+  /** Has each link carry so many Mbit/s each way, and hold what a switch and a network card queue at that rate in 8 ms. */
+  setRate(mbit: number): void {
+    const shape = ["root", "tbf", "rate", `${mbit}mbit`, "burst", "256k", "limit", `${mbit * 1000}`];
+    for (let index = 0; index < this.#count; index += 1) {
+      const name = nameOf(index);
+      run("tc", "-n", name, "qdisc", "replace", "dev", "up0", ...shape);
+      run("tc", "qdisc", "replace", "dev", name, ...shape);
+    }
+  }
+
   /** Takes it down, with everything in it; also what an earlier run has left. */
   close(): void {
     for (let index = 0; index < this.#count; index += 1) tryTo("ip", "netns", "del", nameOf(index));
     tryTo("ip", "link", "del", BRIDGE);
   }
 
-  #addHost(index: number, mbit: number): void {
+  #addHost(index: number): void {
     const name = nameOf(index);
     run("ip", "netns", "add", name);
     run("ip", "link", "add", name, "type", "veth", "peer", "name", "up0", "netns", name);
@@ -61,10 +70,6 @@ export class StarNetwork {
     run("ip", "-n", name, "link", "set", "lo", "up");
     run("ip", "-n", name, "addr", "add", `${this.address(index)}/24`, "dev", "up0");
     run("ip", "-n", name, "link", "set", "up0", "up");
-    // What a switch and a network card queue at this rate in 8 ms.
-    const shape = ["root", "tbf", "rate", `${mbit}mbit`, "burst", "256k", "limit", `${mbit * 1000}`];
-    run("tc", "-n", name, "qdisc", "add", "dev", "up0", ...shape);
-    run("tc", "qdisc", "add", "dev", name, ...shape);
   }
 }
 

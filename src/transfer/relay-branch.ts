@@ -39,7 +39,7 @@ export interface RelayBranchOptions {
 }
 
 /**
- * What one child passes on to another, over a lane which that other child dials: frames of pages in the order in which they came, within a window. What is
+ * What one child passes on to another, over a lane which that other child dials: frames of pages as they come, within a window. What is
  * not passed on, because the lane was lost or its child takes nothing, the parent still owes that child.
  */
 export class RelayBranch {
@@ -49,6 +49,8 @@ export class RelayBranch {
   #epoch = 0;
   #lz4 = true;
   #waiting: Waiting[] = [];
+  /** So many of them, the first, somebody waits for: another child of the same instant, or the parent's writer. */
+  #waitingAhead = 0;
   #waitingBytes = 0;
   /** Nothing waits, because the child took nothing for too long; it ends when the child takes something. */
   #stalled = false;
@@ -107,7 +109,10 @@ export class RelayBranch {
     this.#pump();
   }
 
-  /** Passes runs on, now or as soon as the child takes them. They are views of what was received: copied where they have to wait. */
+  /**
+   * Passes runs on, now or as soon as the child takes them: those of faults and pushes ahead of the sweep. They are views of what was received, and are copied
+   * where they have to wait.
+   */
   passOn(runs: readonly PageRun[]): void {
     if (this.#over || this.#finishing) return;
     for (const frame of this.#framesOf(runs)) {
@@ -132,6 +137,7 @@ export class RelayBranch {
     this.#stall?.cancel();
     this.#pause?.cancel();
     this.#waiting = [];
+    this.#waitingAhead = 0;
     this.#waitingBytes = 0;
     this.#channel?.close(end);
     this.#channel = undefined;
@@ -165,7 +171,9 @@ export class RelayBranch {
       this.#dropped += frame.pages;
       return;
     }
-    this.#waiting.push({ ...frame, runs: copiesOf(frame.runs) });
+    const isAhead = frame.runs.every(({ origin }) => origin !== "sweep");
+    const place = isAhead ? this.#waitingAhead++ : this.#waiting.length;
+    this.#waiting.splice(place, 0, { ...frame, runs: copiesOf(frame.runs) });
     this.#waitingBytes += frame.bytes;
     this.#watchStall();
     this.#pump();
@@ -182,6 +190,7 @@ export class RelayBranch {
       this.#send(frame);
     }
     if (taken > 0) this.#waiting.splice(0, taken);
+    this.#waitingAhead = Math.max(0, this.#waitingAhead - taken);
     if (wasFull && !this.full) this.#options.onRoom();
     if (this.#waiting.length > 0) this.#retryWhenNetworkLags();
     else if (this.#finishing && !this.#told) this.#tellDone();
@@ -249,6 +258,7 @@ export class RelayBranch {
     this.#stalled = true;
     for (const { pages } of this.#waiting) this.#dropped += pages;
     this.#waiting = [];
+    this.#waitingAhead = 0;
     this.#waitingBytes = 0;
     log.info({ transfer }, "a child takes nothing of what is passed on to it; its parent sends it that");
     if (wasFull) this.#options.onRoom();

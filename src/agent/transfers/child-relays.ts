@@ -1,5 +1,6 @@
-import type { Params } from "../../control/index.js";
+import { MAX_CHILDREN, type Params } from "../../control/index.js";
 import type { ChildMachine } from "../../transfer/index.js";
+import { AgentError } from "../errors.js";
 import type { Services } from "../services.js";
 import { dialLane } from "./dial-lane.js";
 
@@ -18,8 +19,13 @@ export class ChildRelays {
     this.#transfer = transfer;
   }
 
-  /** Lets another child dial, and passes on to it from now on. */
+  /**
+   * Lets another child dial, and passes on to it from now on.
+   * @throws AgentError `busy` when it passes on to as many as a fork has already.
+   */
   passTo({ transfer, token, holder }: RelayTo): void {
+    if (this.#machine.relay.progress().branches >= MAX_CHILDREN)
+      throw new AgentError("busy", `this child passes on to ${MAX_CHILDREN} others already`);
     let isOver = false;
     let closeRoute = (): void => {};
     const branch = this.#machine.relay.passTo(transfer, () => {

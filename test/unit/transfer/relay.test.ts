@@ -133,6 +133,22 @@ test("a child that takes nothing holds its relay up for a second, and is then le
   assert.equal(other.firstPages.at(-1), RUN, "it takes part again");
 });
 
+test("what somebody waits for goes ahead of the sweep that waits", () => {
+  const { branch } = branchOf();
+  const other = new Other();
+  const page = (firstPage: number, origin: "fault" | "push"): PageRun =>
+    packRun({ firstPage, origin, bytes: Buffer.alloc(PAGE_BYTES, 1), compress: false });
+  branch.passOn([runOf(0)]);
+  branch.passOn([runOf(RUN)]);
+  branch.passOn([page(1000, "fault")]);
+  branch.passOn([page(1001, "push")]);
+  branch.passOn([runOf(2 * RUN)]);
+  branch.acceptLane(1, other.lane, { lz4: true });
+  other.credit(2 * (16 + 4 + 16 + PAGE_BYTES));
+  for (let sent = 2; sent < other.frames.length; sent += 1) other.credit(FRAME_BYTES);
+  assert.deepEqual(other.firstPages, [1000, 1001, 0, RUN, 2 * RUN]);
+});
+
 test("what may wait for a child is bounded", () => {
   const { branch } = branchOf();
   for (let frame = 0; frame < 200; frame += 1) branch.passOn([runOf(frame * RUN)]);
