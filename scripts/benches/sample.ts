@@ -1,6 +1,9 @@
+import { realClock, sleep } from "../../src/base/index.js";
 import { eventually } from "../../test/support/hosts.js";
 import type { Bucket } from "./statistics.js";
 
+const ATTEMPTS = 5;
+const RETRY_MS = 200;
 const ANSWER_DEADLINE_MS = 120_000;
 const WRITTEN_DEADLINE_MS = 120_000;
 /** A question that gets no answer this soon is asked again, while a guest boots. */
@@ -32,13 +35,23 @@ export class SampleGuest {
   }
 
   async ask<T>(path: string, deadlineMs = ANSWER_DEADLINE_MS): Promise<T> {
-    const answer = await fetch(`${this.#base}${path}`, {
-      headers: { connection: "close" },
-      signal: AbortSignal.timeout(deadlineMs),
-    });
+    const options = { headers: { connection: "close" }, signal: AbortSignal.timeout(deadlineMs) };
+    const answer = await this.#fetch(path, options);
     const body = (await answer.json()) as T & { error?: string };
     if (!answer.ok) throw new Error(`the guest answers ${path} with: ${body.error}`);
     return body;
+  }
+
+  /** The emulator's user-mode network resets some connections just after a guest was moved. All questions may be asked twice. */
+  async #fetch(path: string, options: RequestInit): Promise<Response> {
+    for (let attempt = 1; ; attempt += 1) {
+      try {
+        return await fetch(`${this.#base}${path}`, options);
+      } catch (error) {
+        if (attempt === ATTEMPTS || options.signal?.aborted === true) throw error;
+        await sleep(realClock, RETRY_MS);
+      }
+    }
   }
 
   /** Waits until it answers. */
