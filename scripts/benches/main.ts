@@ -3,6 +3,7 @@ import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { chartsOf } from "./charts.js";
+import { withTables } from "./document.js";
 import { thisMachine, type Machine } from "./machine.js";
 import { markdownOf, Results, tableOf, type Metrics } from "./statistics.js";
 import type { Suite } from "./suite.js";
@@ -18,6 +19,7 @@ interface Report {
 }
 
 interface Flags {
+  into?: string;
   json?: string;
   plot?: string;
   runs?: string;
@@ -34,7 +36,10 @@ function refuse(problem: string): never {
 function readArguments(): { values: Flags; positionals: string[] } {
   const text = { type: "string" } as const;
   try {
-    return parseArgs({ allowPositionals: true, options: { json: text, plot: text, runs: text, vs: text } });
+    return parseArgs({
+      allowPositionals: true,
+      options: { into: text, json: text, plot: text, runs: text, vs: text },
+    });
   } catch (error) {
     return refuse((error as Error).message);
   }
@@ -45,12 +50,16 @@ function plot(metrics: Metrics, directory: string): void {
   for (const chart of chartsOf(metrics)) writeFileSync(join(directory, `${chart.name}.svg`), svgOf(chart));
 }
 
-/** Prints what files of `--json` hold as tables for a document. */
-function show(files: readonly string[], directory: string | undefined): void {
+/** Prints what files of `--json` hold as tables for a document, or puts it into one that has a place for it. */
+function show(files: readonly string[], { plot: directory, into }: Flags): void {
   if (files.length === 0) refuse("show takes files that --json has written");
   for (const file of files) {
     const { suite, machine, runs, metrics } = JSON.parse(readFileSync(file, "utf8")) as Report;
-    console.log(`${suite}: ${runs} runs; ${Object.values(machine).join(", ")}\n\n${markdownOf(metrics)}\n`);
+    if (into !== undefined) {
+      writeFileSync(into, withTables(readFileSync(into, "utf8"), { suite, metrics }));
+    } else {
+      console.log(`${suite}: ${runs} runs; ${Object.values(machine).join(", ")}\n\n${markdownOf(metrics)}\n`);
+    }
     if (directory !== undefined) plot(metrics, directory);
   }
 }
@@ -73,7 +82,7 @@ async function measure(name: string, suite: Suite, flags: Flags): Promise<void> 
 const { values, positionals } = readArguments();
 const [name = "", ...rest] = positionals;
 if (name === "show") {
-  show(rest, values.plot);
+  show(rest, values);
 } else {
   const suite = SUITES[name];
   if (suite === undefined) refuse(`there is no suite "${name}"; there are ${Object.keys(SUITES).join(", ")}`);

@@ -139,5 +139,4 @@ function addOutcome(results: Results, size: string, outcome: ChildOutcome): void
     else results.add(name, "pages", value);
   }
   results.add(`first_instruction_${size}`, "ms", firstInstructionUs / US_PER_MS);
-  results.add("first_instruction", "ms", firstInstructionUs / US_PER_MS);
 }

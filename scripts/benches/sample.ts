@@ -2,8 +2,8 @@ import { realClock, sleep } from "../../src/base/index.js";
 import { eventually } from "../../test/support/hosts.js";
 import type { Bucket } from "./statistics.js";
 
-const ATTEMPTS = 5;
-const RETRY_MS = 200;
+const ATTEMPTS = 20;
+const RETRY_MS = 50;
 const ANSWER_DEADLINE_MS = 120_000;
 const WRITTEN_DEADLINE_MS = 120_000;
 /** A question that gets no answer this soon is asked again, while a guest boots. */
