@@ -13,7 +13,7 @@ const POPULATED_SHARE = 0.6;
 /** Pages the guest writes each second, at random: 20 MiB/s. */
 const WRITE_RATE = 5000;
 /** Longer than most migrations take, so that every way is judged over the same time. */
-const WINDOW_MS = { "256MiB": 2000, "1GiB": 4000, "4GiB": 8000 } as const;
+const WINDOW_MS = { "256MiB": 2000, "1GiB": 4000, "4GiB": 6000 } as const;
 
 /** Moves a guest that writes pages at random, by memory size: how long it takes, how long nothing runs, and what the guest feels. */
 export async function measureMigrate({ runs, results, versusQemu }: Bench): Promise<void> {
@@ -38,6 +38,7 @@ export async function measureMigrate({ runs, results, versusQemu }: Bench): Prom
           results.add(`migrate_downtime_${name}${mover.suffix}`, "ms", moved.downtimeMs);
           feelings.add(`migrate_stall_${name}`, mover.suffix, touches);
         },
+        onLost: ({ suffix }) => results.add(`migrate_lost_${name}${suffix}`, "guests", 1),
       });
       await laboratory.endParent();
     }

@@ -66,8 +66,7 @@ export class Rival {
     const ramet = readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0").slice(1, -1);
     const directory = mkdtempSync("/dev/shm/rb-");
     try {
-      const own = { directory, hostPort: HOST_PORTS[0], incoming: false };
-      const rival = new Rival(directory, ramet, await QemuProcess.start(ramet, own));
+      const rival = new Rival(directory, ramet, await QemuProcess.start(ramet, firstIn(directory)));
       try {
         await rival.guest.whenReady();
         await use(rival);
@@ -94,6 +93,13 @@ export class Rival {
 
   async resume(): Promise<void> {
     await this.#process.execute("cont");
+  }
+
+  /** Boots the guest anew, when the one there was is lost. */
+  async reboot(): Promise<void> {
+    await this.#process.end();
+    this.#process = await QemuProcess.start(this.#arguments, firstIn(this.directory));
+    await this.guest.whenReady();
   }
 
   /** Starts another emulator that waits for the guest. The caller ends it, or makes it `this.process`. */
@@ -135,6 +141,10 @@ export class Rival {
       if (this.#process !== destination) await destination.end();
     }
   }
+}
+
+function firstIn(directory: string): { directory: string; hostPort: number; incoming: boolean } {
+  return { directory, hostPort: HOST_PORTS[0], incoming: false };
 }
 
 /** Switches on the capabilities named, and off what else these benches ever switch on. */

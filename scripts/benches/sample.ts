@@ -1,9 +1,10 @@
-import { realClock, sleep } from "../../src/base/index.js";
+import { messageOf, realClock, sleep } from "../../src/base/index.js";
 import { eventually } from "../../test/support/hosts.js";
 import type { Bucket } from "./statistics.js";
 
-const ATTEMPTS = 20;
-const RETRY_MS = 50;
+const SHORT_DEADLINE_MS = 10_000;
+const ATTEMPTS = 3;
+const RETRY_MS = 100;
 const ANSWER_DEADLINE_MS = 120_000;
 const WRITTEN_DEADLINE_MS = 120_000;
 /** A question that gets no answer this soon is asked again, while a guest boots. */
@@ -35,22 +36,33 @@ export class SampleGuest {
   }
 
   async ask<T>(path: string, deadlineMs = ANSWER_DEADLINE_MS): Promise<T> {
-    const options = { headers: { connection: "close" }, signal: AbortSignal.timeout(deadlineMs) };
-    const answer = await this.#fetch(path, options);
+    const answer = await this.#fetch(path, deadlineMs);
     const body = (await answer.json()) as T & { error?: string };
     if (!answer.ok) throw new Error(`the guest answers ${path} with: ${body.error}`);
     return body;
   }
 
-  /** The emulator's user-mode network resets some connections just after a guest was moved. All questions may be asked twice. */
-  async #fetch(path: string, options: RequestInit): Promise<Response> {
+  /** As `ask`, for what is answered at once. The emulator's user-mode network loses some connections just after a guest was moved. */
+  async #askAgain<T>(path: string): Promise<T> {
     for (let attempt = 1; ; attempt += 1) {
       try {
-        return await fetch(`${this.#base}${path}`, options);
+        return await this.ask<T>(path, SHORT_DEADLINE_MS);
       } catch (error) {
-        if (attempt === ATTEMPTS || options.signal?.aborted === true) throw error;
+        if (attempt === ATTEMPTS) throw error;
+        process.stderr.write(`${path} is asked again: ${messageOf(error)}\n`);
         await sleep(realClock, RETRY_MS);
       }
+    }
+  }
+
+  async #fetch(path: string, deadlineMs: number): Promise<Response> {
+    try {
+      return await fetch(`${this.#base}${path}`, {
+        headers: { connection: "close" },
+        signal: AbortSignal.timeout(deadlineMs),
+      });
+    } catch (error) {
+      throw new Error(`${this.#base}${path} gave no answer`, { cause: error });
     }
   }
 
@@ -68,18 +80,18 @@ export class SampleGuest {
   async write(mib: number): Promise<void> {
     await this.ask(`/stamp/start?mib=${mib}`);
     const isWritten = async (): Promise<boolean> =>
-      (await this.ask<{ generation: number }>("/stamp/status")).generation > 0;
+      (await this.#askAgain<{ generation: number }>("/stamp/status")).generation > 0;
     await eventually(`the guest has written ${mib} MiB`, isWritten, WRITTEN_DEADLINE_MS);
   }
 
   /** From now on writes so many MiB/s; with 0 as fast as it can. */
   async pace(mibPerSecond: number): Promise<void> {
-    await this.ask(`/stamp/pace?rate=${mibPerSecond}`);
+    await this.#askAgain(`/stamp/pace?rate=${mibPerSecond}`);
   }
 
   /** Ends the writing; what was written stays. */
   async rest(): Promise<void> {
-    await this.ask("/stamp/stop");
+    await this.#askAgain("/stamp/stop");
   }
 
   /** Reads all its stamped pages in random order. Throws when one is not what was written. */
@@ -90,20 +102,20 @@ export class SampleGuest {
 
   /** From now on touches random pages of what was stamped and measures each touch. */
   async startTouching(how: { mode: "read" | "write"; rate: number; thresholdUs: number }): Promise<void> {
-    await this.ask(`/touch/start?mode=${how.mode}&rate=${how.rate}&threshold_us=${how.thresholdUs}`);
+    await this.#askAgain(`/touch/start?mode=${how.mode}&rate=${how.rate}&threshold_us=${how.thresholdUs}`);
   }
 
   /** Forgets what the toucher has felt so far. */
   async resetTouches(): Promise<void> {
-    await this.ask("/touch/reset");
+    await this.#askAgain("/touch/reset");
   }
 
   async stopTouching(): Promise<Touches> {
-    return this.ask<Touches>("/touch/stop");
+    return this.#askAgain<Touches>("/touch/stop");
   }
 
   /** How long batches of 16 pages took the writer since the last question of this kind. */
   async writerLatency(): Promise<Durations> {
-    return (await this.ask<{ writer: Durations }>("/latency/reset")).writer;
+    return (await this.#askAgain<{ writer: Durations }>("/latency/reset")).writer;
   }
 }

@@ -14,7 +14,7 @@ export const SUITES: Readonly<Record<string, Suite>> = {
   start: { measure: measureStart, runs: 20 },
   faults: { measure: measureFaults, runs: 3, canVersusQemu: true },
   sweep: { measure: measureSweep, runs: 5, canVersusQemu: true },
-  migrate: { measure: measureMigrate, runs: 3, canVersusQemu: true },
+  migrate: { measure: measureMigrate, runs: 2, canVersusQemu: true },
   growth: { measure: measureGrowth, runs: 3 },
   fanout: { measure: measureFanout, runs: 3 },
   adoption: { measure: measureAdoption, runs: 20 },

@@ -1,3 +1,4 @@
+import { messageOf } from "../../src/base/index.js";
 import type { Laboratory, Migration } from "./laboratory.js";
 import { MODES, Rival, type Mode, type RivalMigration } from "./rival.js";
 import type { SampleGuest } from "./sample.js";
@@ -26,6 +27,8 @@ export async function takeTurns(options: {
   modes?: readonly Mode[];
   prepare(guest: SampleGuest): Promise<void>;
   measure(mover: Mover, round: number): Promise<void>;
+  /** The emulator's guest did not work any more when it had been moved. It is booted anew. Without, that ends everything. */
+  onLost?(mover: Mover): void;
 }): Promise<void> {
   const { laboratory, rounds, measure } = options;
   await options.prepare(laboratory.guest);
@@ -41,7 +44,14 @@ export async function takeTurns(options: {
       await measure(ramet, round);
       for (const mode of options.modes ?? MODES) {
         await rival.resume();
-        await measure(moverOf(rival, mode), round);
+        const mover = moverOf(rival, mode);
+        await measure(mover, round).catch(async (error: unknown) => {
+          if (options.onLost === undefined) throw error;
+          process.stderr.write(`the emulator lost its guest by ${mode}: ${messageOf(error)}\n`);
+          options.onLost(mover);
+          await rival.reboot();
+          await options.prepare(rival.guest);
+        });
         await rival.stop();
       }
     }
