@@ -32,6 +32,7 @@ export async function measureMigrate({ runs, results, versusQemu }: Bench): Prom
         async measure(mover, round) {
           const how = { mode: "write", windowMs: WINDOW_MS[name], rate: WRITE_RATE } as const;
           const { touches, moved } = await feel(mover, how);
+          await mover.guest().readAll();
           showProgress(`migrate ${name}${mover.suffix}`, round, runs);
           if (round === 0) return;
           results.add(`migrate_total_${name}${mover.suffix}`, "ms", moved.totalMs);
