@@ -4,6 +4,7 @@ import { auditCommand } from "./commands/audit.js";
 import { completionCommand } from "./commands/completion.js";
 import { consoleCommand } from "./commands/console.js";
 import { forkCommand } from "./commands/fork.js";
+import { freezeCommand, thawCommand } from "./commands/freeze.js";
 import { killCommand } from "./commands/kill.js";
 import { listCommand } from "./commands/list.js";
 import { logsCommand } from "./commands/logs.js";
@@ -58,6 +59,8 @@ export function createProgram(cli: Cli): Command {
     logsCommand(cli),
     stopCommand(cli),
     killCommand(cli),
+    freezeCommand(cli),
+    thawCommand(cli),
     removeCommand(cli),
     forkCommand(cli),
     migrateCommand(cli),

@@ -19,6 +19,8 @@ export const METHOD_ACCESS: { readonly [Name in MethodName]: AccessRole } = {
   "guest.show": "observe",
   "guest.stop": "operate",
   "guest.kill": "operate",
+  "guest.freeze": "operate",
+  "guest.thaw": "operate",
   "guest.remove": "admin",
   "guest.logs": "operate",
   "guest.console.open": "operate",

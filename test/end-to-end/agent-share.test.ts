@@ -116,6 +116,47 @@ describe("children that share their parent's memory", () => {
     await remove("left", "right", "later");
   });
 
+  test("of a frozen parent start without a pause, and keep what they have when it is thawed", async () => {
+    const before = await ask(a, 8080);
+    assert.equal((await a.call("guest.freeze", { name: "web" })).guest.state, "frozen");
+    const { transfers } = await a.call("guest.fork", {
+      name: "web",
+      names: ["first", "second"],
+      forwards: ["8090:80"],
+      verify: true,
+    });
+    assert.deepEqual(
+      transfers.map(({ state, pauseUs }) => [state, pauseUs]),
+      [
+        ["running", 0],
+        ["running", 0],
+      ],
+    );
+    await a.end("SIGKILL");
+    await a.start();
+    assert.equal((await guestNamed("web")).state, "frozen");
+    assert.equal((await guestNamed("web")).sharers, 2);
+    await a.call("guest.fork", { name: "web", names: ["third"], paused: true, verify: true });
+    assert.equal((await ask(a, 8090)).counter, before.counter + 1);
+    assert.equal((await ask(a, 8091)).counter, before.counter + 1);
+    const was = await digestsOf("third");
+    await assert.rejects(a.call("guest.stop", { name: "web" }), { code: "bad-state", message: /is frozen/ });
+    await assert.rejects(a.call("guest.freeze", { name: "first" }), {
+      code: "bad-state",
+      message: /no memory file/,
+    });
+    await assert.rejects(a.call("guest.thaw", { name: "first" }), { code: "bad-state" });
+    assert.equal((await a.call("guest.thaw", { name: "web" })).guest.state, "running");
+    await ask(a, 8080, "/stamp/start?mib=60&fill=page");
+    type Status = { generation: number };
+    const status = () => ask<Status>(a, 8080, "/stamp/status");
+    await eventually("the parent has written what it writes", async () => (await status()).generation > 8);
+    await ask(a, 8080, "/stamp/stop");
+    assert.deepEqual((await digestsOf("third")).differences(was), []);
+    assert.equal((await ask(a, 8080)).counter, before.counter + 1);
+    await remove("first", "second", "third");
+  });
+
   test("keep what they share when their parent is removed, and can be parents themselves", async () => {
     await a.call("guest.fork", { name: "web", names: ["heir"], forwards: ["8095:80"] });
     await a.call("guest.fork", { name: "heir", names: ["grandchild"], forwards: ["8096:80"], verify: true });

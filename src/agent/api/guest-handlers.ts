@@ -4,6 +4,7 @@ import { AgentError } from "../errors.js";
 import type { Guest } from "../guests/guest.js";
 import type { GuestRegistry } from "../guests/registry.js";
 import { runGuest } from "../guests/run-guest.js";
+import { freezeGuest, thawGuest } from "../guests/template.js";
 import type { Services } from "../services.js";
 import { warmAt } from "../transfers/warm-emulators.js";
 import type { Consoles } from "./consoles.js";
@@ -29,6 +30,15 @@ export function guestHandlers(
       guest: await stopGuest(services, find(name), deadlineMs),
     }),
     "guest.kill": async ({ name }) => ({ guest: await killGuest(find(name), services.registry) }),
+    "guest.freeze": async ({ name }) => {
+      services.requireAccepting();
+      await freezeGuest(services, find(name));
+      return { guest: find(name).view() };
+    },
+    "guest.thaw": async ({ name }) => {
+      await thawGuest(services, find(name));
+      return { guest: find(name).view() };
+    },
     "guest.remove": async ({ name }) => {
       const guest = find(name);
       guest.requireIdle();

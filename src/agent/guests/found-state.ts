@@ -17,6 +17,6 @@ export function silent(error: unknown): string {
 
 /** The state of a guest that was found running. Errors as `Emulator.status`. */
 export async function liveState(guest: Guest, live: LiveEmulator): Promise<GuestState> {
-  if (guest.state === "receiving") return "receiving";
+  if (guest.state === "receiving" || guest.state === "frozen") return guest.state;
   return (await live.emulator.status()) === "running" ? "running" : "paused";
 }

@@ -35,6 +35,7 @@ const LIVE_STATES: readonly GuestState[] = [
   "starting",
   "running",
   "paused",
+  "frozen",
   "receiving",
   "migrated",
   "unreadable",

@@ -12,6 +12,7 @@ import {
 } from "../../transfer/index.js";
 import { AgentError } from "../errors.js";
 import type { Guest } from "../guests/guest.js";
+import { frozenEmulator } from "../guests/template.js";
 import { networkOfForked, type NetworkForPeer } from "../network/translate.js";
 import type { Services } from "../services.js";
 import { chosenName, NumberedNames, type ChildNames } from "./child-names.js";
@@ -32,7 +33,7 @@ import { viewOfError } from "./transfer-entry.js";
 export async function forkFrom(services: Services, params: Params<"guest.fork">): Promise<ChildOutcome[]> {
   const guest = services.registry.find(params.name);
   guest.requireIdle();
-  guest.requireState("forked", "running");
+  guest.requireState("forked", "running", "frozen");
   if (
     params.forwards.length > 0 &&
     guest.config.network.mode !== "user" &&
@@ -67,15 +68,21 @@ class OutgoingFork {
   readonly #children: ForkingChild[];
   readonly #abort = new AbortController();
   readonly #arrivedUs: number;
+  readonly #isFrozen: boolean;
 
   constructor(services: Services, guest: Guest, params: Params<"guest.fork">, urls: readonly string[]) {
     this.#services = services;
     this.#guest = guest;
     this.#params = params;
     this.#arrivedUs = services.clock.nowUs();
+    // Its memory is not written, whatever becomes of its children.
+    this.#isFrozen = guest.state === "frozen";
     this.#keep = ParentKeep.create(services, guest);
     try {
-      this.#instant = makeInstant(services, guest, { copies: this.#keep.copies, tracking: true });
+      this.#instant = makeInstant(services, guest, {
+        copies: this.#keep.copies,
+        tracking: !this.#isFrozen,
+      });
       const row = new NumberedNames(guest.name);
       this.#children = Array.from({ length: childrenOf(params) }, (_, index) => {
         const name = params.names?.[index];
@@ -154,7 +161,7 @@ class OutgoingFork {
     };
     try {
       const outcome = await forkGuest({
-        emulator: this.#guest.live.emulator,
+        emulator: this.#isFrozen ? frozenEmulator(this.#services, this.#guest) : this.#guest.live.emulator,
         memory: this.#guest.live.shared,
         instant: this.#instant,
         children: this.#children,

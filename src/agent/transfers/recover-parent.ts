@@ -88,7 +88,7 @@ function goOnFrom(
     return recoverInstant(services, guest, { copies, tracking: false, memory: ended.region });
   // A guest that is stopped for good writes nothing; what is protected yet was being copied ahead.
   if (isMigration) letWritersGo(guest);
-  return recoverInstant(services, guest, { copies, tracking: !isMigration });
+  return recoverInstant(services, guest, { copies, tracking: !isMigration && guest.state !== "frozen" });
 }
 
 /** Brings a migration to its end whose child runs, or may run. */

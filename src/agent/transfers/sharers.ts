@@ -75,6 +75,8 @@ async function separateAll(
  */
 export function restoreSharing(services: Services): void {
   const { registry, admission } = services;
+  for (const guest of registry.list())
+    if (guest.state === "frozen" && guest.hasEmulator) guest.live.shared.freeze();
   const orphaned = new Map<string, Reservation & { sharers: number }>();
   for (const guest of registry.list()) {
     const { sharing } = guest.record;

@@ -36,13 +36,14 @@ export const DEFAULT_STOP_DEADLINE_MS = 30_000;
 export const DEFAULT_LOG_LINES = 100;
 
 /**
- * `receiving`: a child whose memory is not complete. `migrated`: it runs on elsewhere. `crashed`: the emulator ended by itself. `unreadable`: there is a guest
+ * `frozen`: a template, which stands still for its children. `receiving`: a child whose memory is not complete. `migrated`: it runs on elsewhere. `crashed`: the emulator ended by itself. `unreadable`: there is a guest
  * whose record the agent cannot read; it is left as it is, and may run.
  */
 export const GUEST_STATES = [
   "starting",
   "running",
   "paused",
+  "frozen",
   "receiving",
   "migrated",
   "stopped",
@@ -176,6 +177,8 @@ export const GUEST_METHODS = {
   "guest.show": { role: "client", params: byName, result: oneGuest },
   "guest.stop": { role: "client", params: stopParams, result: oneGuest },
   "guest.kill": { role: "client", params: byName, result: oneGuest },
+  "guest.freeze": { role: "client", params: byName, result: oneGuest },
+  "guest.thaw": { role: "client", params: byName, result: oneGuest },
   "guest.remove": { role: "client", params: byName, result: nothing },
   "guest.logs": {
     role: "client",

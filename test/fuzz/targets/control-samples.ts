@@ -56,6 +56,8 @@ export const PARAMS: { [Name in MethodName]?: readonly object[] } = {
   "guest.show": [{ name: "web" }],
   "guest.stop": [{ name: "web", deadlineMs: 5000 }],
   "guest.kill": [{ name: "web" }],
+  "guest.freeze": [{ name: "web" }],
+  "guest.thaw": [{ name: "web" }],
   "guest.remove": [{ name: "web" }],
   "guest.logs": [{ name: "web", source: "console", lines: 10, follow: true }],
   "guest.console.open": [{ name: "web" }],

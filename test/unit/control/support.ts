@@ -146,6 +146,8 @@ export function clientHandlers(some: Partial<Handlers<"client">>): Handlers<"cli
     "guest.show": refuse,
     "guest.stop": refuse,
     "guest.kill": refuse,
+    "guest.freeze": refuse,
+    "guest.thaw": refuse,
     "guest.remove": refuse,
     "guest.logs": refuse,
     "guest.console.open": refuse,
