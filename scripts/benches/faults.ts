@@ -58,10 +58,10 @@ async function measureService(
       forwards: [laboratory.forward],
     });
     await laboratory.child.readAll();
-    const { count, p50Us, p90Us, p99Us, maxUs } = await laboratory.faults(transfer);
+    const metric = await laboratory.faults(transfer);
     await laboratory.endChild();
     showProgress(name, run, runs);
-    if (run > 0) found.push({ unit: "µs", p50: p50Us, p90: p90Us, p99: p99Us, max: maxUs, n: count });
+    if (run > 0) found.push(metric);
   }
   results.set(name, medianOf(found));
 }

@@ -88,7 +88,7 @@ async function measureRoundTrip(
     await laboratory.child.startTouching({ mode: "read", rate: 0, thresholdUs: 0 });
     await sleep(realClock, TOUCHING_MS);
     await laboratory.child.stopTouching();
-    const { p50Us, p90Us, p99Us, maxUs, count } = await laboratory.faults(held.transfer);
+    const faults = await laboratory.faults(held.transfer);
     await laboratory.endChild();
     const swept = await laboratory.fork({});
     const { elapsedMs } = await laboratory.whenComplete(swept.transfer);
@@ -96,14 +96,7 @@ async function measureRoundTrip(
     showProgress(`rtt ${name}`, run, runs);
     if (run === 0) continue;
     results.add(`first_instruction_rtt_${name}`, "ms", (held.firstInstructionUs ?? NaN) / US_PER_MS);
-    results.set(`fault_rtt_${name}`, {
-      unit: "µs",
-      p50: p50Us,
-      p90: p90Us,
-      p99: p99Us,
-      max: maxUs,
-      n: count,
-    });
+    results.set(`fault_rtt_${name}`, faults);
     results.add(`sweep_rate_rtt_${name}`, "MiB/s", WRITTEN_MIB / (elapsedMs / 1000));
   }
 }

@@ -5,6 +5,7 @@ import { Proxy } from "../../test/chaos/proxy.js";
 import { runSample, whenTransfersEnd } from "../../test/support/sample-guest.js";
 import { processorSeconds } from "./processor-time.js";
 import { SampleGuest } from "./sample.js";
+import { MIN_SAMPLES_FOR_P999, type Metric } from "./statistics.js";
 
 const PORT = 8480;
 const CHILD = "child";
@@ -171,14 +172,14 @@ export class Laboratory {
     return `${CHILD_PORT}:80`;
   }
 
-  /** What the child's host counted of a transfer. */
-  async faults(
-    transfer: number,
-  ): Promise<{ count: number; p50Us: number; p90Us: number; p99Us: number; maxUs: number }> {
+  /** How long the child of a transfer waited for pages, as its host counted it. */
+  async faults(transfer: number): Promise<Metric> {
     const { transfers } = await this.childHost.call("transfer.list", {});
     const faults = transfers.find(({ id }) => id === transfer)?.faults;
     if (faults === undefined) throw new Error(`the child's host knows no transfer ${transfer}`);
-    return faults;
+    const { count, p50Us, p90Us, p99Us, p999Us, maxUs } = faults;
+    const p999 = count >= MIN_SAMPLES_FOR_P999 && p999Us !== undefined ? { p999: p999Us } : {};
+    return { unit: "µs", p50: p50Us, p90: p90Us, p99: p99Us, ...p999, max: maxUs, n: count };
   }
 
   /** Waits until the child of a fork has every page. */

@@ -17,7 +17,7 @@ export type Bucket = readonly [value: number, count: number];
 
 /** The unit of ratios. */
 const RATIO = "×";
-const MIN_SAMPLES_FOR_P999 = 1000;
+export const MIN_SAMPLES_FOR_P999 = 1000;
 
 function rounded(value: number): number {
   return Number(value.toFixed(3));

@@ -21,6 +21,14 @@ export class LatencyHistogram {
     this.#maxUs = Math.max(this.#maxUs, value);
   }
 
+  /** How many samples there are, and their percentiles in microseconds. */
+  summary(): { count: number; p50Us: number; p90Us: number; p99Us: number; p999Us: number; maxUs: number } {
+    const [p50Us = 0, p90Us = 0, p99Us = 0, p999Us = 0] = [0.5, 0.9, 0.99, 0.999].map((share) =>
+      this.percentileUs(share),
+    );
+    return { count: this.#count, p50Us, p90Us, p99Us, p999Us, maxUs: this.#maxUs };
+  }
+
   /** The duration below which the given share (0 to 1) of the samples lies, in microseconds; 0 when there are none. */
   percentileUs(share: number): number {
     const wanted = Math.ceil(this.#count * share);

@@ -15,7 +15,15 @@ export interface TransferProgress {
   duplicates: number;
   urgentBytes: number;
   bulkBytes: number;
-  faults: { count: number; waiting: number; p50Us: number; p90Us: number; p99Us: number; maxUs: number };
+  faults: {
+    count: number;
+    waiting: number;
+    p50Us: number;
+    p90Us: number;
+    p99Us: number;
+    p999Us?: number;
+    maxUs: number;
+  };
   /** Of the parent's side: pages that go ahead of the sweep, and those of them sent so; they are counted as swept, too. */
   ahead?: { pages: number; sent: number };
   /** Times the page lanes were lost and dialled again. */

@@ -115,6 +115,7 @@ export const transferView = z.object({
       p50Us: durationUs,
       p90Us: durationUs,
       p99Us: durationUs,
+      p999Us: optional(durationUs),
       maxUs: durationUs,
     }),
   ),
