@@ -1,3 +1,5 @@
+import { realClock, sleep } from "../../src/base/index.js";
+import type { Host } from "../../test/support/hosts.js";
 import { Laboratory } from "./laboratory.js";
 import { feel, Feelings } from "./stall.js";
 import { medianOf, type Metric } from "./statistics.js";
@@ -9,6 +11,8 @@ const WRITTEN_MIB = 64;
 /** So much more is swept while the child reads. */
 const BALLAST_MIB = 600;
 const WINDOW_MS = 4000;
+/** Between two questions to an agent that is watched. */
+const ASK_INTERVAL_MS = 20;
 
 /**
  * What a missing page costs, as the child's agent sees it (`fault_…`) and as the guest itself does (`guest_stall`). For the former a
@@ -22,6 +26,16 @@ export async function measureFaults(bench: Bench): Promise<void> {
     await laboratory.boot(GUEST_MIB);
     await measureService(laboratory, bench, { name: "fault_idle", sweep: "held", mib: WRITTEN_MIB });
     await measureService(laboratory, bench, { name: "fault_under_sweep", sweep: "on", mib: BALLAST_MIB });
+    const askers = [askOften(laboratory.parentHost), askOften(laboratory.childHost)];
+    try {
+      await measureService(laboratory, bench, {
+        name: "fault_under_commands",
+        sweep: "on",
+        mib: BALLAST_MIB,
+      });
+    } finally {
+      for (const stop of askers) await stop();
+    }
     await takeTurns({
       laboratory,
       versusQemu,
@@ -39,6 +53,21 @@ export async function measureFaults(bench: Bench): Promise<void> {
     });
     await laboratory.endParent();
   });
+}
+
+/** Asks a host for all its guests and transfers as often as a dozen watching tools do, until the returned function is called. */
+function askOften(host: Host): () => Promise<void> {
+  let over = false;
+  const asking = (async () => {
+    while (!over) {
+      await Promise.all([host.call("guest.list", {}), host.call("transfer.list", {})]);
+      await sleep(realClock, ASK_INTERVAL_MS);
+    }
+  })();
+  return async () => {
+    over = true;
+    await asking;
+  };
 }
 
 async function measureService(
