@@ -118,6 +118,23 @@ export const PARAMS: { [Name in MethodName]?: readonly object[] } = {
     },
   ],
   "peer.putFile": [{ sha256: SHA256, offset: 0, bytes: Buffer.from("kernel"), last: true }],
+  "peer.relayTo": [
+    {
+      transfer: 7,
+      to: { transfer: 8, token: "a".repeat(32), holder: { kind: "certificate", name: "CN=b" } },
+    },
+  ],
+  "peer.relayFrom": [
+    {
+      transfer: 7,
+      from: {
+        host: "b",
+        url: "wss://192.0.2.2:7070",
+        token: "a".repeat(32),
+        holder: { kind: "certificate", name: "CN=b" },
+      },
+    },
+  ],
   "peer.start": [{ transfer: 7, deviceState: Buffer.from("QEVM"), run: true }],
   "peer.run": [{ transfer: 7 }],
   "peer.show": [{ transfer: 7 }],
