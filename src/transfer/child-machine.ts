@@ -239,7 +239,7 @@ export class ChildMachine {
   #onTold(): void {
     this.#told = true;
     if (this.#phase.phase === "paging" && this.#pages.complete) return this.#complete();
-    if (this.relay.fed) this.#link.pair.bulk?.send({ kind: "relayed", on: true });
+    if (this.relay.fed !== undefined) this.#link.pair.bulk?.send({ kind: "relayed", on: this.relay.fed });
     if (this.#phase.phase !== "complete") return this.#reportSoon();
     if (this.#reportRuns.length > 0) this.#report();
     this.#sendDone();

@@ -34,7 +34,7 @@ export class ChildRelay {
   readonly #options: ChildRelayOptions;
   readonly #branches = new Map<number, RelayBranch>();
   #feed: RelayFeed | undefined;
-  #fed = false;
+  #fed: boolean | undefined;
   #finished = false;
   #pages = 0;
   #past = { pages: 0, dropped: 0 };
@@ -43,8 +43,8 @@ export class ChildRelay {
     this.#options = options;
   }
 
-  /** Whether another child passes on to this one. */
-  get fed(): boolean {
+  /** Whether another child passes on to this one; undefined when none was to, or it is being dialled for the first time. */
+  get fed(): boolean | undefined {
     return this.#fed;
   }
 
@@ -60,7 +60,7 @@ export class ChildRelay {
       passedOn += counts.pages;
       dropped += counts.dropped;
     }
-    return { fed: this.#fed, pages: this.#pages, branches: this.#branches.size, passedOn, dropped };
+    return { fed: this.#fed === true, pages: this.#pages, branches: this.#branches.size, passedOn, dropped };
   }
 
   /**
@@ -120,7 +120,7 @@ export class ChildRelay {
   finish(): void {
     this.#finished = true;
     this.#feed?.close({ code: "complete", message: "this child is complete", fatal: true });
-    this.#fed = false;
+    this.#fed &&= false;
     for (const branch of [...this.#branches.values()]) branch.finish();
   }
 
@@ -128,7 +128,7 @@ export class ChildRelay {
   close(end: LaneEnd): void {
     this.#finished = true;
     this.#feed?.close(end);
-    this.#fed = false;
+    this.#fed &&= false;
     for (const branch of [...this.#branches.values()]) branch.close(end);
   }
 

@@ -297,6 +297,15 @@ test("a relay's lane that is lost is dialled again a few times, and no more", as
   assert.deepEqual(seen.fed, [true, false]);
 });
 
+test("a relay that cannot be dialled at all is told of, too", async () => {
+  const { clock, seen, relay } = fedChild();
+  seen.refuse = true;
+  relay.feedFrom(() => Promise.reject(Object.assign(new Error("nobody is there"), { fatal: true })));
+  assert.equal(relay.fed, undefined);
+  await pass(clock, 1);
+  assert.deepEqual([seen.fed, relay.fed], [[false], false]);
+});
+
 test("while a child it passes on to lags behind, a child gives no credit, and all of it later", async () => {
   const { clock, other, relay } = fedChild();
   await pass(clock, 1);
