@@ -47,7 +47,7 @@ describe("the network of a child", () => {
       },
       attached: true,
     });
-    const there = networkFromPeer({ ...moved } as never, "127.0.0.12");
+    const there = networkFromPeer({ ...moved }, "127.0.0.12");
     assert.deepEqual(there.network, { mode: "user", mac: MAC });
     assert.deepEqual(
       there.forwards.map(({ host }) => host),
