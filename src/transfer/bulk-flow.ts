@@ -1,4 +1,11 @@
 import { MAX_RUN_PAGES, SWEEP_RUN_PAGES, type Clock } from "../base/index.js";
+import type { Frame } from "../wire/index.js";
+import {
+  AdaptiveCompression,
+  contentBytesOf,
+  type CompressionChoice,
+  type CompressionOptions,
+} from "./compression.js";
 import { AdaptiveWindow } from "./window.js";
 
 /** What a transfer is worth beside the others of its host. */
@@ -22,15 +29,20 @@ export interface FlowOptions {
   /** Bytes of bulk frames per second; undefined for no limit. */
   rateBytesPerSecond?: number | undefined;
   priority?: TransferPriority | undefined;
+  /** Whether pages are sent as lz4 where that saves something. */
+  compress: boolean | CompressionOptions;
   /** Most bytes in flight; the adaptive window stays below it. */
   maxWindowBytes?: number | undefined;
 }
 
 /** What an operator changes while it runs: what is not named stays, and a rate of undefined is no limit. */
-export type FlowChange = Pick<FlowOptions, "rateBytesPerSecond" | "priority">;
+export interface FlowChange extends Pick<FlowOptions, "rateBytesPerSecond" | "priority"> {
+  compression?: CompressionChoice;
+}
 
-/** When the next frame of bulk may be sent: the window, the rate limit, and the transfer's share of its host. */
+/** When the next frame of bulk may be sent, and how: the window, the rate limit, the transfer's share of its host, and compression. */
 export class BulkFlow {
+  readonly compression: AdaptiveCompression;
   readonly #clock: Clock;
   readonly #window: AdaptiveWindow;
   #rateBytesPerSecond: number | undefined;
@@ -43,6 +55,11 @@ export class BulkFlow {
   constructor(clock: Clock, options: FlowOptions) {
     this.#clock = clock;
     this.#window = new AdaptiveWindow(options.maxWindowBytes);
+    const { compress } = options;
+    this.compression = new AdaptiveCompression(
+      clock,
+      typeof compress === "boolean" ? { choice: compress ? "lz4" : "none", first: compress } : compress,
+    );
     this.change(options);
   }
 
@@ -52,6 +69,7 @@ export class BulkFlow {
       this.#priority = change.priority;
       this.#window.weigh(SHARES[change.priority].weight);
     }
+    if (change.compression !== undefined) this.compression.choose(change.compression);
     if (!("rateBytesPerSecond" in change)) return;
     const rate = change.rateBytesPerSecond;
     const before = this.#rateBytesPerSecond;
@@ -81,17 +99,20 @@ export class BulkFlow {
     return Math.max(1, Math.ceil(waitUs / 1000));
   }
 
-  /** A frame of so many bytes was sent. */
-  sent(bytes: number): void {
+  /** A frame was sent: bytes on the wire, and how long it took to make and send it. */
+  sent(frame: Frame, bytes: number, tookUs: number): void {
     const nowUs = this.#clock.nowUs();
     this.#window.sent(bytes, nowUs);
+    this.compression.sent({ wireBytes: bytes, contentBytes: contentBytesOf(frame), tookUs });
     const rate = this.#rateBytesPerSecond;
     if (rate !== undefined) this.#paceFromUs = Math.max(this.#paceFromUs, nowUs) + (bytes / rate) * 1e6;
   }
 
   /** Takes credit for bytes the child has consumed; false when it credits more than is in flight. */
   credited(bytes: number): boolean {
-    return this.#window.credited(bytes, this.#clock.nowUs());
+    if (!this.#window.credited(bytes, this.#clock.nowUs())) return false;
+    this.compression.credited(bytes);
+    return true;
   }
 
   /** The child asks for a page. */
@@ -107,5 +128,6 @@ export class BulkFlow {
   /** The connection is lost, with all that was in flight. */
   reset(): void {
     this.#window.reset();
+    this.compression.reset();
   }
 }

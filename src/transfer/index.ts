@@ -1,4 +1,5 @@
 export * from "./bulk-flow.js";
+export * from "./compression.js";
 export * from "./child-machine.js";
 export * from "./digests.js";
 export * from "./errors.js";

@@ -38,17 +38,10 @@ export class PageSupply implements SweepSource {
   zeroPages = 0;
   sweep: boolean;
   /** Pages are sent as lz4 where that saves something. */
-  compress: boolean;
+  #compress = false;
 
-  constructor(options: {
-    instant: Instant;
-    compress: boolean;
-    sweep: boolean;
-    order?: SweepOrder;
-    ahead?: PagesAhead;
-  }) {
+  constructor(options: { instant: Instant; sweep: boolean; order?: SweepOrder; ahead?: PagesAhead }) {
     this.#instant = options.instant;
-    this.compress = options.compress;
     this.#order = options.order ?? new AfterFaultOrder();
     this.sweep = options.sweep;
     this.#ahead = options.ahead;
@@ -105,7 +98,8 @@ export class PageSupply implements SweepSource {
    * The next frame for the bulk lane; undefined when there is nothing to send at the moment. Encode it before the next call.
    * @param sweepPages most pages of a step of the sweep, at most 64.
    */
-  next(sweepPages: number): Frame | undefined {
+  next(sweepPages: number, options: { compress: boolean }): Frame | undefined {
+    this.#compress = options.compress;
     const pushes = this.#takePushes();
     if (pushes.length > 0) return { kind: "pages", runs: pushes };
     const ahead = this.#takeAhead();
@@ -201,7 +195,7 @@ export class PageSupply implements SweepSource {
   #readRuns(range: PageRange, origin: Origin, into: Uint8Array): PageRun[] {
     const bytes = into.subarray(0, range.count * PAGE_BYTES);
     this.#instant.read(range, bytes);
-    const runs = packPages({ firstPage: range.first, bytes, origin, compress: this.compress });
+    const runs = packPages({ firstPage: range.first, bytes, origin, compress: this.#compress });
     for (const run of runs) this.#count(run);
     return runs;
   }

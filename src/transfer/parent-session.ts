@@ -93,6 +93,7 @@ export class ParentSession implements InstantReader {
       linked: this.#phase.phase !== "waiting-for-child",
       ...(this.#lost === undefined ? {} : { lost: this.#lost }),
       ...(ahead === undefined ? {} : { ahead }),
+      compression: this.#flow.compression.progress(),
     };
   }
 
@@ -115,7 +116,7 @@ export class ParentSession implements InstantReader {
       this.#lanesLost();
       this.#link.replace(epoch, { code: "replaced", message: "the child dialled again", fatal: false });
     }
-    if (!options.lz4) this.#supply.compress = false;
+    if (!options.lz4) this.#flow.compression.forbid();
     const pair = this.#link.pair;
     pair.add(name, lane, {
       onFrame: (frame) => this.#onFrame(pair, name, frame),
@@ -382,9 +383,11 @@ export class ParentSession implements InstantReader {
         this.#pump = this.#options.clock.after(waitMs, () => this.#sendBulk());
         return;
       }
-      const frame = this.#supply.next(this.#flow.sweepPages);
-      if (frame === undefined) return;
-      this.#flow.sent(bulk.send(frame));
+      const beganUs = this.#options.clock.nowUs();
+      const frame = this.#supply.next(this.#flow.sweepPages, { compress: this.#flow.compression.on });
+      if (frame === undefined) return this.#flow.compression.idle();
+      const bytes = bulk.send(frame);
+      this.#flow.sent(frame, bytes, this.#options.clock.nowUs() - beganUs);
     }
     this.#wake();
   }

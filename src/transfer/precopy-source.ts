@@ -52,7 +52,6 @@ export interface PrecopySourceOptions extends FlowOptions {
   memory: TrackedMemory;
   clock: Clock;
   log: Log;
-  compress: boolean;
 }
 
 /**
@@ -70,7 +69,6 @@ export class PrecopySource {
   #inFlight: FrameInFlight[] = [];
   #channel: FrameChannel | undefined;
   #epoch = 0;
-  #compress: boolean;
   #cursor = 0;
   #round = 0;
   #roundBeganUs = 0;
@@ -84,7 +82,6 @@ export class PrecopySource {
 
   constructor(options: PrecopySourceOptions) {
     this.#options = options;
-    this.#compress = options.compress;
     this.#due = new Bitmap(options.memory.pageCount);
     this.#due.fill();
     this.#flow = new BulkFlow(options.clock, options);
@@ -119,7 +116,7 @@ export class PrecopySource {
     }
     this.#drop({ code: "replaced", message: "the child dialled again", fatal: false });
     this.#epoch = epoch;
-    if (!options.lz4) this.#compress = false;
+    if (!options.lz4) this.#flow.compression.forbid();
     const { transfer, memory } = this.#options;
     const channel: FrameChannel = new FrameChannel({
       lane,
@@ -293,9 +290,11 @@ export class PrecopySource {
 
   #sendRange(channel: FrameChannel, step: { kind: "data" | "hole"; range: PageRange }): void {
     const { range } = step;
-    const bytes = channel.send({ kind: "pages", runs: this.#runsOf(step) });
+    const beganUs = this.#options.clock.nowUs();
+    const frame: Frame = { kind: "pages", runs: this.#runsOf(step) };
+    const bytes = channel.send(frame);
     this.#inFlight.push({ range, bytes });
-    this.#flow.sent(bytes);
+    this.#flow.sent(frame, bytes, this.#options.clock.nowUs() - beganUs);
     this.#sent += range.count;
     this.#roundSent += bytes;
     this.#bytes += bytes;
@@ -331,7 +330,7 @@ export class PrecopySource {
     }
     const bytes = this.#scratch.subarray(0, pageCount * PAGE_BYTES);
     this.#options.memory.read(range, bytes);
-    return packPages({ firstPage, bytes, origin: "sweep", compress: this.#compress });
+    return packPages({ firstPage, bytes, origin: "sweep", compress: this.#flow.compression.on });
   }
 
   #beginRound(): void {

@@ -1,4 +1,5 @@
 import type { RelayProgress } from "./child-relay.js";
+import type { CompressionProgress } from "./compression.js";
 import type { Origin } from "../wire/index.js";
 
 /** Counts of one transfer, alike on both sides; pages unless the name says otherwise. */
@@ -26,6 +27,8 @@ export interface TransferProgress {
   };
   /** Of the parent's side: pages that go ahead of the sweep, and those of them sent so; they are counted as swept, too. */
   ahead?: { pages: number; sent: number };
+  /** Of the parent's side. */
+  compression?: CompressionProgress;
   /** Times the page lanes were lost and dialled again. */
   reconnects: number;
   /** Whether both page lanes are there; while they are not, whoever needs a page waits. */

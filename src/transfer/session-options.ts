@@ -17,7 +17,6 @@ export interface ParentSessionOptions extends FlowOptions {
   instant: Instant;
   clock: Clock;
   log: Log;
-  compress: boolean;
   /** False holds the sweep: then only faults and pushes move pages. */
   sweep: boolean;
   /** How long the child may be out of reach before it is given up, in ms; undefined for ever. */

@@ -1,19 +1,21 @@
 import { isIP } from "node:net";
-
-/** What a client may choose for the pages of a sweep. */
-export type Compression = "auto" | "lz4" | "none";
+import type { CompressionChoice } from "../../transfer/index.js";
 
 /**
- * Whether pages to the agent at `url` are compressed. `auto` compresses unless the peer is on this machine: a frame of mixed content costs about 90 µs to
- * compress, and loopback carries it raw in 20.
+ * How a transfer to the agent at `url` begins, and whether it stays so. `auto` begins compressed unless the peer is on this machine, where a frame of mixed
+ * content costs more to compress than to carry raw, and goes on as measured.
  */
-export function compressFor(choice: Compression, url: string): boolean {
-  if (choice !== "auto") return choice === "lz4";
-  if (url.startsWith("unix:")) return false;
+export function compressionFor(
+  choice: CompressionChoice,
+  url: string,
+): { compress: boolean; compression: CompressionChoice } {
+  return { compress: choice === "auto" ? !isThisMachine(url) : choice === "lz4", compression: choice };
+}
+
+function isThisMachine(url: string): boolean {
+  if (url.startsWith("unix:")) return true;
   const { hostname } = new URL(url);
-  return !(
-    hostname === "localhost" ||
-    hostname === "[::1]" ||
-    (isIP(hostname) === 4 && hostname.startsWith("127."))
+  return (
+    hostname === "localhost" || hostname === "[::1]" || (isIP(hostname) === 4 && hostname.startsWith("127."))
   );
 }

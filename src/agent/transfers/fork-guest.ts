@@ -16,7 +16,7 @@ import { frozenEmulator } from "../guests/template.js";
 import { networkOfForked, type NetworkForPeer } from "../network/translate.js";
 import type { Services } from "../services.js";
 import { chosenName, NumberedNames, type ChildNames } from "./child-names.js";
-import { compressFor } from "./compression.js";
+import { compressionFor } from "./compression.js";
 import type { ForkingChild } from "./forking-child.js";
 import { detachParent, makeInstant, ParentKeep } from "./parent-keep.js";
 import { linkRelays } from "./link-relays.js";
@@ -128,7 +128,7 @@ class OutgoingFork {
       verify: params.verify,
       paused: params.paused,
       sweep: params.sweep,
-      compress: compressFor(params.compression, url),
+      ...compressionFor(params.compression, url),
       rateLimitBytesPerSecond: params.rateLimitBytesPerSecond,
       priority: params.priority,
       workingSet: params.workingSet,

@@ -12,7 +12,7 @@ import { connectGuest, disconnectGuest } from "../network/guest-link.js";
 import { networkOfMigrated } from "../network/translate.js";
 import type { Services } from "../services.js";
 import { chosenName } from "./child-names.js";
-import { compressFor } from "./compression.js";
+import { compressionFor } from "./compression.js";
 import { Inquiry } from "./inquiry.js";
 import { MigrationEnd } from "./migration-end.js";
 import { makeWhole } from "./sharers.js";
@@ -63,7 +63,7 @@ class OutgoingMigration {
           verify: params.verify,
           paused: false,
           sweep: "on",
-          compress: compressFor(params.compression, url),
+          ...compressionFor(params.compression, url),
           rateLimitBytesPerSecond: params.rateLimitBytesPerSecond,
           priority: params.priority,
           workingSet: params.workingSet,

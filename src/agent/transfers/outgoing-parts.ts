@@ -5,7 +5,7 @@ import type { NetworkForPeer } from "../network/translate.js";
 import type { Services } from "../services.js";
 import type { ChildNames } from "./child-names.js";
 import { TransferEntry } from "./transfer-entry.js";
-import { flowOf, type ParentRecord, type RecordFile } from "./transfer-record.js";
+import { compressionOf, flowOf, type ParentRecord, type RecordFile } from "./transfer-record.js";
 
 export interface OutgoingChildOptions {
   services: Services;
@@ -46,7 +46,7 @@ export function sessionOf(options: OutgoingChildOptions, log: Log): ParentSessio
     instant,
     clock: services.clock,
     log,
-    compress: record.compress,
+    compress: compressionOf(record),
     // Until the child runs, nothing may stand in the way of the pages its loading waits for.
     sweep: false,
     ...aheadOf(options),
@@ -67,7 +67,7 @@ export function precopyOf(options: OutgoingChildOptions, log: Log): PrecopySourc
     memory: guest.live.shared,
     clock: services.clock,
     log,
-    compress: record.compress,
+    compress: compressionOf(record),
     ...flowOf(record),
   });
 }

@@ -1,5 +1,5 @@
 import type { Params } from "../../control/index.js";
-import type { FlowChange } from "../../transfer/index.js";
+import type { CompressionChoice, FlowChange } from "../../transfer/index.js";
 import type { TransferEntry } from "./transfer-entry.js";
 import { flowOf, type ParentRecord } from "./transfer-record.js";
 
@@ -45,13 +45,14 @@ export class Steering {
 
   /** @param mayBegin false while the child is loaded, when nothing may stand in the way of its faults. */
   change(change: SteerChange, mayBegin: boolean): void {
-    const { sweep, rateLimitBytesPerSecond: rate, priority } = change;
+    const { sweep, rateLimitBytesPerSecond: rate, priority, compression } = change;
     this.#keep({
       ...(sweep === undefined ? {} : { sweep }),
       ...(priority === undefined ? {} : { priority }),
+      ...(compression === undefined ? {} : compressionChosen(compression, this.#record())),
       ...(rate === undefined ? {} : { rateLimitBytesPerSecond: rate === 0 ? undefined : rate }),
     });
-    const flow = flowOf(this.#record());
+    const flow = { ...flowOf(this.#record()), ...(compression === undefined ? {} : { compression }) };
     this.#session.setFlow(flow);
     this.#precopy?.setFlow(flow);
     if (mayBegin) this.begin();
@@ -67,4 +68,9 @@ export class Steering {
     if (rateLimitBytesPerSecond === undefined) delete facts.rateLimitBytesPerSecond;
     else facts.rateLimitBytesPerSecond = rateLimitBytesPerSecond;
   }
+}
+
+/** `auto` goes on as it is until it has measured. */
+function compressionChosen(compression: CompressionChoice, { compress }: Readonly<ParentRecord>) {
+  return { compression, compress: compression === "auto" ? compress : compression === "lz4" };
 }

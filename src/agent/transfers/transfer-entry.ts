@@ -173,6 +173,7 @@ export class TransferEntry {
       },
       bytes: { control: this.#controlBytes, urgent: progress.urgentBytes, bulk: progress.bulkBytes },
       ...facts,
+      ...(progress.compression === undefined ? {} : { compression: progress.compression }),
       ...(progress.ahead === undefined ? {} : { workingSet: progress.ahead }),
       reconnects: progress.reconnects,
       ...this.#link(progress),

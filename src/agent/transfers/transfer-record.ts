@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { z } from "zod";
 import { codeOf, messageOf, PAGE_HASH_BYTES } from "../../base/index.js";
 import { METHODS } from "../../control/index.js";
-import { PageDigests, type FlowChange } from "../../transfer/index.js";
+import { PageDigests, type CompressionOptions, type FlowChange } from "../../transfer/index.js";
 import { AgentError } from "../errors.js";
 import { UNFINISHED_SUFFIX } from "../store/files.js";
 import { holderSchema } from "../store/holder.js";
@@ -31,7 +31,9 @@ const parentRecordSchema = z.strictObject({
   /** The child is held before its first instruction until somebody lets it run. */
   paused: z.boolean(),
   sweep: z.enum(["on", "held"]),
+  /** How it begins, and whether that is for good (`lz4`, `none`) or until it was measured. Records of earlier agents say only the former. */
   compress: z.boolean(),
+  compression: z.enum(["auto", "lz4", "none"]).optional(),
   rateLimitBytesPerSecond: z.int().optional(),
   /** Beside the other transfers of this host; absent is `normal`. */
   priority: z.enum(["high", "normal", "low"]).optional(),
@@ -243,6 +245,11 @@ function namesIn(directory: string): string[] {
     if (codeOf(error) === "ENOENT") return [];
     throw error;
   }
+}
+
+/** Whether a parent's machines compress what they send. */
+export function compressionOf({ compress, compression }: Readonly<ParentRecord>): CompressionOptions {
+  return { choice: compression ?? (compress ? "lz4" : "none"), first: compress };
 }
 
 /** How fast a parent's machines are to send. */

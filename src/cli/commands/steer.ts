@@ -33,6 +33,13 @@ export function sweepCommand(cli: Cli): Command {
   });
 }
 
+interface SteerOptions {
+  rateLimit?: number;
+  priority?: Priority;
+  sweep?: "on" | "held";
+  compression?: "auto" | "lz4" | "none";
+}
+
 /** `ramet steer TRANSFER`: changes how the memory of a transfer is sent while it is. */
 export function steerCommand(cli: Cli): Command {
   const command = new Command("steer")
@@ -41,19 +48,21 @@ export function steerCommand(cli: Cli): Command {
     .option("--rate-limit <bytes>", "most bytes of bulk each second, such as 50M, or none", rateOrNone)
     .addOption(priorityOption())
     .addOption(new Option("--sweep <mode>", "as for fork").choices(["on", "held"]))
+    .addOption(new Option("--compression <kind>", "as for fork").choices(["auto", "lz4", "none"]))
     .addHelpText("after", "\nExample:\n  ramet steer 7 --rate-limit 100MiB --priority low");
-  return command.action(
-    async (transfer: number, options: { rateLimit?: number; priority?: Priority; sweep?: "on" | "held" }) => {
-      const context = cli.context(command);
-      const { rateLimit: rateLimitBytesPerSecond, priority, sweep } = options;
-      const change = given({ rateLimitBytesPerSecond, priority, sweep });
-      if (Object.keys(change).length === 0) {
-        throw new CliError("usage", "steer changes nothing without --rate-limit, --priority or --sweep");
-      }
-      const result = await context.call("transfer.steer", { transfer, ...change });
-      context.answer(result, () => [formatPlain(result.transfer)]);
-    },
-  );
+  return command.action(async (transfer: number, options: SteerOptions) => {
+    const context = cli.context(command);
+    const { rateLimit: rateLimitBytesPerSecond, ...others } = options;
+    const change = given({ rateLimitBytesPerSecond, ...others });
+    if (Object.keys(change).length === 0) {
+      throw new CliError(
+        "usage",
+        "steer changes nothing without --rate-limit, --priority, --sweep or --compression",
+      );
+    }
+    const result = await context.call("transfer.steer", { transfer, ...change });
+    context.answer(result, () => [formatPlain(result.transfer)]);
+  });
 }
 
 /** `ramet resume TRANSFER`: lets a child that was made with --paused run. */

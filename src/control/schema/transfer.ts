@@ -49,6 +49,8 @@ export function isFinal(phase: TransferPhase): boolean {
 export const pauseParts = z.record(z.string().max(32), z.number());
 export type PauseParts = z.infer<typeof pauseParts>;
 
+const compression = z.enum(["auto", "lz4", "none"]);
+
 /** What a transfer is worth beside the others of its parent's host, where they share a processor or a link. */
 const priority = z.enum(["high", "normal", "low"]);
 
@@ -119,6 +121,24 @@ export const transferView = z.object({
       maxUs: durationUs,
     }),
   ),
+  /**
+   * Of the parent's side: what was chosen, how it is sent now, and what the latest probe of `auto` has measured: bytes of memory that the child took each second
+   * raw and as lz4, bytes of memory in a byte of lz4, and what compressing a MiB costs the parent.
+   */
+  compression: optional(
+    z.object({
+      choice: compression,
+      now: z.enum(["lz4", "none"]),
+      measured: optional(
+        z.object({
+          rawBytesPerSecond: count,
+          lz4BytesPerSecond: count,
+          ratio: z.number().min(0),
+          lz4UsPerMib: durationUs,
+        }),
+      ),
+    }),
+  ),
   /** Of the parent's side, where one is used: pages earlier children touched first, and those of them sent ahead of the sweep (counted as swept, too). */
   workingSet: optional(z.object({ pages: count, sent: count })),
   /** Times the page lanes were lost and dialled again. */
@@ -163,7 +183,6 @@ export const childOutcome = z.object({
 });
 export type ChildOutcome = z.infer<typeof childOutcome>;
 
-const compression = z.enum(["auto", "lz4", "none"]);
 const sweep = z.enum(["on", "held"]);
 const rate = z.int().min(1024);
 /** How long a child may be out of reach before it is given up; without it, it is waited for. */
@@ -238,6 +257,7 @@ const steerParams = z
     /** Bytes of bulk each second, at most; 0 for no limit. */
     rateLimitBytesPerSecond: optional(z.union([z.literal(0), rate])),
     priority: optional(priority),
+    compression: optional(compression),
   })
   .check((context) => {
     if (Object.keys(context.value).length > 1) return;

@@ -3,6 +3,7 @@ import { PrecopySource, TransferError } from "../../../src/transfer/index.js";
 import type { EmulatorOptions } from "./emulator.js";
 import type { Life } from "./host.js";
 import { trackedBy } from "./mortal.js";
+import { compressionOf } from "./orders.js";
 import { ASK_MS, type SimulatedPeer } from "./peer.js";
 
 /** What copies memory ahead of a migration, for as long as the child's host has the child. */
@@ -10,14 +11,13 @@ export function copyAhead(
   options: EmulatorOptions & { life: Life; peer: SimulatedPeer; isOver(): boolean },
 ): PrecopySource {
   const { life, guest, plan, peer, scheduler } = options;
-  const { compress, maxWindowBytes } = plan;
   const source = new PrecopySource({
     transfer: peer.child.transfer,
     memory: trackedBy(life, guest.memory),
     clock: life.clock,
     log: silentLog,
-    compress,
-    maxWindowBytes,
+    compress: compressionOf(plan),
+    maxWindowBytes: plan.maxWindowBytes,
   });
   const watch = async (): Promise<void> => {
     while (!options.isOver()) {

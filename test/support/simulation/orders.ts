@@ -1,4 +1,4 @@
-import type { FlowChange, ParentSession } from "../../../src/transfer/index.js";
+import type { CompressionOptions, FlowChange, ParentSession } from "../../../src/transfer/index.js";
 
 /** What an operator has ordered of each transfer, which lies on the parent's host's disk and holds in all lives of its agent. */
 export class Orders {
@@ -27,4 +27,10 @@ export class Orders {
   of(transfer: number, planned: { sweep: boolean }): FlowChange & { sweep: boolean } {
     return { sweep: planned.sweep || this.#sweeps.has(transfer), ...this.#flows.get(transfer) };
   }
+}
+
+/** Whether pages are compressed, as planned: transfers here are so small that each frame is a sample. */
+export function compressionOf({ compress }: { compress: boolean | "auto" }): boolean | CompressionOptions {
+  if (compress !== "auto") return compress;
+  return { choice: "auto", first: false, sample: { bytes: 1, us: 0 } };
 }

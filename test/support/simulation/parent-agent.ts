@@ -17,7 +17,7 @@ import { copyAhead } from "./copy-ahead.js";
 import { emulatorOf } from "./emulator.js";
 import type { Life, SimulatedHost } from "./host.js";
 import { SimulatedCopies } from "./kept.js";
-import { Orders } from "./orders.js";
+import { compressionOf, Orders } from "./orders.js";
 import { copiesOf, trackedBy } from "./mortal.js";
 import { ASK_MS, SimulatedPeer } from "./peer.js";
 import { SimulatedRefusal } from "./network.js";
@@ -259,7 +259,7 @@ export class ParentAgent {
         instant,
         clock: life.clock,
         log: silentLog,
-        compress: plan.compress,
+        compress: compressionOf(plan),
         maxWindowBytes: plan.maxWindowBytes,
         ahead: aheadOf(life.clock, { pageCount: plan.pages, encoded }, { recovered }),
         ...this.orders.of(transfer, plan),

@@ -9,7 +9,7 @@ export interface Plan {
   precopy: boolean;
   holes: number;
   verify: boolean;
-  compress: boolean;
+  compress: boolean | "auto";
   sweep: boolean;
   copyBudgetPages: number;
   breaks: number;
@@ -54,7 +54,7 @@ export function planOf(random: SeededRandom): Plan {
     precopy: migrate && random.chance(0.5),
     holes: random.pick([0, 0.2, 0.9]),
     verify: random.chance(0.5),
-    compress: random.chance(0.5),
+    compress: random.pick([true, false, "auto"] as const),
     sweep: random.chance(0.6),
     copyBudgetPages: 1 + random.below(20),
     breaks: harsh ? random.below(5) : 0,

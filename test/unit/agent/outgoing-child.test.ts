@@ -8,6 +8,7 @@ import { LOCAL_IDENTITY, silentLog } from "../../../src/base/index.js";
 import { TransferError } from "../../../src/transfer/index.js";
 import { OutgoingChild } from "../../../src/agent/transfers/outgoing-child.js";
 import {
+  compressionOf,
   flowOf,
   readTransferRecords,
   RecordFile,
@@ -98,7 +99,8 @@ describe("the child of a fork that an earlier agent may have told to start", () 
     const { child, record } = toldByAnEarlierAgent([]);
     const { entry } = child;
     entry.commands?.steer({ rateLimitBytesPerSecond: 5000, priority: "low" });
-    entry.commands?.steer({ sweep: "held" });
+    entry.commands?.steer({ sweep: "held", compression: "auto" });
+    assert.deepEqual(entry.view().compression, { choice: "auto", now: "none" });
     const shown = () => {
       const { sweep, rateLimitBytesPerSecond, priority } = entry.view();
       return { sweep, rateLimitBytesPerSecond, priority };
@@ -106,6 +108,7 @@ describe("the child of a fork that an earlier agent may have told to start", () 
     const [left] = readTransferRecords(directory).parents;
     assert.deepEqual(flowOf((left ?? record).record), { rateBytesPerSecond: 5000, priority: "low" });
     assert.equal(left?.record.sweep, "held");
+    assert.deepEqual(compressionOf((left ?? record).record), { choice: "auto", first: false });
     assert.deepEqual(shown(), { sweep: "held", rateLimitBytesPerSecond: 5000, priority: "low" });
     entry.commands?.steer({ rateLimitBytesPerSecond: 0 });
     assert.deepEqual(shown(), { sweep: "held", rateLimitBytesPerSecond: undefined, priority: "low" });

@@ -352,7 +352,7 @@ test("ping, peers, warm, transfers and the steering commands print what they are
     [["cancel", "7"], /cancelled 25 %/],
     [["sweep", "7", "held"], /paging 25 %/],
     [["steer", "7", "--rate-limit", "100MiB", "--priority", "low"], /paging 25 %/],
-    [["steer", "7", "--rate-limit", "none", "--sweep", "on"], /paging 25 %/],
+    [["steer", "7", "--rate-limit", "none", "--sweep", "on", "--compression", "auto"], /paging 25 %/],
     [["resume", "7"], /paging 25 %/],
   ];
   for (const [argv, text] of commands) {
@@ -362,7 +362,7 @@ test("ping, peers, warm, transfers and the steering commands print what they are
   }
   assert.deepEqual(steered, [
     { transfer: 7, rateLimitBytesPerSecond: 100 * 2 ** 20, priority: "low" },
-    { transfer: 7, rateLimitBytesPerSecond: 0, sweep: "on" },
+    { transfer: 7, rateLimitBytesPerSecond: 0, sweep: "on", compression: "auto" },
   ]);
 });
 

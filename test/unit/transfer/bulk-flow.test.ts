@@ -5,18 +5,22 @@ import { BulkFlow, type TransferPriority } from "../../../src/transfer/bulk-flow
 import { Scheduler } from "../../support/simulation/scheduler.js";
 
 const FRAME_BYTES = 64 * 1024;
+const FRAME = { kind: "done" } as const;
 
 function flow(options: { rateBytesPerSecond?: number } = {}) {
   const clock = new Scheduler(new SeededRandom(1));
   let nowUs = 0;
   clock.nowUs = () => nowUs;
-  return { flow: new BulkFlow(clock, options), pass: (us: number) => void (nowUs += us) };
+  return {
+    flow: new BulkFlow(clock, { compress: false, ...options }),
+    pass: (us: number) => void (nowUs += us),
+  };
 }
 
 test("a rate limit spaces frames, and the network stack's backlog holds them up", () => {
   const { flow: limited, pass } = flow({ rateBytesPerSecond: FRAME_BYTES * 10 });
   assert.equal(limited.waitMs(0), 0);
-  limited.sent(FRAME_BYTES);
+  limited.sent(FRAME, FRAME_BYTES, 0);
   assert.equal(limited.waitMs(0), 100);
   pass(99_500);
   assert.equal(limited.waitMs(0), 1);
@@ -27,7 +31,7 @@ test("a rate limit spaces frames, and the network stack's backlog holds them up"
 
 test("a rate is changed at once: nobody waits for what the old one asked", () => {
   const { flow: changed } = flow({ rateBytesPerSecond: 1024 });
-  changed.sent(FRAME_BYTES);
+  changed.sent(FRAME, FRAME_BYTES, 0);
   assert.equal(changed.waitMs(0), 64_000);
   changed.change({ priority: "low" });
   assert.equal(changed.waitMs(0), 64_000, "what is not named stays");
@@ -35,7 +39,7 @@ test("a rate is changed at once: nobody waits for what the old one asked", () =>
   assert.equal(changed.waitMs(0), 63);
   changed.change({ rateBytesPerSecond: undefined });
   assert.equal(changed.waitMs(0), 0);
-  changed.sent(FRAME_BYTES);
+  changed.sent(FRAME, FRAME_BYTES, 0);
   changed.change({ rateBytesPerSecond: 1024 });
   assert.equal(changed.waitMs(0), 0, "what was sent without a limit is not held against the limit");
 });
@@ -45,7 +49,7 @@ function shareLink(priorities: TransferPriority[]): number[] {
   const clock = new Scheduler(new SeededRandom(1));
   let nowUs = 0;
   clock.nowUs = () => nowUs;
-  const flows = priorities.map((priority) => new BulkFlow(clock, { priority }));
+  const flows = priorities.map((priority) => new BulkFlow(clock, { priority, compress: false }));
   const carried = flows.map(() => 0);
   const queue: number[] = [];
   let busyUntilUs = 0;
@@ -59,7 +63,7 @@ function shareLink(priorities: TransferPriority[]): number[] {
     if (queue.length === 0) busyUntilUs = Math.max(busyUntilUs, nowUs);
     for (const [index, one] of flows.entries()) {
       for (let frames = one.takeTurn(); frames > 0 && one.open; frames -= 1) {
-        one.sent(FRAME_BYTES);
+        one.sent(FRAME, FRAME_BYTES, 0);
         queue.push(index);
       }
     }

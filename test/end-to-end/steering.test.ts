@@ -1,0 +1,70 @@
+import assert from "node:assert/strict";
+import { after, before, describe, test } from "node:test";
+import type { ParamsInput, TransferView } from "../../src/control/index.js";
+import { eventually, Hosts, type Host } from "../support/hosts.js";
+import { ask, runSample, whenTransfersEnd } from "../support/sample-guest.js";
+
+const KIB = 1024;
+const MIB = 1024 * KIB;
+
+describe("a transfer is steered while it runs", () => {
+  let hosts: Hosts;
+  let a: Host;
+  let b: Host;
+  before(async () => {
+    hosts = await Hosts.start(2);
+    a = hosts.at(0);
+    b = hosts.at(1);
+    await runSample(a, { name: "web", hostPort: 8080 });
+  });
+  after(() => hosts.stop());
+
+  const fork = async (params: Partial<ParamsInput<"guest.fork">>): Promise<number> => {
+    const to = { name: "web", to: ["b"], names: ["child"], forwards: ["8090:80"] };
+    const { transfers } = await a.call("guest.fork", { ...to, verify: true, ...params });
+    assert.equal(transfers[0]?.state, "running");
+    return transfers[0]?.transfer ?? 0;
+  };
+  const viewOf = async (transfer: number): Promise<TransferView> =>
+    (await a.call("transfer.show", { transfer })).transfer;
+  const steeredOf = ({ sweep, rateLimitBytesPerSecond, priority, compression }: TransferView) => {
+    return { sweep, rateLimitBytesPerSecond, priority, compression: compression?.choice };
+  };
+  const removeChild = async (): Promise<void> => {
+    await b.call("guest.kill", { name: "child" });
+    await b.call("guest.remove", { name: "child" });
+  };
+
+  test("its rate, priority and compression are changed at once, and the next agent keeps to them", async () => {
+    const transfer = await fork({ rateLimitBytesPerSecond: 64 * KIB, compression: "none" });
+    const fast = { rateLimitBytesPerSecond: 128 * KIB, priority: "low", compression: "lz4" } as const;
+    const steered = await a.call("transfer.steer", { transfer, ...fast });
+    assert.deepEqual(steeredOf(steered.transfer), { sweep: "on", ...fast });
+    await a.end("SIGKILL");
+    await a.start();
+    await eventually("the next agent goes on", async () => (await viewOf(transfer)).phase === "paging");
+    assert.deepEqual(steeredOf(await viewOf(transfer)), { sweep: "on", ...fast });
+    await ask(b, 8090);
+    await a.call("transfer.steer", { transfer, rateLimitBytesPerSecond: 0 });
+    await whenTransfersEnd(a);
+    const view = await viewOf(transfer);
+    assert.equal(view.phase, "complete", view.message);
+    assert.deepEqual(view.verify, { checked: 65536, mismatches: 0 });
+    assert.equal(view.rateLimitBytesPerSecond, undefined);
+    await assert.rejects(a.call("transfer.steer", { transfer, priority: "high" }), { code: "bad-state" });
+    await assert.rejects(a.call("transfer.steer", { transfer }), { code: "bad-params" });
+    await removeChild();
+  });
+
+  test("compression is found to be worth it where bytes are scarce", async () => {
+    const transfer = await fork({ rateLimitBytesPerSecond: 8 * MIB });
+    assert.deepEqual((await viewOf(transfer)).compression?.choice, "auto");
+    await whenTransfersEnd(a);
+    // What the guest's memory ends with may be such as does not become less.
+    const { compression, verify, bytes, pages } = await viewOf(transfer);
+    assert.ok(compression?.measured !== undefined);
+    assert.ok(bytes.bulk < 0.9 * 4 * KIB * (pages.total - pages.zero), `${bytes.bulk} bytes were sent`);
+    assert.deepEqual(verify, { checked: 65536, mismatches: 0 });
+    await removeChild();
+  });
+});
