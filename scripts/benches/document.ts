@@ -7,7 +7,7 @@ import { markdownOf, type Metrics } from "./statistics.js";
  *     <!-- bench SUITE: NAME NAME… -->
  *     <!-- end of bench -->
  */
-const BLOCK = /(<!-- bench ([a-z]+): ([^\n]*?) -->\n)[^]*?(\n<!-- end of bench -->)/g;
+const BLOCK = /(<!-- bench ([a-z-]+): ([^\n]*?) -->\n)[^]*?(\n<!-- end of bench -->)/g;
 
 function select(metrics: Readonly<Metrics>, patterns: readonly string[]): Metrics {
   return Object.fromEntries(

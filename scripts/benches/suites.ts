@@ -7,6 +7,7 @@ import { measurePause } from "./pause.js";
 import { measureStart } from "./start.js";
 import type { Suite } from "./suite.js";
 import { measureSweep } from "./sweep.js";
+import { measureWorkingSet } from "./working-set.js";
 
 /** Every suite by its name: one line here, and one in `scripts/bench --help`. */
 export const SUITES: Readonly<Record<string, Suite>> = {
@@ -17,5 +18,6 @@ export const SUITES: Readonly<Record<string, Suite>> = {
   migrate: { measure: measureMigrate, runs: 2, canVersusQemu: true },
   growth: { measure: measureGrowth, runs: 3 },
   fanout: { measure: measureFanout, runs: 3 },
+  "working-set": { measure: measureWorkingSet, runs: 10 },
   adoption: { measure: measureAdoption, runs: 20 },
 };

@@ -50,7 +50,7 @@ async function measure(
   const { transfer } = await laboratory.forkNow({ forwards: [laboratory.forward], ...params });
   await laboratory.child.ask("/counter");
   const answeredUs = nowUs() - beganUs;
-  const { count: faults } = await laboratory.faults(transfer);
+  const { n: faults } = await laboratory.faults(transfer);
   const { transfer: view } = await laboratory.parentHost.call("transfer.show", { transfer });
   await laboratory.endChild();
   return { faults, answeredUs, ahead: view.workingSet?.sent ?? 0 };

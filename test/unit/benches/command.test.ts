@@ -17,7 +17,7 @@ test("--help lists the suites there are", () => {
   const { status, stdout } = bench("--help");
   assert.equal(status, 0);
   const list = stdout.split("Suites:\n")[1]?.split("\n\n", 1)[0] ?? "";
-  const listed = [...list.matchAll(/^ {2}([a-z]+) {2,}/gm)].map((match) => match[1] ?? "");
+  const listed = [...list.matchAll(/^ {2}([a-z-]+)(?: {2,}|$)/gm)].map((match) => match[1] ?? "");
   assert.deepEqual(listed.toSorted(), Object.keys(SUITES).toSorted());
 });
 
