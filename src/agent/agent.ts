@@ -276,6 +276,7 @@ export class Agent {
       "peer.prepare": (params, context) => incoming.prepare(params, context),
       "peer.putFile": (params, { session }) => uploads.put(params, session),
       "peer.lacks": (params, context) => incoming.lacks(params, context),
+      "peer.ahead": (params, context) => incoming.ahead(params, context),
       "peer.relayTo": (params, context) => incoming.relayTo(params, context),
       "peer.relayFrom": (params, context) => incoming.relayFrom(params, context),
       "peer.start": (params, context) => incoming.start(params, context),

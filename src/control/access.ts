@@ -42,6 +42,7 @@ export const METHOD_ACCESS: { readonly [Name in MethodName]: AccessRole } = {
   "peer.prepare": "peer",
   "peer.putFile": "peer",
   "peer.lacks": "peer",
+  "peer.ahead": "peer",
   "peer.relayTo": "peer",
   "peer.relayFrom": "peer",
   "peer.start": "peer",

@@ -1,13 +1,15 @@
-import { withDeadline, type Clock } from "../base/index.js";
+import { messageOf, withDeadline, type Clock } from "../base/index.js";
 import type { Console } from "./emulator.js";
+import { GuestError } from "./errors.js";
 import { COMMAND_DEADLINE_MS } from "./limits.js";
 import { connectToEmulator } from "./own-socket.js";
 
 /**
  * Opens a guest's serial console. `onEnd` is called once, when either side has closed it.
- * Rejects with the socket's error or DeadlineError.
+ * @throws GuestError `gone`.
  */
 export async function openConsole(options: {
+  guest: string;
   path: string;
   clock: Clock;
   onData(bytes: Uint8Array): void;
@@ -20,9 +22,10 @@ export async function openConsole(options: {
   });
   try {
     await withDeadline(options.clock, COMMAND_DEADLINE_MS, "the opening of the console", connected);
-  } catch (error) {
+  } catch (cause) {
     socket.destroy();
-    throw error;
+    const message = `the console of ${options.guest} cannot be opened: ${messageOf(cause)}`;
+    throw new GuestError("gone", message, { cause });
   }
   // A failure is followed by the close, which is what is told.
   socket.on("error", () => {});

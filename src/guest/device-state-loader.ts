@@ -2,7 +2,7 @@ import { rmSync } from "node:fs";
 import { withDeadline, type Clock } from "../base/index.js";
 import { machineOf } from "./device-state.js";
 import { GuestError } from "./errors.js";
-import { sendDeviceState } from "./load.js";
+import { StateChannel } from "./load.js";
 import type { LoadOutcome } from "./run-state.js";
 
 /** Gives an emulator that was started with `incoming` the device state it waits for. */
@@ -10,6 +10,7 @@ export class DeviceStateLoader {
   readonly #machine: string;
   readonly #socket: string;
   readonly #clock: Clock;
+  #channel: StateChannel | undefined;
   #onOutcome: (outcome: LoadOutcome) => void = () => {};
 
   /** @param options.socket where the emulator takes the state. */
@@ -31,21 +32,41 @@ export class DeviceStateLoader {
     await execute("migrate-incoming", { uri: `unix:${this.#socket}` });
   }
 
+  /** Gives it the first part of a state; `load` then takes the rest. @throws GuestError `bad-device-state`. */
+  begin(head: Uint8Array): void {
+    this.#channel?.close();
+    this.#channel = this.#open(head);
+    this.#channel.write(head);
+  }
+
   /** @throws GuestError `load-failed` or `bad-device-state`, DeadlineError or the socket's error. */
   async load(state: Uint8Array, deadlineMs: number): Promise<void> {
-    const machine = machineOf(state);
-    if (machine !== this.#machine) {
-      const message = `the device state is of a guest with machine type ${machine}, and this emulator was started as ${this.#machine}`;
-      throw new GuestError("bad-device-state", message);
-    }
+    const channel = this.#channel ?? this.#open(state);
+    this.#channel = undefined;
     const outcome = new Promise<LoadOutcome>((resolve) => {
       this.#onOutcome = resolve;
     });
     const untilUs = this.#clock.nowUs() + deadlineMs * 1000;
-    await sendDeviceState({ path: this.#socket, state, clock: this.#clock, deadlineMs });
+    await channel.end(state, deadlineMs);
     const leftMs = Math.max(1, Math.ceil((untilUs - this.#clock.nowUs()) / 1000));
     const result = await withDeadline(this.#clock, leftMs, "the loading of the device state", outcome);
     if (result === "failed") throw new GuestError("load-failed", "the emulator refused it");
     rmSync(this.#socket, { force: true });
+  }
+
+  /** Lets go of a state that was begun and will have no end. May be called twice. */
+  close(): void {
+    this.#channel?.close();
+    this.#channel = undefined;
+  }
+
+  /** The way in for a state that begins so. */
+  #open(start: Uint8Array): StateChannel {
+    const machine = machineOf(start);
+    if (machine !== this.#machine) {
+      const message = `the device state is of a guest with machine type ${machine}, and this emulator was started as ${this.#machine}`;
+      throw new GuestError("bad-device-state", message);
+    }
+    return new StateChannel({ path: this.#socket, clock: this.#clock });
   }
 }

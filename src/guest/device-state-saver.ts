@@ -76,7 +76,7 @@ export class DeviceStateSaver {
   readonly #clock: Clock;
   readonly #heldSaves: HeldSaves | undefined;
   readonly #places = new Map<string, number>();
-  readonly #fixed = new Map<string, Buffer>();
+  #head: { key: string; bytes: Buffer } | undefined;
   #memory: number | undefined;
   #pagemap: number | undefined;
   #file: number | undefined;
@@ -101,9 +101,10 @@ export class DeviceStateSaver {
   /**
    * Does what can be done while the guest runs. The guest must have been booted or loaded: before, firmware is not in place.
    * @param options.handOver what `save` will be asked for.
+   * @returns what the composed state will begin with.
    * @throws GuestError `unsupported-memory` when the emulator has memory that cannot be carried or found.
    */
-  async prepare(qmp: QmpClient, options: { handOver: boolean }): Promise<void> {
+  async prepare(qmp: QmpClient, options: { handOver: boolean }): Promise<Uint8Array> {
     const listed = blocksToCarry(parseBlockList(await qmp.executeHuman("info ramblock")));
     this.#memory ??= openSync(`/proc/${this.#pid}/mem`, "r");
     this.#pagemap ??= openSync(`/proc/${this.#pid}/pagemap`, "r");
@@ -113,13 +114,12 @@ export class DeviceStateSaver {
       blocks.push({ ...block, kind: kindOf(block.name), address: await this.#placeOf(block, qmp) });
     }
     const inPause = blocks.filter((block) => block.kind !== "fixed");
-    const fixed = blocks.filter((block) => block.kind === "fixed");
+    const head = this.#headOf(blocks);
     const changingBytes = sumBytes(blocks.filter((block) => block.kind === "changing"));
-    const writer = new StateWriter(sumBytes(fixed) * 1.1 + changingBytes * 1.1 + PREPARED_ROOM_BYTES);
-    writeStart(writer, this.#config);
-    writeMemoryStart(writer, blocks);
-    for (const block of fixed) writePages(writer, block.name, 0, this.#readFixed(block));
+    const writer = new StateWriter(head.length + changingBytes * 1.1 + PREPARED_ROOM_BYTES);
+    writer.bytes(head);
     this.#prepared = { writer, inPause, handOver: options.handOver };
+    return head;
   }
 
   /** Sends the saving behind a stop that was just sent. Does nothing unless prepared. */
@@ -284,12 +284,17 @@ export class DeviceStateSaver {
     return place;
   }
 
-  #readFixed(block: MemoryBlock): Buffer {
-    const known = this.#fixed.get(block.name);
-    if (known !== undefined && known.length === block.usedBytes) return known;
-    const bytes = this.#read(block, 0, block.usedBytes);
-    this.#fixed.set(block.name, bytes);
-    return bytes;
+  /** What a state with these blocks begins with; the same object as long as they stay the same. */
+  #headOf(blocks: readonly MemoryBlock[]): Buffer {
+    const key = JSON.stringify(blocks);
+    if (this.#head?.key === key) return this.#head.bytes;
+    const fixed = blocks.filter((block) => block.kind === "fixed");
+    const writer = new StateWriter(sumBytes(fixed) * 1.1 + PREPARED_ROOM_BYTES);
+    writeStart(writer, this.#config);
+    writeMemoryStart(writer, blocks);
+    for (const block of fixed) writePages(writer, block.name, 0, this.#read(block, 0, block.usedBytes));
+    this.#head = { key, bytes: writer.finish() };
+    return this.#head.bytes;
   }
 
   #readCurrent(block: MemoryBlock): Piece[] {

@@ -69,8 +69,9 @@ export interface Emulator {
   /**
    * Does, while the guest runs, what saving its device state would otherwise do in the pause. Call it just before `stop`, which
    * then sends the saving along, so that it runs while the caller does what else there is to do in the pause.
+   * @returns the first part of the state, by far the largest, which cannot change any more: what `compose` gives begins with it.
    */
-  prepareDeviceState(options?: { handOver: boolean }): Promise<void>;
+  prepareDeviceState(options?: { handOver: boolean }): Promise<Uint8Array>;
   /**
    * Stops a running guest, saves its state and lets it run on, in as short a pause as this emulator can; `prepareDeviceState` first. When it rejects, also with
    * what `work` throws, the guest may stand still: `resume` it.
@@ -78,6 +79,8 @@ export interface Emulator {
   snapshot(work: InPause): Promise<Snapshot>;
   /** Saves the state of a stopped guest. */
   saveDeviceState(options: { handOver: boolean }): Promise<SavedDeviceState>;
+  /** Gives an emulator that was started with `incoming` the first part of a device state; `loadDeviceState` then takes the rest. Errors as that one's. */
+  beginDeviceState(head: Uint8Array): Promise<void>;
   /**
    * Loads a device state into an emulator that was started with `incoming`; the guest stays stopped. Guest memory is touched meanwhile
    * (rings of network and random numbers, the generation id): whoever fills it must serve faults from the start.

@@ -1,26 +1,44 @@
-import { withDeadline, type Clock } from "../base/index.js";
+import type { Socket } from "node:net";
+import { deferred, withDeadline, type Clock } from "../base/index.js";
 import { connectToEmulator } from "./own-socket.js";
 
-/**
- * Writes a device state to the socket on which an emulator waits for it. Resolves when the emulator has ended the connection: it has
- * then read what it wanted, well or badly. Rejects with the socket's error or DeadlineError.
- */
-export async function sendDeviceState(options: {
-  path: string;
-  state: Uint8Array;
-  clock: Clock;
-  deadlineMs: number;
-}): Promise<void> {
-  const socket = connectToEmulator(options.path);
-  const sent = new Promise<void>((resolve, reject) => {
-    socket.once("error", reject);
-    socket.once("close", () => resolve());
-  });
-  socket.resume();
-  socket.end(options.state);
-  try {
-    await withDeadline(options.clock, options.deadlineMs, "the reading of the device state", sent);
-  } finally {
-    socket.destroy();
+/** The way of a device state into an emulator that waits for it on a socket. Whoever opens it ends or closes it. */
+export class StateChannel {
+  readonly #socket: Socket;
+  readonly #clock: Clock;
+  readonly #closed = deferred<void>();
+
+  /** @param options.path the emulator's socket. */
+  constructor(options: { path: string; clock: Clock }) {
+    this.#clock = options.clock;
+    this.#socket = connectToEmulator(options.path);
+    this.#socket.once("error", (error) => this.#closed.reject(error));
+    this.#socket.once("close", () => this.#closed.resolve());
+    this.#socket.resume();
+    // It is told by `end`.
+    this.#closed.promise.catch(() => {});
+  }
+
+  /** Sends bytes of a state that more will follow. */
+  write(bytes: Uint8Array): void {
+    this.#socket.write(bytes);
+  }
+
+  /**
+   * Sends the last bytes. Resolves when the emulator has ended the connection: it has then read what it wanted, well or badly. Rejects with the
+   * socket's error or DeadlineError.
+   */
+  async end(bytes: Uint8Array, deadlineMs: number): Promise<void> {
+    this.#socket.end(bytes);
+    try {
+      await withDeadline(this.#clock, deadlineMs, "the reading of the device state", this.#closed.promise);
+    } finally {
+      this.close();
+    }
+  }
+
+  /** May be called twice. */
+  close(): void {
+    this.#socket.destroy();
   }
 }

@@ -1,12 +1,12 @@
 import { rmSync } from "node:fs";
 import { assert, messageOf, sleep, type Clock, type Log, type Timer } from "../base/index.js";
-import { forwardRule, NETWORK_BACKEND } from "./command-line.js";
 import type { Forward, GuestConfig } from "./config.js";
 import { openConsole } from "./console.js";
 import { DeviceStateLoader } from "./device-state-loader.js";
 import { DeviceStateSaver } from "./device-state-saver.js";
 import type { Console, Emulator, EmulatorExit, EmulatorStatus, GuestEvent, Snapshot } from "./emulator.js";
 import { GuestError } from "./errors.js";
+import { addForward, removeForward } from "./forwards.js";
 import { releaseHeld, type HeldSaves, type InPause } from "./held-save.js";
 import type { Layout } from "./layout.js";
 import {
@@ -112,6 +112,8 @@ export class QemuEmulator implements Emulator {
 
   /** Makes an emulator that was started with `incoming` wait for a device state; saves a round trip when the state arrives. */
   async expectDeviceState(): Promise<void> {
+    // Until it runs, nobody but a child that is waited for has work for it.
+    hurry(this.pid);
     await this.#loader.expect((command, args) => this.#execute(command, args));
   }
 
@@ -143,8 +145,9 @@ export class QemuEmulator implements Emulator {
     return { resumedAtUs: this.#resumedAtUs ?? this.#clock.wallMs() * 1000 };
   }
 
-  async prepareDeviceState(options = { handOver: false }): Promise<void> {
-    await this.#saver.prepare(this.#connection(), options);
+  async prepareDeviceState(options = { handOver: false }): Promise<Uint8Array> {
+    hurry(this.pid);
+    return this.#saver.prepare(this.#connection(), options).finally(() => calm(this.pid));
   }
 
   async snapshot(work: InPause): Promise<Snapshot> {
@@ -164,10 +167,18 @@ export class QemuEmulator implements Emulator {
     return this.#saver.save(this.#connection(), options);
   }
 
-  async loadDeviceState(state: Uint8Array, options: { deadlineMs?: number } = {}): Promise<void> {
+  beginDeviceState(head: Uint8Array): Promise<void> {
+    return this.#orKill(async () => this.#loader.begin(head));
+  }
+
+  loadDeviceState(state: Uint8Array, options: { deadlineMs?: number } = {}): Promise<void> {
+    return this.#orKill(() => this.#loader.load(state, options.deadlineMs ?? LOAD_DEADLINE_MS));
+  }
+
+  /** A half-loaded guest is of no use. */
+  async #orKill(load: () => Promise<void>): Promise<void> {
     try {
-      hurry(this.pid);
-      await this.#loader.load(state, options.deadlineMs ?? LOAD_DEADLINE_MS);
+      await load();
     } catch (error) {
       const reason = tailOf(this.#layout.emulatorLog, QUOTED_LOG_BYTES);
       await this.kill();
@@ -182,19 +193,11 @@ export class QemuEmulator implements Emulator {
   }
 
   async addForward(forward: Forward): Promise<void> {
-    // Silence is success for this command.
-    const answer = await this.#connection().executeHuman(
-      `hostfwd_add ${NETWORK_BACKEND} ${forwardRule(forward)}`,
-    );
-    if (answer.trim() !== "")
-      throw new GuestError("command-failed", `port ${forward.hostPort} is not forwarded: ${answer.trim()}`);
+    await addForward(this.#connection(), forward);
   }
 
   async removeForward(forward: Forward): Promise<void> {
-    const rule = `${forward.protocol}:${forward.host}:${forward.hostPort}`;
-    const answer = await this.#connection().executeHuman(`hostfwd_remove ${NETWORK_BACKEND} ${rule}`);
-    if (!answer.includes("removed"))
-      throw new GuestError("command-failed", `port ${forward.hostPort} stays forwarded: ${answer.trim()}`);
+    await removeForward(this.#connection(), forward);
   }
 
   async announce(): Promise<void> {
@@ -238,18 +241,12 @@ export class QemuEmulator implements Emulator {
       handlers.onEnd();
     };
     try {
-      return await openConsole({
-        path: this.#layout.consoleSocket,
-        clock: this.#clock,
-        onData: handlers.onData,
-        onEnd,
-      });
-    } catch (cause) {
+      const { onData } = handlers;
+      const path = this.#layout.consoleSocket;
+      return await openConsole({ guest: this.config.name, path, clock: this.#clock, onData, onEnd });
+    } catch (error) {
       this.#consoleOpen = false;
-      const reason = messageOf(cause);
-      throw new GuestError("gone", `the console of ${this.config.name} cannot be opened: ${reason}`, {
-        cause,
-      });
+      throw error;
     }
   }
 
@@ -396,5 +393,6 @@ export class QemuEmulator implements Emulator {
     this.#liveness?.cancel();
     this.#qmp?.close();
     this.#saver.close();
+    this.#loader.close();
   }
 }

@@ -68,7 +68,8 @@ export type ChildOutcome = { target: ChildTarget } & (
 );
 
 /** What a fork comes to on its way to the child's first instruction; some of it goes on side by side. */
-export type ForkMark = "prepared" | "linked" | "described" | "armed" | "converged" | "resumed" | "composed";
+export type ForkMark =
+  "prepared" | "linked" | "sentAhead" | "described" | "armed" | "converged" | "resumed" | "composed";
 
 /** When each of them was reached, in microseconds from the command's arrival. */
 export type ForkMarks = Partial<Record<ForkMark, number>>;
@@ -90,15 +91,12 @@ export async function forkGuest(options: ForkOptions): Promise<ForkOutcome> {
   const marks = new Marks(options);
   try {
     options.onStep("preparing");
-    await prepareTargets(options);
-    marks.set("prepared");
-    options.onStep("arming");
-    // The lanes arrive meanwhile. Not earlier, because a prepared child is at most milliseconds away, and a guest that is armed pays for its writes.
-    await Promise.all([
-      waitForLanes(options).then(() => marks.set("linked")),
-      options.emulator.prepareDeviceState({ handOver: false }).then(() => marks.set("described")),
+    // Each page that the guest writes from now on costs it a fault, once, however long the children's hosts take.
+    const head = options.emulator.prepareDeviceState({ handOver: false });
+    await settleAll([
+      prepareChildren(options, head, marks),
+      head.then(() => marks.set("described")),
       options.instant.arm().then(() => marks.set("armed")),
-      options.onPrepared?.(),
     ]);
     await options.instant.converge();
     marks.set("converged");
@@ -126,6 +124,28 @@ export async function forkGuest(options: ForkOptions): Promise<ForkOutcome> {
     await cancelAll(options, error);
     throw error;
   }
+}
+
+/** Has every child prepared, sends the first part of the device state ahead, and waits for the lanes. */
+async function prepareChildren(options: ForkOptions, head: Promise<Uint8Array>, marks: Marks): Promise<void> {
+  await prepareTargets(options);
+  marks.set("prepared");
+  options.onStep("arming");
+  const bytes = await head;
+  await Promise.all([
+    waitForLanes(options).then(() => marks.set("linked")),
+    sendAhead(options, bytes).then(() => marks.set("sentAhead")),
+    options.onPrepared?.(),
+  ]);
+}
+
+async function sendAhead(options: ForkOptions, head: Uint8Array): Promise<void> {
+  if (head.length > 0) await forEachChild(options, ({ target }) => target.sendAhead(head));
+}
+
+/** Waits for all of them, so that nothing goes on when one fails; then fails as the first in the row that did. */
+async function settleAll(works: readonly Promise<void>[]): Promise<void> {
+  for (const result of await Promise.allSettled(works)) if (result.status === "rejected") throw result.reason;
 }
 
 /** Notes when a fork came to what. */

@@ -9,6 +9,8 @@ const ARM_SLICE_PAGES = 8192;
 const MAX_ARM_ROUNDS = 4;
 /** So few pages written since the last round cost less in the pause than another round would outside it. */
 const FEW_PAGES = 48;
+/** So many pages written since the last round are not protected one by one again, but with all memory, in slices. */
+const MANY_PAGES = 4096;
 /** Pages let go of per step after a reader has left, so that no fault waits behind all of a large memory. */
 const SETTLE_SLICE_PAGES = 8192;
 
@@ -118,11 +120,8 @@ export class Instant {
     this.#phase = "arming";
     if (this.#tracking) {
       this.#memory.track((pages) => this.#onWriteFaults(pages));
-      for (let first = 0; first < this.pageCount; first += ARM_SLICE_PAGES) {
-        this.#protect({ first, count: Math.min(ARM_SLICE_PAGES, this.pageCount - first) });
-        await this.#turn();
-        if (this.#releasedMeanwhile()) return;
-      }
+      await this.#protectAll();
+      if (this.#releasedMeanwhile()) return;
     }
     this.#phase = "armed";
   }
@@ -131,8 +130,11 @@ export class Instant {
   async converge(): Promise<void> {
     for (let round = 0; round < MAX_ARM_ROUNDS && this.#written.length > FEW_PAGES; round += 1) {
       if (this.#phase !== "armed") return;
-      this.rearm();
-      await this.#turn();
+      if (this.#written.length > MANY_PAGES) await this.#protectAll();
+      else {
+        this.rearm();
+        await this.#turn();
+      }
     }
   }
 
@@ -348,6 +350,16 @@ export class Instant {
   #isOwed(page: number): boolean {
     for (const reader of this.#readers) if (reader.owes(page)) return true;
     return false;
+  }
+
+  /** Protects everything, in slices; what is written meanwhile is remembered. */
+  async #protectAll(): Promise<void> {
+    this.#written = [];
+    for (let first = 0; first < this.pageCount; first += ARM_SLICE_PAGES) {
+      this.#protect({ first, count: Math.min(ARM_SLICE_PAGES, this.pageCount - first) });
+      await this.#turn();
+      if (this.#releasedMeanwhile()) return;
+    }
   }
 
   #protect(range: PageRange): void {

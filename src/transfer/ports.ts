@@ -136,8 +136,8 @@ export interface InPause {
 
 /** The parent's emulator as a fork or migration sees it. Every call has a deadline of its own and rejects when it passes. */
 export interface ParentEmulator {
-  /** Does what saving the device state can do while the guest still runs. */
-  prepareDeviceState(options: { handOver: boolean }): Promise<void>;
+  /** Does what saving the device state can do while the guest still runs. Returns what the composed state will begin with. */
+  prepareDeviceState(options: { handOver: boolean }): Promise<Uint8Array>;
   /**
    * Stops a running guest, saves its device state and lets it run on. `compose`, which can wait until it does, makes of the state what another emulator loads;
    * the times are the emulator's own. When it rejects, also with what `work` throws, the guest may stand still.
@@ -159,6 +159,8 @@ export interface ChildTarget {
   readonly host: string;
   /** Reserves memory, makes an emulator wait for device state, and dials the page lanes. */
   prepare(): Promise<void>;
+  /** Sends the first part of the device state ahead to a prepared child. `start` is given all of it nevertheless, and sends what is left. */
+  sendAhead(head: Uint8Array): Promise<void>;
   /**
    * Loads the device state; with `run`, the child executes its first instruction as soon as it is loaded. After a pre-copy, `lacking` are the pages that
    * the child lacks.

@@ -328,6 +328,7 @@ describe("forking by agents", () => {
     assert.deepEqual(await peer.call("peer.prepare", params, { deadlineMs: 30_000 }), {
       ready: true,
       missingFiles: [],
+      takesAhead: true,
     });
     await assert.rejects(peer.call("peer.prepare", params, { deadlineMs: 30_000 }), { code: "busy" });
     assert.equal((await b.guests()).get("abandoned")?.state, "receiving");

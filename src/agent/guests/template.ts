@@ -73,7 +73,8 @@ export function frozenEmulator({ paths }: Services, guest: Guest): ParentEmulato
   const saved = { compose: () => readState(paths.template(guest.id)) };
   const at = { stoppedAtUs: 0, resumedAtUs: 0 };
   return {
-    prepareDeviceState: async () => {},
+    // Nothing goes ahead: all of it is there at once.
+    prepareDeviceState: async () => new Uint8Array(0),
     snapshot: async (work) => {
       work.onStopped();
       await work.atInstant();

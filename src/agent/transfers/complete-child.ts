@@ -89,6 +89,10 @@ export class CompleteChild implements HostedChild {
     throw this.#badState("told what it lacks");
   }
 
+  ahead(): Promise<void> {
+    return Promise.reject(this.#badState("given a device state"));
+  }
+
   start(_params: Params<"peer.start">): Promise<Result<"peer.start">> {
     return Promise.reject(this.#badState("started"));
   }

@@ -14,6 +14,8 @@ export type PrepareParams = Params<"peer.prepare">;
 export interface HostedChild {
   /** @throws AgentError `bad-state` or `bad-request`. */
   lacks(params: Params<"peer.lacks">): void;
+  /** @throws AgentError `bad-state`, GuestError. */
+  ahead(head: Uint8Array): Promise<void>;
   start(params: Params<"peer.start">, session: RpcServerSession): Promise<Result<"peer.start">>;
   run(session?: RpcServerSession): Promise<Result<"peer.run">>;
   cancel(reason: string): Promise<void>;

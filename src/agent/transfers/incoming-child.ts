@@ -6,7 +6,7 @@ import {
   type ChildPhase,
   type TransferProgress,
 } from "../../transfer/index.js";
-import { AgentError } from "../errors.js";
+import type { AgentError } from "../errors.js";
 import type { Guest } from "../guests/guest.js";
 import type { LiveEmulator } from "../guests/live-emulator.js";
 import { connectGuest } from "../network/guest-link.js";
@@ -23,10 +23,11 @@ import {
   type IncomingChildOptions,
   type PrepareParams,
 } from "./hosted-child.js";
-import { keepIncomplete, livesOn } from "./incomplete-child.js";
-import { entryOf, leaseOf, machineOf, precopyOf } from "./incoming-parts.js";
+import { endCrashed, keepIncomplete, livesOn } from "./incomplete-child.js";
+import { commandsOf, entryOf, leaseOf, machineOf, precopyOf } from "./incoming-parts.js";
 import type { Lease } from "./lease.js";
 import { badStep, migratedAndRan } from "./past-children.js";
+import { StateLoading } from "./state-loading.js";
 import type { TransferEntry } from "./transfer-entry.js";
 import type { ChildRecord, RecordFile } from "./transfer-record.js";
 
@@ -47,6 +48,7 @@ export class IncomingChild implements HostedChild {
   readonly #record: RecordFile<ChildRecord>;
   readonly #recovered: boolean;
   readonly #live: LiveEmulator;
+  readonly #loading: StateLoading;
   readonly #notes: FileNotes;
   readonly #precopy: ChildPrecopy | undefined;
   readonly #machine: ChildMachine;
@@ -88,6 +90,7 @@ export class IncomingChild implements HostedChild {
     });
     this.#log = guest.log.child({ transfer: params.transfer });
     this.entry = entryOf(services, guest, options.record.record);
+    this.#loading = new StateLoading(live.emulator, this.entry);
     const { pageCount, verify } = params;
     this.#notes = new FileNotes(services.paths.guestMemory(guest.id), {
       pageCount,
@@ -111,13 +114,7 @@ export class IncomingChild implements HostedChild {
         letRun: () => this.#letRun(),
       });
     this.entry.countFrom(() => this.#count());
-    this.entry.commands = {
-      cancel: (reason) => this.cancel(reason),
-      steer: () => {
-        throw new AgentError("bad-request", "memory is sent by the parent's agent: steer the transfer there");
-      },
-      run: async () => void (await this.run()),
-    };
+    this.entry.commands = commandsOf(this);
     this.#leave = guest.occupy({
       what: `receiving its memory from ${params.parent.host} (transfer ${params.transfer})`,
       transfers: [params.transfer],
@@ -144,9 +141,15 @@ export class IncomingChild implements HostedChild {
     this.#precopy.lacks(params);
   }
 
+  /** Takes the first part of the device state. @throws AgentError `bad-state`, GuestError. */
+  async ahead(head: Uint8Array): Promise<void> {
+    if (!this.#canStart(0)) throw this.#badStep("given a device state");
+    await this.#loading.begin(head);
+  }
+
   /** Loads the device state; with `run`, also lets the child run. */
   async start(params: Params<"peer.start">, session: RpcServerSession): Promise<Result<"peer.start">> {
-    if (this.#step !== "prepared" || this.#ending !== undefined) throw this.#badStep("started");
+    if (!this.#canStart(params.ahead)) throw this.#badStep("started");
     this.#step = "loading";
     this.#custody.passTo(session);
     try {
@@ -163,11 +166,10 @@ export class IncomingChild implements HostedChild {
 
   async #load(params: Params<"peer.start">): Promise<Result<"peer.start">> {
     const beganUs = this.#services.clock.nowUs();
-    this.entry.addControlBytes(params.deviceState.length);
     this.entry.enter("starting");
     this.#precopy?.commit();
     if (this.#precopy !== undefined) this.#machine.begin();
-    await this.#live.emulator.loadDeviceState(params.deviceState);
+    await this.#loading.finish(params.deviceState);
     this.#loadUs = this.#services.clock.nowUs() - beganUs;
     this.#step = "loaded";
     this.#record.update({ step: params.run ? "running" : "loaded" });
@@ -331,7 +333,8 @@ export class IncomingChild implements HostedChild {
     if (!this.entry.over) this.entry.enter(phase, { error, message: error.message });
     this.#leave();
     this.#close();
-    if (phase === "failed" && this.#params.kind === "migrate" && (await this.#ranAndLives())) {
+    const mayBeKept = phase === "failed" && this.#params.kind === "migrate" && this.#step === "running";
+    if (mayBeKept && (await livesOn(this.guest, this.#live, this.#services.clock))) {
       // What it did since is nowhere else, so nothing of it is thrown away.
       await keepIncomplete({ guest: this.guest, live: this.#live, record: this.#record, error });
       this.#notes.remove();
@@ -340,17 +343,9 @@ export class IncomingChild implements HostedChild {
     // It goes with the child's memory, as the notes do: until then a new agent must know that emulator for a child's.
     this.#record.leave();
     if (phase === "failed" && this.#step === "running") {
-      // It was a guest its user could see: say what became of it.
-      const live = this.guest.detachEmulator();
-      await live?.end();
-      await this.guest.update({ state: "crashed", message: error.message.slice(0, 400) });
-      return;
+      return endCrashed(this.guest, error);
     }
     await this.#services.registry.remove(this.guest, { ran: this.#record.record.step === "running" });
-  }
-
-  async #ranAndLives(): Promise<boolean> {
-    return this.#step === "running" && (await livesOn(this.guest, this.#live, this.#services.clock));
   }
 
   #close(): void {
@@ -384,6 +379,10 @@ export class IncomingChild implements HostedChild {
 
   #tell(): void {
     this.#custody.session?.sendEvent("peerTransfer", this.report());
+  }
+
+  #canStart(aheadBytes: number | undefined): boolean {
+    return this.#step === "prepared" && this.#ending === undefined && this.#loading.continuesAt(aheadBytes);
   }
 
   #badStep(doing: string): AgentError {

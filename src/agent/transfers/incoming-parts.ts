@@ -6,9 +6,11 @@ import type { Services } from "../services.js";
 import type { FileNotes } from "./child-notes.js";
 import { ChildPrecopy } from "./child-precopy.js";
 import { dialLane } from "./dial-lane.js";
+import { AgentError } from "../errors.js";
+import type { HostedChild } from "./hosted-child.js";
 import { Lease } from "./lease.js";
 import { namingTheEnd } from "./naming-the-end.js";
-import { TransferEntry } from "./transfer-entry.js";
+import { TransferEntry, type TransferCommands } from "./transfer-entry.js";
 import { EPOCHS_PER_AGENT, type ChildRecord, type RecordFile } from "./transfer-record.js";
 
 /** A child's entry in the book. */
@@ -28,6 +30,17 @@ export function entryOf(
     startedAtMs,
     clock: services.clock,
   });
+}
+
+/** What a user may do to a child's side. */
+export function commandsOf(child: Pick<HostedChild, "cancel" | "run">): TransferCommands {
+  return {
+    cancel: (reason) => child.cancel(reason),
+    steer: () => {
+      throw new AgentError("bad-request", "memory is sent by the parent's agent: steer the transfer there");
+    },
+    run: async () => void (await child.run()),
+  };
 }
 
 /**

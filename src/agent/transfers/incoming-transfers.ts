@@ -10,6 +10,7 @@ import { childRecordOf, childSpecOf, requireNetworkOf } from "./child-making.js"
 import { CompleteChild, reportOf } from "./complete-child.js";
 import { isComplete, type HostedChild, type PrepareParams } from "./hosted-child.js";
 import { IncomingChild } from "./incoming-child.js";
+import { KnownHeads } from "./known-heads.js";
 import { PastChildren } from "./past-children.js";
 import { readTransferRecords, RecordFile, type ChildRecord } from "./transfer-record.js";
 
@@ -29,6 +30,7 @@ export class IncomingTransfers {
   /** Transfers whose child is here and could not be taken over. */
   readonly #unsettled = new Set<number>();
   readonly #preparing = new Set<number>();
+  readonly #heads = new KnownHeads();
   readonly #forgetting = new Set<Timer>();
 
   constructor(services: Services, uploads: BootUploads) {
@@ -53,7 +55,7 @@ export class IncomingTransfers {
       if (missingFiles.length > 0) return { ready: false, missingFiles };
       await requireNetworkOf(this.#services, params);
       await this.#make(params, session);
-      return { ready: true, missingFiles: [] };
+      return { ready: true, missingFiles: [], takesAhead: true };
     } finally {
       this.#preparing.delete(transfer);
     }
@@ -93,6 +95,14 @@ export class IncomingTransfers {
   ): Promise<Result<"peer.relayFrom">> {
     this.#relaysOf(transfer, session.identity).feedFrom(from);
     return {};
+  }
+
+  /** The first part of a child's device state. */
+  async ahead(params: Params<"peer.ahead">, { session }: CallContext): Promise<Result<"peer.ahead">> {
+    const child = this.#find(params.transfer, session.identity);
+    const head = this.#heads.take(params);
+    if (head !== undefined) await child.ahead(head);
+    return { taken: head !== undefined };
   }
 
   async show(params: Params<"peer.show">, { session }: CallContext): Promise<Result<"peer.show">> {
@@ -195,9 +205,10 @@ export class IncomingTransfers {
   async #missing(guest: PeerGuest, session: RpcServerSession): Promise<string[]> {
     const files = guest.initrd === undefined ? [guest.kernel] : [guest.kernel, guest.initrd];
     const missing: string[] = [];
-    for (const file of files) {
-      // Held for a while, so that what is here now is still here when it is used.
-      if (await this.#uploads.keep(file.sha256)) continue;
+    // Held for a while, so that what is here now is still here when it is used.
+    const here = await Promise.all(files.map((file) => this.#uploads.keep(file.sha256)));
+    for (const [index, file] of files.entries()) {
+      if (here[index] === true) continue;
       this.#uploads.expect(session, file);
       missing.push(file.sha256);
     }
@@ -220,8 +231,6 @@ export class IncomingTransfers {
     }
     let child: IncomingChild | undefined;
     try {
-      // While it is not running yet a refusal costs nothing. A migrated guest has to wait until its parent has left the network.
-      if (kind === "fork") await connectGuest(live.emulator, guest.config.network);
       const directory = this.#services.paths.guestMemory(guest.id);
       const startedAtMs = clock.wallMs();
       const record = RecordFile.create<ChildRecord>(directory, {
@@ -244,7 +253,9 @@ export class IncomingTransfers {
       });
       this.#children.set(transfer, child);
       this.#holders.set(transfer, record.record.holder);
+      // It dials while its emulator is connected. A migrated guest has to wait with that until its parent has left the network.
       child.begin();
+      if (kind === "fork") await connectGuest(live.emulator, guest.config.network);
     } catch (error) {
       if (child === undefined) await registry.remove(guest, { ran: false });
       else await child.cancel(messageOf(error));

@@ -46,3 +46,10 @@ export async function keepIncomplete(options: {
     message: `its memory cannot be completed: ${error.message}`.slice(0, 400),
   });
 }
+
+/** Ends the emulator of a child that ran: it was a guest its user could see, who is told what became of it. */
+export async function endCrashed(guest: Guest, error: TransferError): Promise<void> {
+  const live = guest.detachEmulator();
+  await live?.end();
+  await guest.update({ state: "crashed", message: error.message.slice(0, 400) });
+}

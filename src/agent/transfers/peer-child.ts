@@ -20,6 +20,7 @@ import {
 } from "../../control/index.js";
 import { TransferError, type ChildStarted, type ChildTarget } from "../../transfer/index.js";
 import type { ChildNames } from "./child-names.js";
+import { digestOf } from "./known-heads.js";
 import type { Peers } from "./peers.js";
 
 /** An emulator may have to be started, and boot files written. */
@@ -81,6 +82,9 @@ export class PeerChild implements ChildTarget {
   #holder: Holder | undefined;
   #stopListening: () => void = () => {};
   #controlBytes = 0;
+  #takesAhead = false;
+  /** What was sent of the device state before the guest was stopped. */
+  #head: Uint8Array | undefined;
 
   constructor(options: PeerChildOptions) {
     this.#options = options;
@@ -111,14 +115,26 @@ export class PeerChild implements ChildTarget {
     }
   }
 
+  async sendAhead(head: Uint8Array): Promise<void> {
+    if (!this.#takesAhead) return;
+    const params = { transfer: this.transfer, sha256: digestOf(head) };
+    const client = this.#connected();
+    const { taken } = await client.call("peer.ahead", params, { deadlineMs: START_DEADLINE_MS });
+    if (!taken) {
+      this.#controlBytes += head.length;
+      await client.call("peer.ahead", { ...params, deviceState: head }, { deadlineMs: START_DEADLINE_MS });
+    }
+    this.#head = head;
+  }
+
   async start(deviceState: Uint8Array, options: { run: boolean; lacking?: Bitmap }): Promise<ChildStarted> {
     const { kind, paused, onTelling, onStarted } = this.#options;
     // A migration's child runs only when it is told so by another word.
     if (kind === "fork") onTelling();
-    this.#controlBytes += deviceState.length;
     const { transfer } = this;
     if (options.lacking !== undefined) await this.#tellLacking(options.lacking);
-    const params = { transfer, deviceState, run: options.run };
+    const params = { transfer, ...this.#withoutHead(deviceState), run: options.run };
+    this.#controlBytes += params.deviceState.length;
     let started: ChildStarted;
     try {
       started = await this.#connected().call("peer.start", params, { deadlineMs: START_DEADLINE_MS });
@@ -218,6 +234,14 @@ export class PeerChild implements ChildTarget {
     this.#stopListening();
   }
 
+  /** What of a device state the child has not got yet. */
+  #withoutHead(deviceState: Uint8Array): { deviceState: Uint8Array; ahead?: number } {
+    const head = this.#head;
+    if (head === undefined) return { deviceState };
+    assert(Buffer.compare(head, deviceState.subarray(0, head.length)) === 0, "a state begins as was said");
+    return { deviceState: deviceState.subarray(head.length), ahead: head.length };
+  }
+
   /** In pieces that fit into messages, all on their way at once: the guest runs nowhere meanwhile. */
   async #tellLacking(lacking: Bitmap): Promise<void> {
     const pages = lacking.length;
@@ -283,10 +307,12 @@ export class PeerChild implements ChildTarget {
     const { peers, url, log } = this.#options;
     const params: PrepareParams = { ...prepare, guest: { ...prepare.guest, name } };
     const first = await client.call("peer.prepare", params, { deadlineMs: PREPARE_DEADLINE_MS });
+    this.#takesAhead = first.takesAhead === true;
     if (first.ready) return;
     log.info({ transfer: this.transfer, missing: first.missingFiles }, "the peer lacks boot files");
     for (const sha256 of first.missingFiles) await peers.putFile(url, sha256);
     const second = await client.call("peer.prepare", params, { deadlineMs: PREPARE_DEADLINE_MS });
+    this.#takesAhead = second.takesAhead === true;
     if (second.ready) return;
     throw new TransferError(
       "prepare-failed",

@@ -46,6 +46,8 @@ export class SharingChild implements ForkingChild {
   #guest: Guest | undefined;
   #digests: PageDigests | undefined;
   #sharedPages: () => number = () => 0;
+  /** Bytes of the device state that its emulator was given before the instant. */
+  #aheadBytes = 0;
   #running = false;
 
   constructor(options: SharingChildOptions) {
@@ -70,6 +72,7 @@ export class SharingChild implements ForkingChild {
       host: configuration.name,
       controlBytes: 0,
       prepare: () => this.#prepare(),
+      sendAhead: (head) => this.#begin(head),
       start: (deviceState, { run }) => this.#start(deviceState, run),
       run: () => this.#run(),
       cancel: () => this.#remove(),
@@ -160,13 +163,18 @@ export class SharingChild implements ForkingChild {
     return sharing;
   }
 
+  async #begin(head: Uint8Array): Promise<void> {
+    this.#aheadBytes = head.length;
+    await this.#made().live.emulator.beginDeviceState(head);
+  }
+
   async #start(deviceState: Uint8Array, run: boolean): Promise<ChildStarted> {
     const { clock } = this.#options.services;
     const { guest, live } = this.#made();
     const beganUs = clock.nowUs();
     if (this.#digests !== undefined) await this.#verify(this.#digests);
     this.entry.addControlBytes(deviceState.length);
-    await live.emulator.loadDeviceState(deviceState);
+    await live.emulator.loadDeviceState(deviceState.subarray(this.#aheadBytes));
     const loadUs = clock.nowUs() - beganUs;
     // From its first instruction on it is a guest: a new agent must know it for one.
     await guest.update({ state: run ? "running" : "paused", complete: true });

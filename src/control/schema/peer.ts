@@ -94,7 +94,12 @@ export const prepareParams = z
   });
 
 /** Not ready only because files are missing: put them, then prepare again with the same parameters. */
-const readiness = z.object({ ready: z.boolean(), missingFiles: z.array(sha256).max(2) });
+const readiness = z.object({
+  ready: z.boolean(),
+  missingFiles: z.array(sha256).max(2),
+  /** Whether the first part of the device state may be sent ahead (`peer.ahead`). */
+  takesAhead: optional(z.boolean()),
+});
 
 const putFileParams = z.strictObject({
   sha256,
@@ -194,11 +199,26 @@ export const PEER_METHODS = {
   },
   "peer.relayTo": { role: "peer", params: relayToParams, result: nothing },
   "peer.relayFrom": { role: "peer", params: relayFromParams, result: nothing },
+  /**
+   * The first part of a prepared child's device state, once; `peer.start` then brings the rest. It is firmware mostly, which the child's host may know by its
+   * digest from another child: without `deviceState` it is asked for that.
+   */
+  "peer.ahead": {
+    role: "peer",
+    params: z.strictObject({
+      transfer: u32,
+      sha256,
+      deviceState: optional(byteString(MAX_DEVICE_STATE_BYTES)),
+    }),
+    result: z.object({ taken: z.boolean() }),
+  },
   "peer.start": {
     role: "peer",
     params: z.strictObject({
       transfer: u32,
       deviceState: byteString(MAX_DEVICE_STATE_BYTES),
+      /** Bytes of it that were sent ahead and are not sent again. */
+      ahead: optional(count),
       run: z.boolean(),
     }),
     result: started,

@@ -22,7 +22,7 @@ export function emulatorOf(life: Life, options: EmulatorOptions): ParentEmulator
     await options.save();
   };
   return {
-    prepareDeviceState: () => life.lag(),
+    prepareDeviceState: () => life.lag().then(() => new Uint8Array(4)),
     async snapshot(work) {
       if (scheduler.random.chance(0.3)) return snapshotInSteps(this, work);
       const stoppedAtUs = scheduler.nowUs();

@@ -186,7 +186,7 @@ export class ParentAgent {
     const child = this.#options.children[0] as ChildAgent;
     const session = this.#session(child);
     const isOver = () => this.#records.get(child.transfer)?.told !== false;
-    const peer = this.#peer(life, child);
+    const peer = new SimulatedPeer(this.#options.network, life, child);
     if (this.#options.plan.precopy) this.#ahead = copyAhead({ ...this.#options, life, peer, isOver });
     await migrateGuest({
       emulator: emulatorOf(life, this.#options),
@@ -307,7 +307,7 @@ export class ParentAgent {
         await sleep(life.clock, ASK_MS);
         if (isOver()) return;
         if (session.phase.phase === "linked") continue;
-        const view = await this.#peer(life, child).show();
+        const view = await new SimulatedPeer(this.#options.network, life, child).show();
         if (view === "gone" || (view !== undefined && view.failed))
           session.fail(new TransferError("child-failed", "the child's host does not have it any more"));
         else if (view?.complete === true) session.conclude();
@@ -345,7 +345,7 @@ export class ParentAgent {
   async #settle(life: Life): Promise<void> {
     const child = this.#options.children[0] as ChildAgent;
     const session = this.#session(child);
-    const peer = this.#peer(life, child);
+    const peer = new SimulatedPeer(this.#options.network, life, child);
     for (;;) {
       await sleep(life.clock, ASK_MS);
       try {
@@ -365,16 +365,13 @@ export class ParentAgent {
     }
   }
 
-  #peer(life: Life, child: ChildAgent): SimulatedPeer {
-    return new SimulatedPeer(this.#options.network, life, child);
-  }
-
   #target(life: Life, child: ChildAgent): ChildTarget {
-    const peer = this.#peer(life, child);
+    const peer = new SimulatedPeer(this.#options.network, life, child);
     return {
       transfer: child.transfer,
       host: child.host.name,
       prepare: () => peer.prepare(),
+      sendAhead: () => life.lag(),
       start: async (_state, options) => {
         try {
           const started = await peer.start(options);

@@ -150,7 +150,7 @@ export class PrecopyWorld {
   #emulator(): ParentEmulator {
     return {
       snapshot: () => Promise.reject(new Error("a guest that is migrated does not run on")),
-      prepareDeviceState: () => this.#lag(),
+      prepareDeviceState: () => this.#lag().then(() => new Uint8Array(4)),
       stop: async () => {
         await this.#lag();
         this.#running = false;
@@ -188,6 +188,7 @@ export class PrecopyWorld {
             this.#source.fail(new TransferError("child-failed", phase.error.message));
         });
       },
+      sendAhead: () => this.#lag(),
       start: async (_state, { lacking }) => {
         await this.#lag();
         if (this.#machine.phase.phase === "failed") throw new TransferError("child-failed", "it has failed");

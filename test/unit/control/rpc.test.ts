@@ -144,6 +144,7 @@ test("a peer's connection may call only the methods of peers", async () => {
     "peer.prepare": no,
     "peer.putFile": no,
     "peer.lacks": no,
+    "peer.ahead": no,
     "peer.relayTo": no,
     "peer.relayFrom": no,
     "peer.fence": no,

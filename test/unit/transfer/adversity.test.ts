@@ -45,7 +45,7 @@ function scene(options: { migrate?: boolean } = {}) {
     return new Promise<void>((resolve) => clock.afterUs(5, resolve));
   };
   const emulator: ParentEmulator = {
-    prepareDeviceState: () => note("prepare state"),
+    prepareDeviceState: () => note("prepare state").then(() => new Uint8Array(4)),
     snapshot: (work) => snapshotInSteps(emulator, work),
     stop: async () => (await note("stop"), { stoppedAtUs: 0 }),
     saveDeviceState: async () => (await note("save"), { compose: () => new Uint8Array(8) }),
@@ -71,6 +71,7 @@ function scene(options: { migrate?: boolean } = {}) {
       session.acceptLane("bulk", 1, lane("bulk"));
       tellHave();
     },
+    sendAhead: () => note("send ahead"),
     start: async () => (await note("start"), started),
     run: async () => (await note("run"), started),
     cancel: () => note("cancel"),
