@@ -38,6 +38,7 @@ export async function measureWorkingSet({ runs, results }: Bench): Promise<void>
 interface Answered {
   faults: number;
   answeredUs: number;
+  loadUs: number;
   ahead: number;
 }
 
@@ -47,18 +48,19 @@ async function measure(
 ): Promise<Answered> {
   await laboratory.warm(["child"], "attached");
   const beganUs = nowUs();
-  const { transfer } = await laboratory.forkNow({ forwards: [laboratory.forward], ...params });
+  const { transfer, loadUs = NaN } = await laboratory.forkNow({ forwards: [laboratory.forward], ...params });
   await laboratory.child.ask("/counter");
   const answeredUs = nowUs() - beganUs;
   const { n: faults } = await laboratory.faults(transfer);
   const { transfer: view } = await laboratory.parentHost.call("transfer.show", { transfer });
   await laboratory.endChild();
-  return { faults, answeredUs, ahead: view.workingSet?.sent ?? 0 };
+  return { faults, answeredUs, loadUs, ahead: view.workingSet?.sent ?? 0 };
 }
 
-function add(results: Results, name: string, { faults, answeredUs, ahead }: Answered): void {
+function add(results: Results, name: string, { faults, answeredUs, loadUs, ahead }: Answered): void {
   results.add(`faults_to_answer_${name}`, "pages", faults);
   results.add(`first_answer_${name}`, "ms", answeredUs / US_PER_MS);
+  results.add(`device_state_loaded_${name}`, "ms", loadUs / US_PER_MS);
   if (ahead > 0) results.add(`sent_ahead_${name}`, "pages", ahead);
 }
 
