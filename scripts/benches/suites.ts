@@ -4,6 +4,7 @@ import { measureFaults } from "./faults.js";
 import { measureGrowth } from "./growth.js";
 import { measureMigrate } from "./migrate.js";
 import { measurePause } from "./pause.js";
+import { measureDensity } from "./same-host.js";
 import { measureStart } from "./start.js";
 import type { Suite } from "./suite.js";
 import { measureSweep } from "./sweep.js";
@@ -17,6 +18,7 @@ export const SUITES: Readonly<Record<string, Suite>> = {
   sweep: { measure: measureSweep, runs: 5, canVersusQemu: true },
   migrate: { measure: measureMigrate, runs: 2, canVersusQemu: true },
   growth: { measure: measureGrowth, runs: 3 },
+  density: { measure: measureDensity, runs: 2 },
   fanout: { measure: measureFanout, runs: 3 },
   "working-set": { measure: measureWorkingSet, runs: 10 },
   adoption: { measure: measureAdoption, runs: 20 },
