@@ -2,13 +2,14 @@ import { assert, Bitmap, PAGE_BYTES, type Clock, type Log, type Timer } from "..
 import { CopyStore } from "./copy-store.js";
 import type { CopyFile, PageRange, TrackedMemory } from "./ports.js";
 import { rangesOf } from "./ranges.js";
+import { MAX_RUN_PAGES, writerRun } from "./writer-run.js";
 
 /** Pages protected per step while the guest runs, so that a fault never waits behind the arming of a large memory. */
 const ARM_SLICE_PAGES = 8192;
 /** Rounds of protecting again what was written meanwhile, before the guest is stopped for the last one. */
 const MAX_ARM_ROUNDS = 4;
-/** So few pages written since the last round cost less in the pause than another round would outside it. */
-const FEW_PAGES = 48;
+/** So few runs of pages written since the last round cost less in the pause than another round would outside it. */
+const FEW_RUNS = 48;
 /** So many pages written since the last round are not protected one by one again, but with all memory, in slices. */
 const MANY_PAGES = 4096;
 /** Pages let go of per step after a reader has left, so that no fault waits behind all of a large memory. */
@@ -58,8 +59,8 @@ export class Instant {
   readonly #copies: CopyStore;
   readonly #protected: Bitmap;
   readonly #stallDeadlineMs: number | undefined;
-  /** For the copy of one page on its way to the file. */
-  readonly #page = new Uint8Array(PAGE_BYTES);
+  /** For the copies of pages on their way to the file. */
+  readonly #pages = new Uint8Array(MAX_RUN_PAGES * PAGE_BYTES);
   readonly #readers = new Set<InstantReader>();
   #written: number[] = [];
   #waitingWriters: number[] = [];
@@ -128,7 +129,7 @@ export class Instant {
 
   /** Protects again, while the guest runs, what it has written since; a few rounds, so that hardly any pages are left for the pause. */
   async converge(): Promise<void> {
-    for (let round = 0; round < MAX_ARM_ROUNDS && this.#written.length > FEW_PAGES; round += 1) {
+    for (let round = 0; round < MAX_ARM_ROUNDS && rangesOf(this.#written).length > FEW_RUNS; round += 1) {
       if (this.#phase !== "armed") return;
       if (this.#written.length > MANY_PAGES) await this.#protectAll();
       else {
@@ -187,16 +188,11 @@ export class Instant {
       }
       let past = first;
       while (past < end && !this.#copies.has(past)) {
-        assert(
-          !this.#tracking || this.#protected.has(past),
-          `page ${past} is read when its content may have changed`,
-        );
+        assert(!this.#tracking || this.#protected.has(past), `page ${past} that is read may have changed`);
         past += 1;
       }
-      this.#memory.read(
-        { first, count: past - first },
-        into.subarray(offset, offset + (past - first) * PAGE_BYTES),
-      );
+      const place = into.subarray(offset, offset + (past - first) * PAGE_BYTES);
+      this.#memory.read({ first, count: past - first }, place);
       first = past;
     }
   }
@@ -297,8 +293,10 @@ export class Instant {
     this.counters.writeFaults += pages.length;
     for (const page of pages) {
       if (this.#phase === "arming" || this.#phase === "armed") {
-        if (this.#protected.has(page)) this.#written.push(page);
-        this.#unprotect({ first: page, count: 1 });
+        const { first, count } = this.#runOf(page);
+        if (this.#protected.has(page))
+          for (let next = first; next < first + count; next += 1) this.#written.push(next);
+        this.#unprotect({ first, count });
       } else if (this.#phase === "frozen") {
         this.#onFrozenWrite(page);
       }
@@ -310,17 +308,37 @@ export class Instant {
       this.#unprotect({ first: page, count: 1 });
       return;
     }
-    this.#memory.read({ first: page, count: 1 }, this.#page);
-    if (!this.#copies.take(page, this.#page)) {
+    const range = this.#runOf(page);
+    this.#memory.read(range, this.#pages);
+    const copied = this.#takeCopies(range);
+    if (copied === 0) {
       if (this.#waitingWriters.length === 0) this.#waitingSinceUs = this.#clock.nowUs();
       this.counters.writersWaited += 1;
       this.#waitingWriters.push(page);
       if (this.#stallDeadlineMs !== undefined) this.#watchStall(this.#stallDeadlineMs);
       return;
     }
-    this.counters.copied += 1;
-    this.#unprotect({ first: page, count: 1 });
-    for (const reader of this.#readers) if (reader.owes(page)) reader.onCopied(page);
+    this.counters.copied += copied;
+    this.#unprotect({ first: page, count: copied });
+    for (let next = page; next < page + copied; next += 1)
+      for (const reader of this.#readers) if (reader.owes(next)) reader.onCopied(next);
+  }
+
+  /** Copies what was read to `#pages`, until there is no room; returns how many pages that were. */
+  #takeCopies({ first, count }: PageRange): number {
+    for (let index = 0; index < count; index += 1) {
+      const bytes = this.#pages.subarray(index * PAGE_BYTES, (index + 1) * PAGE_BYTES);
+      if (!this.#copies.take(first + index, bytes)) return index;
+    }
+    return count;
+  }
+
+  #runOf(page: number): PageRange {
+    return writerRun(page, {
+      pageCount: this.pageCount,
+      isProtected: (other) => this.#protected.has(other),
+      mayJoin: (other) => this.#protected.has(other) && (this.#phase !== "frozen" || this.#isOwed(other)),
+    });
   }
 
   #admitWriters(): void {
