@@ -113,6 +113,10 @@ describe("children that share their parent's memory", () => {
     assert.equal((await guestNamed("web")).sharers, 3);
     assert.equal(transfers.length, 2);
     await ask(a, 8080, "/stamp/stop");
+    // A held child can be let run by the next agent too.
+    const [held] = transfers;
+    await a.call("transfer.run", { transfer: held?.transfer ?? 0 });
+    assert.equal((await guestNamed("left")).state, "running");
     await remove("left", "right", "later");
   });
 

@@ -5,6 +5,7 @@ import type { Reservation } from "../guests/admission.js";
 import type { Guest } from "../guests/guest.js";
 import type { LiveEmulator } from "../guests/live-emulator.js";
 import type { Services } from "../services.js";
+import { TransferEntry } from "./transfer-entry.js";
 
 /** A child that has mapped its parent's memory privately. */
 interface Sharer {
@@ -82,6 +83,7 @@ export function restoreSharing(services: Services): void {
     const { sharing } = guest.record;
     if (sharing === undefined || !guest.hasEmulator) continue;
     registry.whenAnswering(guest, () => resumeIfPaused(guest));
+    if (guest.state === "paused") keepHeld(services, guest);
     if (sharing.whole === true) continue;
     const child = { guest, live: guest.live };
     const parent = registry.byId(sharing.memory);
@@ -104,6 +106,35 @@ export function restoreSharing(services: Services): void {
       if (room.sharers === 0) room.release();
     });
   }
+}
+
+/** A child that was to be held can be let run by its transfer's number still. */
+function keepHeld({ book, clock, configuration }: Services, guest: Guest): void {
+  const { parent } = guest.record;
+  if (parent === undefined || guest.occupation !== undefined) return;
+  const entry = new TransferEntry({
+    transfer: parent.transfer,
+    kind: "fork",
+    role: "parent",
+    guest: parent.guest,
+    peerGuest: guest.name,
+    host: configuration.name,
+    pageCount: guest.live.memory.pageCount,
+    startedAtMs: guest.record.createdAtMs,
+    clock,
+  });
+  entry.enter("complete");
+  entry.commands = {
+    cancel: async () => {},
+    steer: () => {},
+    run: async () => {
+      guest.requireState("let run", "paused", "running");
+      if (guest.state === "running") return;
+      await guest.update({ state: "running" });
+      await guest.live.emulator.resume();
+    },
+  };
+  book.add(entry);
 }
 
 /** Serves the parents of an earlier agent whose children share their memory; no transfer of theirs does so after this. */
