@@ -68,6 +68,7 @@ export class FakeHost {
   }
 
   remove(): void {
-    rmSync(this.scratch, { recursive: true });
+    // A record may be on its way to its file still.
+    rmSync(this.scratch, { recursive: true, maxRetries: 20, retryDelay: 50 });
   }
 }
