@@ -64,16 +64,6 @@ export class FrameSplitter {
     this.#heldBytes = past - at;
   }
 
-  /** Takes whole frames that were passed on and came back, ahead of what is held. */
-  splitWhole(bytes: Uint8Array): void {
-    for (let at = 0; at < bytes.length;) {
-      const { headBytes, frameBytes } = shapeOf(bytes.subarray(at));
-      if (frameBytes === 0 || at + frameBytes > bytes.length) return this.#pass(bytes.subarray(at));
-      this.#give(bytes.subarray(at, at + frameBytes), headBytes);
-      at += frameBytes;
-    }
-  }
-
   #give(frame: Uint8Array, headBytes: number): void {
     if (this.#take !== undefined && frame[0] === WHOLE_BINARY && !isMasked(frame))
       this.#take(frame.subarray(headBytes));

@@ -48,15 +48,16 @@ export class LaneStream extends Duplex {
   }
 
   /**
-   * Gives binary messages to `take`, beginning with those that nobody has read yet. The bytes are valid only until it returns.
+   * Gives binary messages to `take` from here on, after whoever reads the stream has been given what it has not read yet. The bytes are valid only until it
+   * returns.
    * @param options.inTurns other work of the event loop has its turn after each read: for a lane that brings more than faults may wait for.
    */
   divert(take: (message: Uint8Array) => void, options: { inTurns: boolean }): void {
-    const unread = this.read() as Buffer | null;
+    // Reading gives it to the listeners as well, at once.
+    while (this.read() !== null);
     this.#diverted = true;
     this.#takesTurns = options.inTurns;
     this.#splitter.divert(take);
-    if (unread !== null) this.#splitter.splitWhole(unread);
     this.#socket?.resume();
   }
 

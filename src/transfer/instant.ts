@@ -122,7 +122,7 @@ export class Instant {
     if (this.#tracking) {
       this.#memory.track((pages) => this.#onWriteFaults(pages));
       await this.#protectAll();
-      if (this.#releasedMeanwhile()) return;
+      if (this.phase === "released") return;
     }
     this.#phase = "armed";
   }
@@ -294,8 +294,9 @@ export class Instant {
     for (const page of pages) {
       if (this.#phase === "arming" || this.#phase === "armed") {
         const { first, count } = this.#runOf(page);
-        if (this.#protected.has(page))
-          for (let next = first; next < first + count; next += 1) this.#written.push(next);
+        // The page itself may have been let through for another writer; those behind it that go along were not.
+        for (let next = first; next < first + count; next += 1)
+          if (this.#protected.has(next)) this.#written.push(next);
         this.#unprotect({ first, count });
       } else if (this.#phase === "frozen") {
         this.#onFrozenWrite(page);
@@ -376,7 +377,7 @@ export class Instant {
     for (let first = 0; first < this.pageCount; first += ARM_SLICE_PAGES) {
       this.#protect({ first, count: Math.min(ARM_SLICE_PAGES, this.pageCount - first) });
       await this.#turn();
-      if (this.#releasedMeanwhile()) return;
+      if (this.phase === "released") return;
     }
   }
 
@@ -392,9 +393,5 @@ export class Instant {
 
   #turn(): Promise<void> {
     return new Promise((resolve) => this.#clock.soon(resolve));
-  }
-
-  #releasedMeanwhile(): boolean {
-    return this.#phase === "released";
   }
 }

@@ -212,6 +212,8 @@ export class SharingWorld {
   }
 
   async #thaw(life: Life, shared: SharedMemory): Promise<void> {
+    // Another agent may have frozen it since this one died.
+    if (!life.alive) return;
     await shared.thaw();
     if (!life.acts()) return;
     this.#isFrozen = false;
