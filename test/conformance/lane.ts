@@ -85,6 +85,21 @@ function framesConform(laneTest: LaneTest): void {
       await pair.until("all frames", () => owner.frames.length === 100);
       owner.frames.forEach((frame, index) => assert.deepEqual(frame, frameOf(index + 1)));
     });
+
+    laneTest(`a long frame from ${from}, begun before ${to} attaches, is delivered once`, async (pair) => {
+      new Owner(pair[from]);
+      const sizes = [24, 70_000, 1024 * 1024, 24];
+      sizes.forEach((sizeBytes, index) => pair[from].send(frameOf(index + 1, sizeBytes)));
+      await pair.settle();
+      const owner = new Owner(pair[to]);
+      await pair.until("all frames", () => owner.frames.length >= sizes.length);
+      await pair.settle();
+      assert.deepEqual(
+        owner.frames.map(({ length }) => length),
+        sizes,
+      );
+      owner.frames.forEach((frame, index) => assert.ok(frame.every((byte) => byte === index + 1)));
+    });
   }
 
   laneTest("both directions at once", async (pair) => {
