@@ -135,9 +135,12 @@ function isKept(guest: GuestView): boolean {
   return guest.state === "paused" && /its memory cannot be completed/.test(guest.message ?? "");
 }
 
+/** What a guest keeps beside its memory for as long as it lives: what its children touched first, and that its memory was mapped by others. */
+const OF_GUESTS = new Set(["working-set", "shared"]);
+
 /** The guest's memory, and the word that it is complete, which its parent's agent may ask for as long as it lives. */
 function isOfGuest(directory: string, name: string): boolean {
-  if (name.startsWith("ram")) return true;
+  if (name.startsWith("ram") || OF_GUESTS.has(name)) return true;
   return recordOf(directory, name)?.complete !== undefined;
 }
 
