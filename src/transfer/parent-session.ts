@@ -7,7 +7,7 @@ import type { InstantReader } from "./instant.js";
 import { Link, type LanePair } from "./lane-pair.js";
 import { PageSupply } from "./page-supply.js";
 import type { FrameLane, LaneEnd, PageLane, PageRange } from "./ports.js";
-import type { TransferProgress } from "./progress.js";
+import { NOTHING_MOVED, type TransferProgress } from "./progress.js";
 import { RelayHold } from "./relay-hold.js";
 import type { ParentSessionOptions, SessionPhase } from "./session-options.js";
 
@@ -87,7 +87,7 @@ export class ParentSession implements InstantReader {
       duplicates: 0,
       urgentBytes: this.#link.bytes("urgent"),
       bulkBytes: this.#link.bytes("bulk"),
-      faults: { count: 0, waiting: 0, p50Us: 0, p90Us: 0, p99Us: 0, maxUs: 0 },
+      faults: NOTHING_MOVED.faults,
       reconnects: this.#link.reconnects,
       holding: this.#heldBack,
       linked: this.#phase.phase !== "waiting-for-child",

@@ -22,7 +22,7 @@ export interface TransferProgress {
     p50Us: number;
     p90Us: number;
     p99Us: number;
-    p999Us?: number;
+    p999Us: number;
     maxUs: number;
   };
   /** Of the parent's side: pages that go ahead of the sweep, and those of them sent so; they are counted as swept, too. */
@@ -40,6 +40,19 @@ export interface TransferProgress {
   /** While lanes that were there are not: since when, on the clock's monotonic scale, and why. */
   lost?: { sinceUs: number; why: string };
 }
+
+/** What a transfer that has moved nothing yet has counted, or one that moves nothing at all; whoever counts from here says how many pages there are. */
+export const NOTHING_MOVED = {
+  fault: 0,
+  push: 0,
+  sweep: 0,
+  zero: 0,
+  duplicates: 0,
+  urgentBytes: 0,
+  bulkBytes: 0,
+  faults: { count: 0, waiting: 0, p50Us: 0, p90Us: 0, p99Us: 0, p999Us: 0, maxUs: 0 },
+  reconnects: 0,
+} as const satisfies Omit<TransferProgress, "total" | "received" | "linked">;
 
 /** Counts pages by why they were sent. */
 export class OriginCounts {

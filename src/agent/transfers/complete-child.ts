@@ -1,5 +1,6 @@
 import { messageOf } from "../../base/index.js";
 import type { ChildReport, Params, Result, RpcServerSession } from "../../control/index.js";
+import { NOTHING_MOVED } from "../../transfer/index.js";
 import { AgentError } from "../errors.js";
 import type { Guest } from "../guests/guest.js";
 import { connectGuest } from "../network/guest-link.js";
@@ -9,20 +10,6 @@ import { isComplete, type HostedChild } from "./hosted-child.js";
 import { entryOf } from "./incoming-parts.js";
 import type { TransferEntry } from "./transfer-entry.js";
 import type { ChildRecord, RecordFile } from "./transfer-record.js";
-
-/** What it counted is gone with the agent that counted. */
-const NOTHING_COUNTED = {
-  fault: 0,
-  push: 0,
-  sweep: 0,
-  zero: 0,
-  duplicates: 0,
-  urgentBytes: 0,
-  bulkBytes: 0,
-  faults: { count: 0, waiting: 0, p50Us: 0, p90Us: 0, p99Us: 0, maxUs: 0 },
-  reconnects: 0,
-  linked: true,
-};
 
 /** The child of an agent that has ended, with all its memory: its parent's agent may ask how it came out, and a held one may be let run. */
 export class CompleteChild implements HostedChild {
@@ -49,7 +36,8 @@ export class CompleteChild implements HostedChild {
       run: async () => void (await this.run()),
     };
     const total = params.pageCount;
-    this.#entry.countFrom(() => ({ ...NOTHING_COUNTED, total, received: total }));
+    // What it counted is gone with the agent that counted.
+    this.#entry.countFrom(() => ({ ...NOTHING_MOVED, total, received: total, linked: true }));
     // Later it may be anything, such as a parent that must not run.
     this.#isNew = guest.state === "receiving";
     if (this.#isNew) {

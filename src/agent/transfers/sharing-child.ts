@@ -1,6 +1,7 @@
 import { codeOf, type CodedError, type Log } from "../../base/index.js";
 import {
   digestMemory,
+  NOTHING_MOVED,
   SharingSession,
   TransferError,
   type ChildStarted,
@@ -224,20 +225,7 @@ export class SharingChild implements ForkingChild {
     const total = this.#options.parent.hasEmulator ? this.#options.parent.live.memory.pageCount : 0;
     const isThere = this.session.phase.phase === "complete";
     this.entry.facts.shared = this.#sharedPages();
-    return {
-      total,
-      received: isThere ? total : 0,
-      fault: 0,
-      push: 0,
-      sweep: 0,
-      zero: 0,
-      duplicates: 0,
-      urgentBytes: 0,
-      bulkBytes: 0,
-      faults: { count: 0, waiting: 0, p50Us: 0, p90Us: 0, p99Us: 0, maxUs: 0 },
-      reconnects: 0,
-      linked: false,
-    };
+    return { ...NOTHING_MOVED, total, received: isThere ? total : 0, linked: false };
   }
 }
 

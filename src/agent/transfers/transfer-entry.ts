@@ -10,7 +10,7 @@ import {
   type TransferRole,
   type TransferView,
 } from "../../control/index.js";
-import type { TransferError, TransferProgress } from "../../transfer/index.js";
+import { NOTHING_MOVED, type TransferError, type TransferProgress } from "../../transfer/index.js";
 import type { SteerChange } from "./steering.js";
 
 /** What one may do to a transfer. Each rejects with a coded error where it makes no sense. */
@@ -52,8 +52,6 @@ export interface TransferEntryOptions {
   clock: Clock;
 }
 
-const NO_FAULTS = { count: 0, waiting: 0, p50Us: 0, p90Us: 0, p99Us: 0, maxUs: 0 };
-
 /** One side of one transfer, as clients see it: its phase, what is known of it, and the commands it takes. */
 export class TransferEntry {
   readonly transfer: number;
@@ -90,20 +88,7 @@ export class TransferEntry {
     const nowMs = options.clock.wallMs();
     this.#startedAtMs = options.startedAtMs ?? nowMs;
     this.#startedUs = options.clock.nowUs() - Math.max(0, nowMs - this.#startedAtMs) * 1000;
-    this.#progress = () => ({
-      total: options.pageCount,
-      received: 0,
-      fault: 0,
-      push: 0,
-      sweep: 0,
-      zero: 0,
-      duplicates: 0,
-      urgentBytes: 0,
-      bulkBytes: 0,
-      faults: NO_FAULTS,
-      reconnects: 0,
-      linked: false,
-    });
+    this.#progress = () => ({ ...NOTHING_MOVED, total: options.pageCount, received: 0, linked: false });
   }
 
   get phase(): TransferPhase {

@@ -23,6 +23,7 @@ import { Peers } from "../../../src/agent/transfers/peers.js";
 import { TransferBook } from "../../../src/agent/transfers/transfer-book.js";
 import { TransferEntry } from "../../../src/agent/transfers/transfer-entry.js";
 import { whatBecameOf } from "../../../src/agent/transfers/undecided.js";
+import { LatencyHistogram, NOTHING_MOVED } from "../../../src/transfer/index.js";
 import { eventually } from "../../support/hosts.js";
 import { ManualClock } from "../../support/lane-clock.js";
 import { FakeEmulator } from "./fakes.js";
@@ -185,26 +186,23 @@ describe("the book of transfers", () => {
     book.close();
   });
 
+  test("one that has moved nothing yet says so of everything that is counted", () => {
+    const { pages, bytes, reconnects, link } = entry(1, new ManualClock()).view();
+    assert.deepEqual(pages, {
+      total: 10,
+      ...{ received: 0, fault: 0, push: 0, sweep: 0, zero: 0, duplicates: 0 },
+    });
+    assert.deepEqual(bytes, { control: 0, urgent: 0, bulk: 0 });
+    assert.equal(reconnects, 0);
+    assert.equal(link, undefined);
+    assert.deepEqual(NOTHING_MOVED.faults, { waiting: 0, ...new LatencyHistogram().summary() });
+  });
+
   test("the view of one that is over stays as it was", () => {
     const clock = new ManualClock();
     const one = entry(1, clock);
-    const counts = {
-      total: 10,
-      received: 4,
-      fault: 1,
-      push: 1,
-      sweep: 2,
-      zero: 0,
-      duplicates: 0,
-      urgentBytes: 5,
-      bulkBytes: 6,
-      reconnects: 0,
-      linked: true,
-    };
-    one.countFrom(() => ({
-      ...counts,
-      faults: { count: 0, waiting: 0, p50Us: 0, p90Us: 0, p99Us: 0, maxUs: 0 },
-    }));
+    const counts = { ...NOTHING_MOVED, total: 10, received: 4, linked: true };
+    one.countFrom(() => ({ ...counts }));
     clock.advance(500);
     one.enter("failed", { error: new Error("x".repeat(5000)), message: "why" });
     counts.received = 9;
