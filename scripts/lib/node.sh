@@ -64,7 +64,7 @@ node_from_registry() {
   { has npm && has node; } || install_packages npm ca-certificates
   say "setup: fetching Node.js $NODE_FETCHED"
   mkdir -p "$BUILD"
-  scratch=$(mktemp -d "$BUILD/node.XXXXXX")
+  scratch=$(mktemp -d -p "$BUILD" --suffix=.node)
   (cd "$scratch" && npm pack --loglevel=error "$package@$NODE_FETCHED" "npm@$NPM_FETCHED" >/dev/null) ||
     fail 1 "npm could not fetch $package@$NODE_FETCHED and npm@$NPM_FETCHED from its registry; its messages are above"
   printf '%s  %s\n' "$digest" "$scratch/$package-$NODE_FETCHED.tgz" "$SHA512_NPM" "$scratch/npm-$NPM_FETCHED.tgz" |
