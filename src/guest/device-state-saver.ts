@@ -20,7 +20,7 @@ import {
   writeStart,
 } from "./device-state.js";
 import { GuestError } from "./errors.js";
-import type { HeldSave, HeldSaves, InPause } from "./held-save.js";
+import { pauseDeadlineMs, type HeldSave, type HeldSaves, type InPause } from "./held-save.js";
 import type { Layout } from "./layout.js";
 import { MAX_DEVICE_STATE_BYTES, PREPARED_ROOM_BYTES, SAVE_DEADLINE_MS } from "./limits.js";
 import {
@@ -134,7 +134,7 @@ export class DeviceStateSaver {
 
   /**
    * Saves the device state of a guest that runs and is to run on. Undefined, and nothing was done, unless `prepare` found that possible.
-   * @throws GuestError `command-failed`, `timeout`, `gone`, and what `work` throws.
+   * @throws GuestError `ran-on`: to be tried again, which is done in steps; `command-failed`, `timeout`, `gone`, and what `work` throws.
    */
   async saveHeld(qmp: QmpClient, work: InPause): Promise<SavedDeviceState | undefined> {
     if (this.#held === undefined || this.#prepared === undefined) return undefined;
@@ -149,14 +149,17 @@ export class DeviceStateSaver {
         },
         atInstant: () => work.atInstant(),
       });
-      this.#heldSaves?.note(this.#kind(qmp), saved.length);
-      if (isHeld) return { compose: () => compose(writer, pieces, saved) };
+      if (isHeld) {
+        this.#heldSaves?.note(this.#kind(qmp), saved.length);
+        return { compose: () => compose(writer, pieces, saved) };
+      }
+      this.#heldSaves?.forget(this.#kind(qmp));
     } finally {
       this.discard();
     }
     throw new GuestError(
-      "command-failed",
-      "the guest ran on before it was to, because its device state had another size than before; try again",
+      "ran-on",
+      "the guest ran on before its instant, because its device state had another size than before",
     );
   }
 
@@ -232,6 +235,7 @@ export class DeviceStateSaver {
           kind: this.#kind(qmp),
           path: this.#layout.savePath,
           owner: this.#owner(),
+          pauseMs: pauseDeadlineMs(this.#config.memoryBytes),
           clock: this.#clock,
         });
     if (this.#held === undefined) this.#file = this.#createFile();

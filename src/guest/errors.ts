@@ -12,6 +12,7 @@ export type GuestErrorCode =
   | "timeout" // the emulator did not answer in time
   | "protocol" // the emulator answered something that is not QMP
   | "command-failed" // the emulator refused a command
+  | "ran-on" // the guest ran on before its instant, because its device state had another size than before; nothing was lost but that try
   | "bad-device-state" // a device state that is not one, or of another machine type
   | "load-failed" // the emulator refused a device state
   | "network-failed" // a tap device could not be set up

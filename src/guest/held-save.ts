@@ -20,7 +20,12 @@ import { closeSync, constants, openSync, readSync, rmSync } from "node:fs";
 import { Socket } from "node:net";
 import { codeOf, deferred, DeadlineError, messageOf, withDeadline, type Clock } from "../base/index.js";
 import { GuestError } from "./errors.js";
-import { SAVE_DEADLINE_MS, STOP_DEADLINE_MS } from "./limits.js";
+import {
+  PAUSE_DEADLINE_MS,
+  PAUSE_DEADLINE_MS_PER_MIB,
+  SAVE_DEADLINE_MS,
+  STOP_DEADLINE_MS,
+} from "./limits.js";
 import type { QmpClient } from "./qmp.js";
 
 /** What the emulator collects before it writes (QEMU, IO_BUF_SIZE; the same from version 0.9 to 10). */
@@ -31,8 +36,6 @@ const LEAST_PIPE_BYTES = 4096;
 const OPEN_PIPE_BYTES = 1024 * 1024;
 /** States vary by some bytes; one whose size is so near to a bound is not saved so. */
 const MARGIN_BYTES = 2048;
-/** The longest that a guest is held: comparing all of a large memory takes that long. */
-const LONGEST_PAUSE_MS = 600_000;
 /** Turns of the event loop after which an event that was sent before the first byte would have been read. */
 const TURNS = 3;
 
@@ -55,6 +58,20 @@ export interface InPause {
   atInstant(): Promise<void> | void;
 }
 
+/** How long the guest of an emulator may be held in a pause, in ms. */
+export function pauseDeadlineMs(memoryBytes: number): number {
+  return PAUSE_DEADLINE_MS + (PAUSE_DEADLINE_MS_PER_MIB * memoryBytes) / 1024 ** 2;
+}
+
+/** Waits for what is done in a pause. @throws GuestError `timeout`, and what the work throws. */
+export async function withinPause(
+  clock: Clock,
+  deadlineMs: number,
+  work: Promise<void> | void,
+): Promise<void> {
+  await within(clock, deadlineMs, "the work in the guest's pause", Promise.resolve(work));
+}
+
 /** Holds up the savings of an agent's emulators, and knows from earlier ones how large states are. */
 export class HeldSaves {
   readonly #makePipe: MakeStatePipe;
@@ -69,6 +86,11 @@ export class HeldSaves {
     this.#sizes.set(kind, stateBytes);
   }
 
+  /** The size of such states is not what it was: the next one is saved in steps, and shows it. */
+  forget(kind: string): void {
+    this.#sizes.delete(kind);
+  }
+
   /**
    * Prepares to save to the pipe `path`, which is made. Undefined when the size of such a state is not known, or is none that could be held up.
    * Throws what `MakeStatePipe` throws.
@@ -77,11 +99,13 @@ export class HeldSaves {
     kind: string;
     path: string;
     owner: { uid: number; gid: number };
+    /** How long the guest may be held. */
+    pauseMs: number;
     clock: Clock;
   }): HeldSave | undefined {
-    const { kind, path, owner, clock } = options;
+    const { kind, path, owner, pauseMs, clock } = options;
     if (!canBeHeld(this.#sizes.get(kind))) return undefined;
-    return new HeldSave({ pipe: this.#makePipe(path, owner), path, clock });
+    return new HeldSave({ pipe: this.#makePipe(path, owner), path, pauseMs, clock });
   }
 }
 
@@ -103,14 +127,16 @@ export function canBeHeld(stateBytes: number | undefined): boolean {
 export class HeldSave {
   readonly #pipe: StatePipe;
   readonly #path: string;
+  readonly #pauseMs: number;
   readonly #clock: Clock;
   #work: InPause | undefined;
   #hasStopped = false;
   #problem: Error | undefined;
 
-  constructor(options: { pipe: StatePipe; path: string; clock: Clock }) {
+  constructor(options: { pipe: StatePipe; path: string; pauseMs: number; clock: Clock }) {
     this.#pipe = options.pipe;
     this.#path = options.path;
+    this.#pauseMs = options.pauseMs;
     this.#clock = options.clock;
     this.#pipe.resize(LEAST_PIPE_BYTES);
   }
@@ -136,7 +162,8 @@ export class HeldSave {
     const first = awaitFirstByte(this.#path);
     try {
       const command = { filename: this.#path, live: false };
-      const answer = qmp.execute("xen-save-devices-state", command, { deadlineMs: LONGEST_PAUSE_MS });
+      const deadlineMs = STOP_DEADLINE_MS + 2 * SAVE_DEADLINE_MS + this.#pauseMs;
+      const answer = qmp.execute("xen-save-devices-state", command, { deadlineMs });
       answer.catch(() => {});
       await this.#within(STOP_DEADLINE_MS + SAVE_DEADLINE_MS, Promise.race([first.came, answer]));
       const isHeld = first.byte.length > 0;
@@ -156,14 +183,14 @@ export class HeldSave {
     this.#pipe.close();
   }
 
-  /** While the emulator waits. Whatever happens, it is let go on. */
+  /** While the emulator waits. Whatever happens, it is let go on, at the latest when the guest has been held for as long as it may be. */
   async #hold(): Promise<void> {
     try {
       // A guest that was not running gives no event.
       for (let turn = 0; turn < TURNS && !this.#hasStopped; turn += 1)
         await new Promise<void>((resolve) => this.#clock.soon(resolve));
       this.noteStopped();
-      if (this.#problem === undefined) await this.#work?.atInstant();
+      if (this.#problem === undefined) await withinPause(this.#clock, this.#pauseMs, this.#work?.atInstant());
     } catch (error) {
       this.#problem = asError(error);
     } finally {
@@ -171,13 +198,17 @@ export class HeldSave {
     }
   }
 
-  async #within(deadlineMs: number, work: Promise<unknown>): Promise<void> {
-    try {
-      await withDeadline(this.#clock, deadlineMs, "the emulator's saving of its devices", work);
-    } catch (error) {
-      if (error instanceof DeadlineError) throw new GuestError("timeout", error.message, { cause: error });
-      throw error;
-    }
+  #within(deadlineMs: number, work: Promise<unknown>): Promise<void> {
+    return within(this.#clock, deadlineMs, "the emulator's saving of its devices", work);
+  }
+}
+
+async function within(clock: Clock, deadlineMs: number, what: string, work: Promise<unknown>): Promise<void> {
+  try {
+    await withDeadline(clock, deadlineMs, what, work);
+  } catch (error) {
+    if (error instanceof DeadlineError) throw new GuestError("timeout", error.message, { cause: error });
+    throw error;
   }
 }
 

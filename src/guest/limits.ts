@@ -28,6 +28,9 @@ export const MAX_QMP_LINE_BYTES = 1024 * 1024;
 export const COMMAND_DEADLINE_MS = 10_000;
 export const STOP_DEADLINE_MS = 10_000;
 export const SAVE_DEADLINE_MS = 10_000;
+/** The longest that a guest is held in its pause: some milliseconds of work, but comparing all of its memory takes 2 ms for each MiB, and more on a busy host. */
+export const PAUSE_DEADLINE_MS = 10_000;
+export const PAUSE_DEADLINE_MS_PER_MIB = 10;
 export const LOAD_DEADLINE_MS = 30_000;
 export const START_DEADLINE_MS = 15_000;
 export const QUIT_DEADLINE_MS = 5_000;

@@ -24,7 +24,7 @@ import { tailOf, trimLog } from "./logs.js";
 import { isAlive, signalProcess, waitForEnd, type ProcessEnd, type ProcessIdentity } from "./process.js";
 import { calm, hurry } from "./priority.js";
 import { QmpClient, type QmpEvent } from "./qmp.js";
-import { snapshotInSteps } from "./snapshot.js";
+import { snapshotInTime } from "./snapshot.js";
 import { loadOutcomeOf, statusOf } from "./run-state.js";
 
 /** How often a connection that is just ending is given time to turn out as the emulator's end. */
@@ -156,7 +156,7 @@ export class QemuEmulator implements Emulator {
     hurry(this.pid);
     try {
       const saved = await this.#saver.saveHeld(this.#connection(), work);
-      if (saved === undefined) return await snapshotInSteps(this, work);
+      if (saved === undefined) return await snapshotInTime(this, work, this.#clock);
       return { ...saved, stoppedAtUs: this.#stoppedAtUs ?? 0, resumedAtUs: this.#resumedAtUs ?? 0 };
     } finally {
       calm(this.pid);

@@ -1,5 +1,6 @@
+import type { Clock } from "../base/index.js";
 import type { Emulator, Snapshot } from "./emulator.js";
-import type { InPause } from "./held-save.js";
+import { pauseDeadlineMs, withinPause, type InPause } from "./held-save.js";
 
 /** A snapshot by a command for each step, where the saving cannot be held up. Errors as those of the steps. */
 export async function snapshotInSteps(
@@ -15,4 +16,17 @@ export async function snapshotInSteps(
   const saved = await saving;
   await work.atInstant();
   return { ...saved, stoppedAtUs, ...(await emulator.resume()) };
+}
+
+/** The same, where the guest is held no longer than it may be. @throws GuestError `timeout` when the work takes longer. */
+export function snapshotInTime(
+  emulator: Pick<Emulator, "config" | "stop" | "saveDeviceState" | "resume">,
+  work: InPause,
+  clock: Clock,
+): Promise<Snapshot> {
+  const pauseMs = pauseDeadlineMs(emulator.config.memoryBytes);
+  return snapshotInSteps(emulator, {
+    onStopped: () => work.onStopped(),
+    atInstant: () => withinPause(clock, pauseMs, work.atInstant()),
+  });
 }

@@ -4,10 +4,19 @@ import { open } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, beforeEach, describe, it } from "node:test";
+import type { GuestConfig } from "../../../src/guest/index.js";
 import { realClock } from "../../../src/base/index.js";
-import { canBeHeld, HeldSaves, releaseHeld, type HeldSave } from "../../../src/guest/held-save.js";
+import {
+  canBeHeld,
+  HeldSaves,
+  pauseDeadlineMs,
+  releaseHeld,
+  type HeldSave,
+} from "../../../src/guest/held-save.js";
+import { snapshotInTime } from "../../../src/guest/snapshot.js";
 import { QmpClient } from "../../../src/guest/qmp.js";
 import { NamedPipe } from "../../../src/memory/index.js";
+import { ManualClock } from "../../support/lane-clock.js";
 import { FakeQmp } from "../../support/fake-qmp.js";
 import { buildNative } from "../../support/memory-stand-in.js";
 
@@ -19,6 +28,24 @@ it("a saving is held up when all of it is written at once", () => {
   for (const stateKib of [7, 23, 30]) assert.equal(canBeHeld(stateKib * KIB), true);
   for (const stateKib of [1, 5, 31, 33, 4096]) assert.equal(canBeHeld(stateKib * KIB), false);
   assert.equal(canBeHeld(undefined), false);
+});
+
+it("a guest is held in its pause no longer than it may be, in steps either", async () => {
+  const clock = new ManualClock();
+  const calls: string[] = [];
+  const emulator = {
+    config: { memoryBytes: 64 * 1024 * KIB } as GuestConfig,
+    stop: async () => (calls.push("stop"), { stoppedAtUs: 0 }),
+    saveDeviceState: async () => (calls.push("save"), { compose: () => new Uint8Array() }),
+    resume: async () => (calls.push("resume"), { resumedAtUs: 0 }),
+  };
+  const work = { onStopped: () => void calls.push("stopped"), atInstant: () => new Promise<void>(() => {}) };
+  const snapshot = assert.rejects(snapshotInTime(emulator, work, clock), { code: "timeout" });
+  await new Promise((resolve) => setImmediate(resolve));
+  clock.advance(pauseDeadlineMs(64 * 1024 * KIB));
+  await snapshot;
+  // Whoever asked lets the guest run on, when it has let go of what it holds up.
+  assert.deepEqual(calls, ["stop", "save", "stopped"]);
 });
 
 describe("a saving that is held up", () => {
@@ -42,7 +69,7 @@ describe("a saving that is held up", () => {
   });
 
   /** An emulator that saves `stateBytes`, and a saving that expects `expectedBytes`. */
-  async function scene(stateBytes: number, expectedBytes = stateBytes): Promise<HeldSave> {
+  async function scene(stateBytes: number, expectedBytes = stateBytes, pauseMs = 60_000): Promise<HeldSave> {
     const save = async (id: number): Promise<void> => {
       fake.send(EVENT("STOP"));
       const file = await open(path, "w");
@@ -63,9 +90,13 @@ describe("a saving that is held up", () => {
       onEnd: () => {},
     });
     const saves = new HeldSaves((at, of) => NamedPipe.create(at, of));
-    assert.equal(saves.begin({ kind: "one", path, owner, clock: realClock }), undefined);
+    const options = { kind: "one", path, owner, pauseMs, clock: realClock };
+    assert.equal(saves.begin(options), undefined);
     saves.note("one", expectedBytes);
-    held = saves.begin({ kind: "one", path, owner, clock: realClock });
+    saves.forget("one");
+    assert.equal(saves.begin(options), undefined);
+    saves.note("one", expectedBytes);
+    held = saves.begin(options);
     assert.ok(held !== undefined);
     return held;
   }
@@ -118,6 +149,14 @@ describe("a saving that is held up", () => {
       assert.equal(course.at(-1), "runs on");
       close();
     }
+  });
+
+  it("lets the guest run on when the work in the pause does not end", async () => {
+    const save = await scene(23 * KIB, 23 * KIB, 40);
+    const hangs = { ...work, atInstant: () => new Promise<void>(() => {}) };
+    await assert.rejects(save.run(client, hangs), { code: "timeout", message: /guest's pause/ });
+    assert.deepEqual(course, ["stopped", "runs on"]);
+    close();
   });
 
   it("fails with the emulator's refusal", async () => {
