@@ -1,6 +1,8 @@
 import { strict as assert } from "node:assert";
 import { afterEach, beforeEach, describe, it } from "node:test";
 import { ask, EmulatorLab, whenBooted, type Started } from "../support/emulators.js";
+import { HeldSaves } from "../../src/guest/index.js";
+import { NamedPipe } from "../../src/memory/index.js";
 import { decodeDeviceState } from "../support/device-state-decoder.js";
 
 interface Counter {
@@ -77,6 +79,44 @@ for (const architecture of ["x86_64", "aarch64"] as const) {
     });
   });
 }
+
+/** Remembers what was noted last. */
+class Noting extends HeldSaves {
+  kind = "";
+  sizeBytes = 0;
+
+  constructor() {
+    super((path, owner) => NamedPipe.create(path, owner));
+  }
+
+  override note(kind: string, stateBytes: number): void {
+    super.note(kind, stateBytes);
+    Object.assign(this, { kind, sizeBytes: stateBytes });
+  }
+}
+
+describe("a guest whose device state has grown", () => {
+  it("runs on, and is saved in steps the next time", async () => {
+    const heldSaves = new Noting();
+    const parent = await boot({ name: "parent", cpus: 8, start: { heldSaves } });
+    const snapshot = async () => {
+      await parent.emulator.prepareDeviceState();
+      return parent.emulator.snapshot({ onStopped: () => {}, atInstant: () => {} });
+    };
+    await snapshot();
+    assert.ok(heldSaves.sizeBytes > 32 * 1024);
+    heldSaves.note(heldSaves.kind, 23 * 1024);
+    await assert.rejects(snapshot(), { code: "ran-on" });
+    assert.equal(await parent.emulator.status(), "running");
+    const { compose, stoppedAtUs, resumedAtUs } = await snapshot();
+    assert.ok(resumedAtUs > stoppedAtUs);
+    const { machine } = decodeDeviceState(Buffer.from(compose()));
+    assert.equal(machine, parent.emulator.config.machine);
+    assert.equal(await parent.emulator.status(), "running");
+    assert.ok(heldSaves.sizeBytes > 32 * 1024, "its size is known again");
+    assert.equal((await ask<Counter>(parent, "/counter")).counter, 1);
+  });
+});
 
 describe("the generation id", () => {
   it("is noticed by the guest when it differs, and only then", async () => {

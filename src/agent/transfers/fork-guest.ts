@@ -19,6 +19,7 @@ import { chosenName, NumberedNames, type ChildNames } from "./child-names.js";
 import { compressionFor } from "./compression.js";
 import type { ForkingChild } from "./forking-child.js";
 import { detachParent, makeInstant, ParentKeep } from "./parent-keep.js";
+import { forkInTwoAttempts, type ForkAttempt } from "./fork-attempts.js";
 import { linkRelays } from "./link-relays.js";
 import { newParentRecord } from "./new-transfer.js";
 import { OutgoingChild } from "./outgoing-child.js";
@@ -50,7 +51,8 @@ export async function forkFrom(services: Services, params: Params<"guest.fork">)
       : params.to.map((host) => services.peers.resolve(host));
   for (const url of urls) services.peers.requireReachableFrom(url);
   await makeWhole(services, guest);
-  return new OutgoingFork(services, guest, params, urls).run();
+  const arrivedUs = services.clock.nowUs();
+  return forkInTwoAttempts(() => new OutgoingFork({ services, guest, params, urls, arrivedUs }), guest.log);
 }
 
 interface Making {
@@ -58,8 +60,18 @@ interface Making {
   network: NetworkForPeer;
 }
 
+interface ForkOptions {
+  services: Services;
+  guest: Guest;
+  params: Params<"guest.fork">;
+  /** Hosts, filled in turn. */
+  urls: readonly string[];
+  /** When the command arrived, by the agent's clock. */
+  arrivedUs: number;
+}
+
 /** One fork under way: its instant and its children. */
-class OutgoingFork {
+class OutgoingFork implements ForkAttempt<ChildOutcome[]> {
   readonly #services: Services;
   readonly #guest: Guest;
   readonly #params: Params<"guest.fork">;
@@ -70,11 +82,12 @@ class OutgoingFork {
   readonly #arrivedUs: number;
   readonly #isFrozen: boolean;
 
-  constructor(services: Services, guest: Guest, params: Params<"guest.fork">, urls: readonly string[]) {
+  constructor(options: ForkOptions) {
+    const { services, guest, params, urls } = options;
     this.#services = services;
     this.#guest = guest;
     this.#params = params;
-    this.#arrivedUs = services.clock.nowUs();
+    this.#arrivedUs = options.arrivedUs;
     // Its memory is not written, whatever becomes of its children.
     this.#isFrozen = guest.state === "frozen";
     this.#keep = ParentKeep.create(services, guest);
@@ -183,6 +196,10 @@ class OutgoingFork {
       leave();
       throw error;
     }
+  }
+
+  forget(): void {
+    for (const { entry } of this.#children) this.#services.book.drop(entry);
   }
 
   /** The children that are sent their memory. */
