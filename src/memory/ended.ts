@@ -39,6 +39,8 @@ export class EndedRegion {
 
   protect(): void {}
 
+  async protectAside(): Promise<void> {}
+
   unprotect(): void {}
 
   release(): void {}

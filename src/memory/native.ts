@@ -19,6 +19,17 @@ export interface Native {
   register(fd: number, address: number, length: number, mode: number): number;
   unregister(fd: number, address: number, length: number): number;
   writeProtect(fd: number, address: number, length: number, mode: number): number;
+  /**
+   * Protects a range in slices of so many bytes on another thread; then calls back with 0, or a negative errno: some of the range may be protected with that.
+   * Returns what cancels it: when that returns, nothing of it is under way. It may be called twice, and after the end.
+   */
+  protectAside(
+    fd: number,
+    address: number,
+    length: number,
+    slice: number,
+    callback: (result: number) => void,
+  ): () => void;
   /** May copy fewer bytes than asked for; says how many. */
   copy(fd: number, address: number, offset: number, length: number, bytes: Uint8Array): number;
   /** May zero fewer bytes than asked for; says how many. */

@@ -41,6 +41,13 @@ export class TrackedRegion {
     this.#userfault.protect(range);
   }
 
+  /**
+   * As `protect`, while the caller goes on. Resolves when all these pages are held up, or `release` has ended that. What is unprotected meanwhile may be held up again.
+   */
+  protectAside(range: PageRange): Promise<void> {
+    return this.#userfault.protectAside(range);
+  }
+
   /** Lets writes to these pages through again and wakes whoever waits. Nothing to do when the emulator has ended. */
   unprotect(range: PageRange): void {
     this.#userfault.unprotect(range);

@@ -23,6 +23,9 @@ export type FaultMode = "missing" | "write-protect";
 /** Tries of a call that the kernel answers with EAGAIN and no progress, before that is an error. */
 const MAX_TRIES = 1000;
 
+/** Bytes protected at a time aside: an emulator that maps or unmaps memory waits for one such call, and so does whoever ends it. */
+const ASIDE_SLICE_BYTES = 8192 * PAGE_BYTES;
+
 /**
  * An emulator's userfaultfd over the mapping of its memory file, in pages instead of addresses. No policy: it does what
  * is asked, and cuts ranges where the kernel wants them cut (a call must stay within one area of the mapping).
@@ -35,6 +38,8 @@ export class Userfault {
   readonly #address: number;
   readonly #areaEnds: readonly number[];
   readonly #addresses = new Float64Array(MAX_FAULT_BATCH);
+  /** What cancels what goes on aside. */
+  readonly #asides = new Set<() => void>();
   #watcher: Watcher | undefined;
   #mode: FaultMode | undefined;
   #closed = false;
@@ -98,6 +103,21 @@ export class Userfault {
     assert(this.#mode === "write-protect", "pages are protected only while writes are tracked");
     const result = this.#changeProtection(range, PROTECT);
     if (result < 0) throw this.#error("protecting its pages", result);
+  }
+
+  /**
+   * As `protect`, on another thread while this one goes on. Resolves when all of it is protected, or when `stop` or `close` has ended that.
+   * What is unprotected meanwhile may be protected again.
+   */
+  async protectAside(range: PageRange): Promise<void> {
+    assert(this.#mode === "write-protect", "pages are protected only while writes are tracked");
+    assertRange(range, this.pageCount);
+    const end = range.first + range.count;
+    const works: Promise<number>[] = [];
+    for (let page = range.first; page < end; page = this.#areaEnd(page))
+      works.push(this.#protectAside({ first: page, count: Math.min(end, this.#areaEnd(page)) - page }));
+    const failure = (await Promise.all(works)).find((result) => result < 0 && result !== -ERRNO.ECANCELED);
+    if (failure !== undefined) throw this.#error("protecting its pages", failure);
   }
 
   /** Lets writes through and wakes their writers; nothing to do where no page is registered or no process is left. */
@@ -168,6 +188,18 @@ export class Userfault {
     return existing;
   }
 
+  #protectAside({ first, count }: PageRange): Promise<number> {
+    return new Promise((resolve) => {
+      const address = this.#addressOf(first);
+      const length = count * PAGE_BYTES;
+      const cancel = this.#native.protectAside(this.#fd, address, length, ASIDE_SLICE_BYTES, (result) => {
+        this.#asides.delete(cancel);
+        resolve(result);
+      });
+      this.#asides.add(cancel);
+    });
+  }
+
   #changeProtection(range: PageRange, kernelMode: number): number {
     assertRange(range, this.pageCount);
     const end = range.first + range.count;
@@ -201,7 +233,9 @@ export class Userfault {
     return pages;
   }
 
+  /** Nothing is protected or reported from here on. */
   #unwatch(): void {
+    for (const cancel of this.#asides) cancel();
     if (this.#watcher !== undefined) this.#native.unwatch(this.#watcher);
     this.#watcher = undefined;
     this.#mode = undefined;

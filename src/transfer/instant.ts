@@ -4,13 +4,11 @@ import type { CopyFile, PageRange, TrackedMemory } from "./ports.js";
 import { rangesOf } from "./ranges.js";
 import { MAX_RUN_PAGES, writerRun } from "./writer-run.js";
 
-/** Pages protected per step while the guest runs, so that a fault never waits behind the arming of a large memory. */
-const ARM_SLICE_PAGES = 8192;
 /** Rounds of protecting again what was written meanwhile, before the guest is stopped for the last one. */
 const MAX_ARM_ROUNDS = 4;
 /** So few runs of pages written since the last round cost less in the pause than another round would outside it. */
 const FEW_RUNS = 48;
-/** So many pages written since the last round are not protected one by one again, but with all memory, in slices. */
+/** So many pages written since the last round are not protected one by one again, but with all memory. */
 const MANY_PAGES = 4096;
 /** Pages let go of per step after a reader has left, so that no fault waits behind all of a large memory. */
 const SETTLE_SLICE_PAGES = 8192;
@@ -371,14 +369,15 @@ export class Instant {
     return false;
   }
 
-  /** Protects everything, in slices; what is written meanwhile is remembered. */
+  /**
+   * Protects everything; what is written meanwhile is remembered. All counts as protected from the beginning, for a write that waits may be told of before this is:
+   * a page that is let through meanwhile is among those written then, and it does no harm when it is held up once more.
+   */
   async #protectAll(): Promise<void> {
     this.#written = [];
-    for (let first = 0; first < this.pageCount; first += ARM_SLICE_PAGES) {
-      this.#protect({ first, count: Math.min(ARM_SLICE_PAGES, this.pageCount - first) });
-      await this.#turn();
-      if (this.phase === "released") return;
-    }
+    const all = { first: 0, count: this.pageCount };
+    this.#protected.setRun(all.first, all.count);
+    await this.#memory.protectAside(all);
   }
 
   #protect(range: PageRange): void {

@@ -11,7 +11,7 @@ export interface PageRange {
   count: number;
 }
 
-/** A parent's memory: it can be read, and writes to it can be held up page by page. All calls are synchronous. */
+/** A parent's memory: it can be read, and writes to it can be held up page by page. All calls but one are synchronous. */
 export interface TrackedMemory {
   readonly pageCount: number;
   /** Starts tracking: nothing is protected yet. `onWriteFaults` is given pages whose writers wait for `unprotect`. */
@@ -20,6 +20,11 @@ export interface TrackedMemory {
   protectedPages(): Bitmap;
   /** Holds up every later write to these pages. */
   protect(range: PageRange): void;
+  /**
+   * As `protect`, of large ranges, while the caller goes on: pages are held up one after the other until it resolves. A page that is let go of meanwhile may be
+   * held up again. It ends early, and resolves, when nobody tracks the memory any more.
+   */
+  protectAside(range: PageRange): Promise<void>;
   /** Lets writes to these pages through again and wakes whoever waits. */
   unprotect(range: PageRange): void;
   /** Copies pages into `into` (range.count × 4096 bytes). Reading a hole gives zeros and allocates nothing. */

@@ -136,6 +136,10 @@ export class SharedMemory implements TrackedMemory {
     this.#memory.protect(range);
   }
 
+  protectAside(range: PageRange): Promise<void> {
+    return this.#memory.protectAside(range);
+  }
+
   /** Lets writes through, as far as no child shares the pages. */
   unprotect(range: PageRange): void {
     for (const run of this.#unshared(range)) this.#memory.unprotect(run);

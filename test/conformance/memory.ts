@@ -160,6 +160,35 @@ export function trackedMemoryConformance(name: string, create: MemoryFactory<Tra
       assert.equal(faults.pages.length, reported);
     });
 
+    it("protects aside all pages named, those that do not exist too", async () => {
+      await guest.write(6, 60);
+      memory.track(faults.report);
+      const protecting = memory.protectAside({ first: 4, count: memory.pageCount - 4 });
+      await guest.write(3, 30);
+      await protecting;
+      const held = [guest.write(6, 61), guest.write(memory.pageCount - 1, 1)];
+      await faults.reported(6);
+      await faults.reported(memory.pageCount - 1);
+      assert.deepEqual([valueOf(memory, 3), valueOf(memory, 6)], [30, 60]);
+      memory.unprotect({ first: 0, count: memory.pageCount });
+      await Promise.all(held);
+    });
+
+    it("holds up nothing once it is released, though pages were being protected aside", async () => {
+      memory.track(faults.report);
+      const protecting = memory.protectAside({ first: 0, count: memory.pageCount });
+      memory.release();
+      await protecting;
+      await guest.write(0, 1);
+      await guest.write(memory.pageCount - 1, 1);
+      assert.deepEqual(faults.pages, []);
+      const later = new FaultLog();
+      memory.track(later.report);
+      await guest.write(5, 1);
+      assert.deepEqual(later.pages, []);
+      memory.release();
+    });
+
     it("reads ranges, and holes without filling them", async () => {
       await guest.write(10, 1);
       await guest.write(12, 3);

@@ -365,7 +365,8 @@ static napi_value open_tap(napi_env env, napi_callback_info info) {
   return result_of(env, fd);
 }
 
-napi_value separate(napi_env env, napi_callback_info info); /* separate.c */
+napi_value separate(napi_env env, napi_callback_info info);      /* separate.c */
+napi_value protect_aside(napi_env env, napi_callback_info info); /* aside.c */
 
 #define METHOD(name, function) {name, NULL, function, NULL, NULL, NULL, napi_enumerable, NULL}
 
@@ -387,6 +388,7 @@ NAPI_MODULE_INIT() {
       METHOD("makePipe", make_pipe),
       METHOD("resizePipe", resize_pipe),
       METHOD("separate", separate),
+      METHOD("protectAside", protect_aside),
       METHOD("watch", watch),
       METHOD("unwatch", unwatch),
   };

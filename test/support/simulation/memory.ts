@@ -27,6 +27,8 @@ export class SimulatedMemory implements TrackedMemory, FillableMemory, WritableM
   readonly #protected = new Set<number>();
   readonly #waiters = new Map<number, (() => void)[]>();
   #abandoned = false;
+  /** Counts how often somebody began or ended to hold it. */
+  #registration = 0;
   #mode: "plain" | "tracked" | "filling" = "plain";
   #onFaults: (pages: readonly number[]) => void = () => {};
   /** Set to make the host run out of memory after so many more installs. */
@@ -93,6 +95,7 @@ export class SimulatedMemory implements TrackedMemory, FillableMemory, WritableM
       "memory is in one mode at a time, and in one agent's hands",
     );
     this.#abandoned = false;
+    this.#registration += 1;
     this.#mode = mode;
     this.#onFaults = onFaults;
     // As the real one: whoever waits is woken and faults anew.
@@ -102,6 +105,21 @@ export class SimulatedMemory implements TrackedMemory, FillableMemory, WritableM
   protect(range: PageRange): void {
     assert(this.#mode === "tracked", "memory is protected while tracked");
     for (let page = range.first; page < range.first + range.count; page += 1) this.#protected.add(page);
+  }
+
+  /** As the real one, whose thread goes on between any two things that its agent does, and ends with it. */
+  async protectAside(range: PageRange): Promise<void> {
+    const registration = this.#registration;
+    const past = range.first + range.count;
+    for (let first = range.first; first < past;) {
+      await new Promise<void>((resolve) =>
+        this.#scheduler.afterUs(this.#scheduler.random.below(20), resolve),
+      );
+      if (this.#registration !== registration) return;
+      const count = Math.min(past - first, 1 + this.#scheduler.random.below(Math.max(1, range.count / 2)));
+      this.protect({ first, count });
+      first += count;
+    }
   }
 
   protectedPages(): Bitmap {
@@ -119,6 +137,7 @@ export class SimulatedMemory implements TrackedMemory, FillableMemory, WritableM
   /** The agent ends: what is registered and protected stays so, and nobody is told of faults until another one starts. */
   abandon(): void {
     this.#abandoned = true;
+    this.#registration += 1;
     this.#onFaults = () => {};
   }
 
@@ -181,6 +200,7 @@ export class SimulatedMemory implements TrackedMemory, FillableMemory, WritableM
   }
 
   release(): void {
+    this.#registration += 1;
     this.#mode = "plain";
     this.#protected.clear();
     this.wake({ first: 0, count: this.pageCount });

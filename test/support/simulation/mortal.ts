@@ -17,6 +17,7 @@ export function trackedBy(life: Life, memory: SimulatedMemory): TrackedMemory {
     track: (onWriteFaults) => void (life.acts() && memory.track(onWriteFaults)),
     protectedPages: () => memory.protectedPages(),
     protect: (range) => void (life.acts() && memory.protect(range)),
+    protectAside: async (range) => void (life.acts() && (await memory.protectAside(range))),
     unprotect: (range) => void (life.acts() && memory.unprotect(range)),
     read: (range, into) => memory.read(range, into),
     nextData: (page) => memory.nextData(page),
