@@ -1,4 +1,5 @@
 #!/usr/bin/env node
+import "./compile-early.js";
 import { existsSync } from "node:fs";
 import { CodedError, createLog, messageOf, realClock, silentLog } from "../base/index.js";
 import { Agent } from "./agent.js";
