@@ -233,6 +233,7 @@ export class DeviceStateSaver {
       ? undefined
       : this.#heldSaves?.begin({
           kind: this.#kind(qmp),
+          pid: this.#pid,
           path: this.#layout.savePath,
           owner: this.#owner(),
           pauseMs: pauseDeadlineMs(this.#config.memoryBytes),

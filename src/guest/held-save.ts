@@ -12,11 +12,12 @@
  * A running guest is stopped and resumed by the command itself (QEMU, qmp_xen_save_devices_state). Should the agent end meanwhile, the pipe has no reader: the
  * emulator's write fails, and it lets the guest run on.
  *
- * The emulator collects what it saves in a buffer and writes that when it is full, and at the end (QEMU, migration/qemu-file.c). Only a state that fits into the
- * buffer is saved so: then all devices have been saved when the first byte comes, and nothing of that can write to memory any more. So the size of
- * the state must be known, by an earlier saving.
+ * The emulator collects what it saves in a buffer and writes that when it is full, and at the end (QEMU, migration/qemu-file.c). It is held up when it writes for the
+ * last time: then all devices have been saved, and nothing of that can write to memory any more. So the size of the state must be known, by an earlier saving. Of a state that
+ * fits into the buffer the first byte says so, in a pipe that takes less than it. A larger one, of a guest with more than four processors, is given a pipe that
+ * takes exactly the full buffers, so that the emulator waits with the rest of it, which is seen from outside.
  */
-import { closeSync, constants, openSync, readSync, rmSync } from "node:fs";
+import { closeSync, constants, fstatSync, openSync, readSync, rmSync, writeSync } from "node:fs";
 import { Socket } from "node:net";
 import { codeOf, deferred, DeadlineError, messageOf, withDeadline, type Clock } from "../base/index.js";
 import { GuestError } from "./errors.js";
@@ -27,6 +28,7 @@ import {
   STOP_DEADLINE_MS,
 } from "./limits.js";
 import type { QmpClient } from "./qmp.js";
+import { canSeeWaiting, waitsFor, type WaitsFor } from "./waiting.js";
 
 /** What the emulator collects before it writes (QEMU, IO_BUF_SIZE; the same from version 0.9 to 10). */
 const BUFFER_BYTES = 32 * 1024;
@@ -35,9 +37,11 @@ const LEAST_PIPE_BYTES = 4096;
 /** What the pipe takes when nobody is to be held up: the most the kernel allows everybody (pipe(7)). */
 const OPEN_PIPE_BYTES = 1024 * 1024;
 /** States vary by some bytes; one whose size is so near to a bound is not saved so. */
-const MARGIN_BYTES = 2048;
+const MARGIN_BYTES = 512;
 /** Turns of the event loop after which an event that was sent before the first byte would have been read. */
 const TURNS = 3;
+/** So many turns an emulator is looked at in each for whether it waits, which takes a small part of a millisecond; then it is every millisecond. */
+const HASTY_TURNS = 256;
 
 /** The reading end of a pipe with a name; `memory` has it. */
 export interface StatePipe {
@@ -75,10 +79,12 @@ export async function withinPause(
 /** Holds up the savings of an agent's emulators, and knows from earlier ones how large states are. */
 export class HeldSaves {
   readonly #makePipe: MakeStatePipe;
+  readonly #waitsFor: WaitsFor;
   readonly #sizes = new Map<string, number>();
 
-  constructor(makePipe: MakeStatePipe) {
+  constructor(makePipe: MakeStatePipe, isWaiting = waitsFor) {
     this.#makePipe = makePipe;
+    this.#waitsFor = isWaiting;
   }
 
   /** Notes the size of a state, for those of emulators alike. */
@@ -97,15 +103,21 @@ export class HeldSaves {
    */
   begin(options: {
     kind: string;
+    /** The emulator's process. */
+    pid: number;
     path: string;
     owner: { uid: number; gid: number };
     /** How long the guest may be held. */
     pauseMs: number;
     clock: Clock;
   }): HeldSave | undefined {
-    const { kind, path, owner, pauseMs, clock } = options;
-    if (!canBeHeld(this.#sizes.get(kind))) return undefined;
-    return new HeldSave({ pipe: this.#makePipe(path, owner), path, pauseMs, clock });
+    const { kind, pid, path, owner, pauseMs, clock } = options;
+    const fullBuffers = fullBuffersOf(this.#sizes.get(kind));
+    if (fullBuffers === undefined || (fullBuffers > 0 && !canSeeWaiting(pid))) return undefined;
+    const pipe = this.#makePipe(path, owner);
+    const { dev, ino } = fstatSync(pipe.fd);
+    const isWaiting = () => this.#waitsFor(pid, { dev, ino });
+    return new HeldSave({ pipe, path, fullBuffers, isWaiting, pauseMs, clock });
   }
 }
 
@@ -114,31 +126,48 @@ function asError(thrown: unknown): Error {
   return thrown instanceof Error ? thrown : new Error(messageOf(thrown));
 }
 
-/** Whether a state of this size is written at once, and held up by the smallest pipe. */
-export function canBeHeld(stateBytes: number | undefined): boolean {
-  return (
-    stateBytes !== undefined &&
-    stateBytes > LEAST_PIPE_BYTES + MARGIN_BYTES &&
-    stateBytes <= BUFFER_BYTES - MARGIN_BYTES
-  );
+/**
+ * How many full buffers of a state of this size are written before the rest of it, which can be held up. Undefined when it cannot: because its size is not known, or so near
+ * to a bound that it may be on the other side of it the next time, or because no pipe takes just that many, whose size is a power of two (pipe(7)).
+ */
+export function fullBuffersOf(stateBytes = 0): number | undefined {
+  const full = Math.floor(stateBytes / BUFFER_BYTES);
+  const rest = stateBytes % BUFFER_BYTES;
+  const least = full === 0 ? LEAST_PIPE_BYTES : 0;
+  if (rest <= least + MARGIN_BYTES || rest > BUFFER_BYTES - MARGIN_BYTES) return undefined;
+  const isPipe = (full & (full - 1)) === 0 && full * BUFFER_BYTES < OPEN_PIPE_BYTES;
+  return isPipe ? full : undefined;
+}
+
+interface HeldSaveOptions {
+  pipe: StatePipe;
+  path: string;
+  fullBuffers: number;
+  isWaiting: () => boolean;
+  pauseMs: number;
+  clock: Clock;
 }
 
 /** One saving that is held up. */
 export class HeldSave {
   readonly #pipe: StatePipe;
   readonly #path: string;
+  readonly #fullBuffers: number;
+  readonly #isWaiting: () => boolean;
   readonly #pauseMs: number;
   readonly #clock: Clock;
   #work: InPause | undefined;
   #hasStopped = false;
   #problem: Error | undefined;
 
-  constructor(options: { pipe: StatePipe; path: string; pauseMs: number; clock: Clock }) {
+  constructor(options: HeldSaveOptions) {
     this.#pipe = options.pipe;
     this.#path = options.path;
+    this.#fullBuffers = options.fullBuffers;
+    this.#isWaiting = options.isWaiting;
     this.#pauseMs = options.pauseMs;
     this.#clock = options.clock;
-    this.#pipe.resize(LEAST_PIPE_BYTES);
+    this.#pipe.resize(this.#pipeBytes);
   }
 
   /** To be called at the emulator's STOP event. */
@@ -166,12 +195,14 @@ export class HeldSave {
       const answer = qmp.execute("xen-save-devices-state", command, { deadlineMs });
       answer.catch(() => {});
       await this.#within(STOP_DEADLINE_MS + SAVE_DEADLINE_MS, Promise.race([first.came, answer]));
-      const isHeld = first.byte.length > 0;
+      const isHeld = first.byte.length > 0 && (await this.#waits(answer));
       if (isHeld) await this.#hold();
+      else this.#letGoOn();
       await this.#within(SAVE_DEADLINE_MS, answer);
       if (this.#problem !== undefined) throw this.#problem;
       const saved = Buffer.concat([first.byte, ...readAll(this.#pipe.fd)]);
-      return { saved, isHeld: isHeld && saved.length > LEAST_PIPE_BYTES && saved.length <= BUFFER_BYTES };
+      const isLast = saved.length > this.#pipeBytes && saved.length <= (this.#fullBuffers + 1) * BUFFER_BYTES;
+      return { saved, isHeld: isHeld && isLast };
     } finally {
       this.#work = undefined;
       first.end();
@@ -181,6 +212,28 @@ export class HeldSave {
   /** Removes the pipe. A saving that still goes on fails, and the guest runs on. May be called twice. */
   close(): void {
     this.#pipe.close();
+  }
+
+  /** What the emulator can write before it is held up. */
+  get #pipeBytes(): number {
+    return this.#fullBuffers === 0 ? LEAST_PIPE_BYTES : this.#fullBuffers * BUFFER_BYTES;
+  }
+
+  /** Resolves when the emulator waits with the rest of its state; false when it has answered without. */
+  async #waits(answer: Promise<unknown>): Promise<boolean> {
+    if (this.#fullBuffers === 0) return true;
+    let isOver = false;
+    const end = (): void => void (isOver = true);
+    answer.then(end, end);
+    const untilUs = this.#clock.nowUs() + SAVE_DEADLINE_MS * 1000;
+    for (let turn = 0; !isOver && this.#clock.nowUs() < untilUs; turn += 1) {
+      // It may have waited for something else on its way; then this state is spoilt, and the next one is saved in steps.
+      if (this.#isWaiting()) return isFull(this.#path);
+      await new Promise<void>((resolve) =>
+        turn < HASTY_TURNS ? this.#clock.soon(resolve) : this.#clock.after(1, resolve),
+      );
+    }
+    return false;
   }
 
   /** While the emulator waits. Whatever happens, it is let go on, at the latest when the guest has been held for as long as it may be. */
@@ -194,8 +247,12 @@ export class HeldSave {
     } catch (error) {
       this.#problem = asError(error);
     } finally {
-      this.#pipe.resize(OPEN_PIPE_BYTES);
+      this.#letGoOn();
     }
+  }
+
+  #letGoOn(): void {
+    this.#pipe.resize(OPEN_PIPE_BYTES);
   }
 
   #within(deadlineMs: number, work: Promise<unknown>): Promise<void> {
@@ -249,6 +306,19 @@ function awaitFirstByte(path: string): { came: Promise<void>; byte: Buffer; end(
   socket.on("error", () => {});
   first.end = () => void socket.destroy();
   return first;
+}
+
+/** Whether a pipe takes nothing more. What it takes nevertheless is one byte that does not belong there. */
+function isFull(path: string): boolean {
+  const fd = openSync(path, constants.O_WRONLY | constants.O_NONBLOCK);
+  try {
+    return writeSync(fd, Buffer.alloc(1)) === 0;
+  } catch (error) {
+    if (codeOf(error) !== "EAGAIN") throw error;
+    return true;
+  } finally {
+    closeSync(fd);
+  }
 }
 
 /** All that is in a pipe nobody writes to any more. */

@@ -84,9 +84,16 @@ for (const architecture of ["x86_64", "aarch64"] as const) {
 class Noting extends HeldSaves {
   kind = "";
   sizeBytes = 0;
+  begun: "in steps" | "at once" = "in steps";
 
   constructor() {
     super((path, owner) => NamedPipe.create(path, owner));
+  }
+
+  override begin(options: Parameters<HeldSaves["begin"]>[0]): ReturnType<HeldSaves["begin"]> {
+    const held = super.begin(options);
+    if (held !== undefined) this.begun = "at once";
+    return held;
   }
 
   override note(kind: string, stateBytes: number): void {
@@ -96,7 +103,7 @@ class Noting extends HeldSaves {
 }
 
 describe("a guest whose device state has grown", () => {
-  it("runs on, and is saved in steps the next time", async () => {
+  it("runs on, is saved in steps the next time, and at once again when its size is known", async () => {
     const heldSaves = new Noting();
     const parent = await boot({ name: "parent", cpus: 8, start: { heldSaves } });
     const snapshot = async () => {
@@ -108,12 +115,15 @@ describe("a guest whose device state has grown", () => {
     heldSaves.note(heldSaves.kind, 23 * 1024);
     await assert.rejects(snapshot(), { code: "ran-on" });
     assert.equal(await parent.emulator.status(), "running");
-    const { compose, stoppedAtUs, resumedAtUs } = await snapshot();
-    assert.ok(resumedAtUs > stoppedAtUs);
-    const { machine } = decodeDeviceState(Buffer.from(compose()));
-    assert.equal(machine, parent.emulator.config.machine);
-    assert.equal(await parent.emulator.status(), "running");
-    assert.ok(heldSaves.sizeBytes > 32 * 1024, "its size is known again");
+    for (const way of ["in steps", "at once", "at once"]) {
+      heldSaves.begun = "in steps";
+      const { compose, stoppedAtUs, resumedAtUs } = await snapshot();
+      assert.equal(heldSaves.begun, way);
+      assert.ok(resumedAtUs > stoppedAtUs);
+      const { machine } = decodeDeviceState(Buffer.from(compose()));
+      assert.equal(machine, parent.emulator.config.machine);
+      assert.equal(await parent.emulator.status(), "running");
+    }
     assert.equal((await ask<Counter>(parent, "/counter")).counter, 1);
   });
 });

@@ -1,5 +1,6 @@
 import { strict as assert } from "node:assert";
-import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { spawn } from "node:child_process";
+import { existsSync, fstatSync, mkdtempSync, openSync, readdirSync, rmSync, statSync } from "node:fs";
 import { open } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -7,7 +8,7 @@ import { after, before, beforeEach, describe, it } from "node:test";
 import type { GuestConfig } from "../../../src/guest/index.js";
 import { realClock } from "../../../src/base/index.js";
 import {
-  canBeHeld,
+  fullBuffersOf,
   HeldSaves,
   pauseDeadlineMs,
   releaseHeld,
@@ -15,6 +16,7 @@ import {
 } from "../../../src/guest/held-save.js";
 import { snapshotInTime } from "../../../src/guest/snapshot.js";
 import { QmpClient } from "../../../src/guest/qmp.js";
+import { canSeeWaiting, waitsFor, type FileIdentity } from "../../../src/guest/waiting.js";
 import { NamedPipe } from "../../../src/memory/index.js";
 import { ManualClock } from "../../support/lane-clock.js";
 import { FakeQmp } from "../../support/fake-qmp.js";
@@ -24,10 +26,44 @@ const KIB = 1024;
 const EVENT = (name: string) =>
   `{"event": "${name}", "timestamp": {"seconds": 1, "microseconds": 1}, "data": {}}\r\n`;
 
-it("a saving is held up when all of it is written at once", () => {
-  for (const stateKib of [7, 23, 30]) assert.equal(canBeHeld(stateKib * KIB), true);
-  for (const stateKib of [1, 5, 31, 33, 4096]) assert.equal(canBeHeld(stateKib * KIB), false);
-  assert.equal(canBeHeld(undefined), false);
+it("a saving is held up when how often the emulator writes is known, and a pipe takes all but the last of it", () => {
+  for (const stateKib of [7, 23, 31]) assert.equal(fullBuffersOf(stateKib * KIB), 0);
+  for (const stateKib of [33, 39, 55, 63]) assert.equal(fullBuffersOf(stateKib * KIB), 1);
+  for (const stateKib of [65, 90]) assert.equal(fullBuffersOf(stateKib * KIB), 2);
+  assert.equal(fullBuffersOf(140 * KIB), 4);
+  for (const stateKib of [0, 1, 4, 31.9, 32, 32.4, 64, 100, 1020, 4096])
+    assert.equal(fullBuffersOf(stateKib * KIB), undefined);
+  assert.equal(fullBuffersOf(undefined), undefined);
+});
+
+/** Whether any thread of this process waits for a file: the emulator of these tests is a thread. */
+function anyThreadWaitsFor(_pid: number, file: FileIdentity): boolean {
+  return readdirSync("/proc/self/task").some((thread) => waitsFor(Number(thread), file));
+}
+
+it("it is seen whether a process waits for a file", async () => {
+  buildNative();
+  const directory = mkdtempSync(join(tmpdir(), "ramet-waiting-"));
+  const pipe = NamedPipe.create(join(directory, "pipe"), {
+    uid: process.getuid?.() ?? 0,
+    gid: process.getgid?.() ?? 0,
+  });
+  pipe.resize(4096);
+  const writer = spawn("head", ["--bytes=5000", "/dev/zero"], {
+    stdio: ["ignore", openSync(join(directory, "pipe"), "w"), "inherit"],
+  });
+  const pid = writer.pid ?? 0;
+  const own = statSync(directory);
+  try {
+    while (!waitsFor(pid, fstatSync(pipe.fd))) await new Promise((resolve) => setTimeout(resolve, 5));
+    assert.equal(waitsFor(pid, own), false);
+    assert.equal(waitsFor(process.pid, fstatSync(pipe.fd)), false);
+    assert.equal(canSeeWaiting(pid), true);
+    assert.equal(canSeeWaiting(2 ** 22), false);
+  } finally {
+    pipe.close();
+    rmSync(directory, { recursive: true });
+  }
 });
 
 it("a guest is held in its pause no longer than it may be, in steps either", async () => {
@@ -69,12 +105,20 @@ describe("a saving that is held up", () => {
   });
 
   /** An emulator that saves `stateBytes`, and a saving that expects `expectedBytes`. */
-  async function scene(stateBytes: number, expectedBytes = stateBytes, pauseMs = 60_000): Promise<HeldSave> {
+  async function scene(
+    stateBytes: number,
+    expectedBytes = stateBytes,
+    { pauseMs = 60_000, isWaiting = anyThreadWaitsFor, breakMs = 0 } = {},
+  ): Promise<HeldSave> {
     const save = async (id: number): Promise<void> => {
       fake.send(EVENT("STOP"));
       const file = await open(path, "w");
-      for (let rest = stateBytes; rest > 0; rest -= 32 * KIB)
-        await file.write(Buffer.alloc(Math.min(rest, 32 * KIB), 7));
+      for (let rest = stateBytes; rest > 0;) {
+        const piece = Math.min(rest, breakMs > 0 && rest === stateBytes ? 4 * KIB : 32 * KIB);
+        await file.write(Buffer.alloc(piece, 7));
+        rest -= piece;
+        if (breakMs > 0) await new Promise((resolve) => setTimeout(resolve, breakMs));
+      }
       await file.close();
       course.push("runs on");
       fake.send(`${EVENT("RESUME")}{"return": {}, "id": ${id}}\r\n`);
@@ -89,8 +133,8 @@ describe("a saving that is held up", () => {
       onEvent: ({ name }) => name === "STOP" && held?.noteStopped(),
       onEnd: () => {},
     });
-    const saves = new HeldSaves((at, of) => NamedPipe.create(at, of));
-    const options = { kind: "one", path, owner, pauseMs, clock: realClock };
+    const saves = new HeldSaves((at, of) => NamedPipe.create(at, of), isWaiting);
+    const options = { kind: "one", pid: process.pid, path, owner, pauseMs, clock: realClock };
     assert.equal(saves.begin(options), undefined);
     saves.note("one", expectedBytes);
     saves.forget("one");
@@ -117,7 +161,7 @@ describe("a saving that is held up", () => {
     },
   };
 
-  for (const stateKib of [7, 23, 30]) {
+  for (const stateKib of [7, 23, 30, 33, 55, 90]) {
     it(`lets ${stateKib} KiB of state go on when the work in the pause is done`, async () => {
       const save = await scene(stateKib * KIB);
       const { saved, isHeld } = await save.run(client, work);
@@ -132,6 +176,8 @@ describe("a saving that is held up", () => {
     for (const [stateBytes, expectedBytes] of [
       [3 * KIB, 20 * KIB],
       [50 * KIB, 20 * KIB],
+      [20 * KIB, 50 * KIB],
+      [70 * KIB, 50 * KIB],
     ] as const) {
       const save = await scene(stateBytes, expectedBytes);
       const { saved, isHeld } = await save.run(client, work);
@@ -139,6 +185,14 @@ describe("a saving that is held up", () => {
       assert.equal(saved.length, stateBytes);
       close();
     }
+  });
+
+  it("says so when what the emulator waited for was not the pipe", async () => {
+    const save = await scene(50 * KIB, 50 * KIB, { isWaiting: () => true, breakMs: 50 });
+    const { isHeld } = await save.run(client, work);
+    assert.equal(isHeld, false);
+    assert.deepEqual(course, ["stopped", "runs on"]);
+    close();
   });
 
   it("lets the guest run on when the work in the pause fails", async () => {
@@ -152,7 +206,7 @@ describe("a saving that is held up", () => {
   });
 
   it("lets the guest run on when the work in the pause does not end", async () => {
-    const save = await scene(23 * KIB, 23 * KIB, 40);
+    const save = await scene(23 * KIB, 23 * KIB, { pauseMs: 40 });
     const hangs = { ...work, atInstant: () => new Promise<void>(() => {}) };
     await assert.rejects(save.run(client, hangs), { code: "timeout", message: /guest's pause/ });
     assert.deepEqual(course, ["stopped", "runs on"]);

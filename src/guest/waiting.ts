@@ -1,0 +1,31 @@
+import { readFileSync, statSync } from "node:fs";
+
+/** A file, whatever it is called. */
+export interface FileIdentity {
+  dev: number;
+  ino: number;
+}
+
+/** Whether a process's first thread waits in a system call for this file. */
+export type WaitsFor = (pid: number, file: FileIdentity) => boolean;
+
+/**
+ * Reads it from `/proc/PID/syscall` (proc(5)): the number of the system call in which the thread waits and its arguments, of which the first is a descriptor
+ * where it is about a file; `running` while it does not wait. Throws the file system's error where that cannot be read.
+ */
+export const waitsFor: WaitsFor = (pid, file) => {
+  const descriptor = readFileSync(`/proc/${pid}/syscall`, "latin1").split(" ", 2)[1];
+  if (descriptor === undefined) return false;
+  const found = statSync(`/proc/${pid}/fd/${Number(descriptor)}`, { throwIfNoEntry: false });
+  return found !== undefined && found.dev === file.dev && found.ino === file.ino;
+};
+
+/** Whether that can be found out about a process here. */
+export function canSeeWaiting(pid: number): boolean {
+  try {
+    readFileSync(`/proc/${pid}/syscall`, "latin1");
+    return true;
+  } catch {
+    return false;
+  }
+}
