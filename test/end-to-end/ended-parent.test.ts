@@ -82,12 +82,48 @@ describe("a parent's emulator ends, and then its agent", () => {
     assert.equal(view.phase, "complete", view.error?.message);
     assert.deepEqual(view.verify, { checked: view.pages.total, mismatches: 0 });
     assert.equal((await ask(b, CHILD_PORT)).counter, before.counter + 1);
-    assert.equal((await a.guests()).get("web")?.state, "crashed");
+    assert.match((await a.guests()).get("web")?.state ?? "", /crashed|stopped/);
     await eventually("its memory is removed", () => memoryOf(a).length === 0);
   }
 
   const memoryOf = (host: Host): string[] =>
     readdirSync(host.memoryDirectory).filter((name) => name !== "lock");
+
+  for (const { how, end } of [
+    { how: "killed", end: endEmulator },
+    { how: "powered off", end: () => a.call("guest.stop", { name: "web" }) },
+    { how: "killed while it is frozen", end: endEmulator },
+  ])
+    test(`its agent sends the children of one that is ${how} what they lack`, async () => {
+      if (how.includes("frozen")) await a.call("guest.freeze", { name: "web" });
+      const transfer = await fork();
+      if (!how.includes("frozen")) for (let times = 0; times < 3; times += 1) await ask(a, PORT);
+      await end();
+      const ended = async () => /crashed|stopped/.test((await a.guests()).get("web")?.state ?? "");
+      await eventually("it is seen", ended);
+      await completes(transfer);
+    });
+
+  test("of one with memory that it once shared nothing is left, and its children are told so", async () => {
+    await a.call("guest.fork", { name: "web", names: ["heir"] });
+    const { transfers } = await a.call("guest.fork", {
+      name: "heir",
+      to: ["b"],
+      names: ["web-1"],
+      sweep: "held",
+    });
+    const transfer = transfers[0]?.transfer ?? 0;
+    process.kill((await a.guests()).get("heir")?.pid ?? 0, "SIGKILL");
+    await eventually("it is seen", async () => (await a.guests()).get("heir")?.state === "crashed");
+    // Nobody may have asked for a page yet.
+    await a.call("transfer.sweep", { transfer, sweep: "on" }).catch(() => {});
+    await whenTransfersEnd(a);
+    const view = await show(transfer);
+    assert.equal(view.phase, "failed");
+    assert.match(view.error?.message ?? "", /has ended/);
+    await eventually("its child is ended", async () => (await b.guests()).get("web-1")?.state === "crashed");
+    assert.equal((await a.guests()).get("web")?.state, "running");
+  });
 
   test("the next agent sends its children what they lack", async () => {
     const transfer = await fork();

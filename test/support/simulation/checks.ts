@@ -46,7 +46,7 @@ export function checkEnd(scene: Scene): void {
   if (plan.migrate) {
     checkMigration(scene);
   } else {
-    if (!guest.running) throw new Error("a fork's parent does not run");
+    if (!guest.running && guest.exists) throw new Error("a fork's parent does not run");
     if (!guest.memory.quiet) throw new Error("the parent's memory is left protected");
   }
   for (const child of children) {

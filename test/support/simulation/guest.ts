@@ -70,6 +70,15 @@ export class SimulatedGuest {
     return this.command(life, () => this.#running);
   }
 
+  /** A new agent lets it run, if it stands still and its emulator has not ended. */
+  async runOn(life: Life): Promise<void> {
+    try {
+      if (!(await this.isRunning(life))) await this.resume(life);
+    } catch (error) {
+      if (this.#exists) throw error;
+    }
+  }
+
   /** Stopped for good, at once. */
   pause(): void {
     this.#running = false;

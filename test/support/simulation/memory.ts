@@ -27,6 +27,7 @@ export class SimulatedMemory implements TrackedMemory, FillableMemory, WritableM
   readonly #protected = new Set<number>();
   readonly #waiters = new Map<number, (() => void)[]>();
   #abandoned = false;
+  #ended = false;
   /** Counts how often somebody began or ended to hold it. */
   #registration = 0;
   #mode: "plain" | "tracked" | "filling" = "plain";
@@ -81,6 +82,15 @@ export class SimulatedMemory implements TrackedMemory, FillableMemory, WritableM
     then();
   }
 
+  /** Its process ends: nothing is registered or protected any more and nobody waits; the content stays in the file, as it is. */
+  end(): void {
+    this.#ended = true;
+    this.#registration += 1;
+    this.#mode = "plain";
+    this.#protected.clear();
+    this.#waiters.clear();
+  }
+
   track(onWriteFaults: (pages: readonly number[]) => void): void {
     this.#start("tracked", onWriteFaults);
   }
@@ -90,6 +100,7 @@ export class SimulatedMemory implements TrackedMemory, FillableMemory, WritableM
   }
 
   #start(mode: "tracked" | "filling", onFaults: (pages: readonly number[]) => void): void {
+    if (this.#ended) return;
     assert(
       this.#mode === "plain" || (this.#abandoned && this.#mode === mode),
       "memory is in one mode at a time, and in one agent's hands",

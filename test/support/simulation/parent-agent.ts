@@ -227,7 +227,7 @@ export class ParentAgent {
       if (!this.#sessions.has(transfer) && life.acts()) this.#records.delete(transfer);
     this.#ready = true;
     if (!plan.migrate || told.length === 0) {
-      if (!(await guest.isRunning(life))) await guest.resume(life);
+      await guest.runOn(life);
       for (const child of told) this.#follow(life, child, this.#session(child));
       return;
     }
@@ -243,7 +243,7 @@ export class ParentAgent {
       memory: trackedBy(life, guest.memory),
       copies: copiesOf(life, this.#copies),
       copyBudgetBytes: plan.copyBudgetPages * 4096,
-      tracking: !plan.migrate,
+      tracking: !plan.migrate && guest.exists,
       clock: life.clock,
       log: silentLog,
     };

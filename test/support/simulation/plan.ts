@@ -37,6 +37,8 @@ export interface Plan {
   earlyCrashes: number;
   /** Crashes of agents from when the first child may run. */
   lateCrashes: number;
+  /** The emulator of a fork's parent ends once children may run. */
+  emulatorEnds: boolean;
   /** For each child, whether its host is the parent's, one that it shares with others, or its own. */
   hosts: ("parent's" | "shared" | "own")[];
   /** For each child of a fork, the child that passes on to it what it is given; that comes before it, if there is one. */
@@ -75,6 +77,7 @@ export function planOf(random: SeededRandom): Plan {
     touchers: random.pick([0, 1, 2]),
     earlyCrashes: random.chance(0.2) ? 1 + random.below(2) : 0,
     lateCrashes: random.chance(0.5) ? 1 + random.below(4) : 0,
+    emulatorEnds: !migrate && random.chance(0.15),
     hosts: [1, 2, 3].map(() => random.pick(["parent's", "shared", "shared", "own", "own"])),
     relays: [undefined, random.pick([0, 0, undefined]), random.pick([0, 1, 1, undefined])],
   };
@@ -100,6 +103,7 @@ const SMALL: Partial<Plan> = {
   writers: 1,
   earlyCrashes: 0,
   lateCrashes: 0,
+  emulatorEnds: false,
   hosts: ["own", "own"],
   relays: [],
 };
@@ -114,4 +118,5 @@ export const SMALL_PLANS: readonly Partial<Plan>[] = [
   { ...SMALL, hosts: ["parent's"], touchers: 1 },
   { ...SMALL, children: 2, hosts: ["shared", "shared"] },
   { ...SMALL, children: 2, relays: [undefined, 0], verify: true, sweep: true },
+  { ...SMALL, emulatorEnds: true, verify: true, touchers: 1 },
 ];

@@ -164,8 +164,15 @@ export class World {
   /** Most of what can go wrong does so while children run and their memory is incomplete. */
   #scheduleLateCrashes(): void {
     const crashes = this.#told ? 0 : this.plan.lateCrashes;
+    if (!this.#told && this.plan.emulatorEnds)
+      this.scheduler.afterUs(this.#random.below(30_000), () => this.#endEmulator());
     this.#told = true;
     for (let index = 0; index < crashes; index += 1) this.#crashLater();
+  }
+
+  #endEmulator(): void {
+    this.#guest.kill();
+    this.#guest.memory.end();
   }
 
   #crashLater(): void {
