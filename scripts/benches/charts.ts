@@ -12,6 +12,8 @@ interface Plan {
   logarithmic: boolean;
   /** Shown name by the part of a metric's name. */
   categories: Readonly<Record<string, string>>;
+  /** Only of runs that have measured this too, when other suites have some of the metrics. */
+  needs?: string;
   series: readonly { label: string; metric(category: string): string; share?: Share }[];
 }
 
@@ -19,6 +21,8 @@ const SIZES = { "256MiB": "256 MiB", "1GiB": "1 GiB", "4GiB": "4 GiB", "8GiB": "
 const RATES = { "1": "1 MiB/s", "30": "30 MiB/s", "300": "300 MiB/s", full: "no limit" };
 const RTTS = { "0ms": "0 ms", "1ms": "1 ms", "10ms": "10 ms" };
 const CHILDREN = { "1": "1", "2": "2", "4": "4", "8": "8" };
+const CHILDREN_HERE = { "1": "1", "4": "4", "16": "16", "32": "32" };
+const SWEEPS = { held: "none", swept_slowly: "16 MiB/s", swept: "no limit" };
 const SHARES = { p50: "p50", p90: "p90", p99: "p99", p999: "p99.9", max: "max" };
 
 /** Our own way and each of the emulator's, of one measure by a category. */
@@ -114,6 +118,45 @@ const PLANS: readonly Plan[] = [
       { label: "all complete", metric: (count) => `complete_children_${count}` },
     ],
   },
+  {
+    name: "fanout-by-children",
+    title: "Children on their parent's own host, by their number (256 MiB)",
+    across: "children of one instant, from warm emulators",
+    unit: "ms, p50",
+    logarithmic: true,
+    categories: CHILDREN_HERE,
+    series: [
+      { label: "all run", metric: (count) => `fanout_${count}_all_run` },
+      { label: "all answered", metric: (count) => `fanout_${count}_all_answer` },
+      { label: "frozen, run", metric: (count) => `fanout_${count}_frozen_all_run` },
+      { label: "frozen, answered", metric: (count) => `fanout_${count}_frozen_all_answer` },
+    ],
+  },
+  {
+    name: "start-by-memory",
+    title: "A child's start by its parent's memory",
+    across: "guest's memory, 60 % populated",
+    unit: "ms, p50",
+    logarithmic: true,
+    categories: { "256MiB": "256 MiB", "1GiB": "1 GiB", "4GiB": "4 GiB" },
+    needs: "first_answer",
+    series: [
+      { label: "first instruction", metric: (size) => `first_instruction_${size}` },
+      { label: "first answer", metric: (size) => `first_answer_${size}` },
+    ],
+  },
+  {
+    name: "faults-by-working-set",
+    title: "Pages a child waits for until it answers",
+    across: "the sweep's rate",
+    unit: "pages, p50",
+    logarithmic: false,
+    categories: SWEEPS,
+    series: [
+      { label: "without the set", metric: (sweep) => `faults_to_answer_${sweep}_without` },
+      { label: "with it", metric: (sweep) => `faults_to_answer_${sweep}_with` },
+    ],
+  },
 ];
 
 /** What a guest feels of a page that is not there, by percentile: who waits how long. */
@@ -141,15 +184,27 @@ function stallChart(metrics: Readonly<Metrics>): Chart | undefined {
   };
 }
 
-function chartOf({ series, categories, ...plan }: Plan, metrics: Readonly<Metrics>): Chart | undefined {
+function chartOf(
+  { series, categories, needs, ...plan }: Plan,
+  metrics: Readonly<Metrics>,
+): Chart | undefined {
+  if (needs !== undefined && metrics[needs] === undefined) return undefined;
   const lines = series
     .map(({ label, metric, share = "p50" }) => ({
       label,
-      values: Object.keys(categories).map((category) => metrics[metric(category)]?.[share]),
+      valueOf: (category: string) => metrics[metric(category)]?.[share],
     }))
-    .filter(({ values }) => values.some((value) => value !== undefined));
+    .filter(({ valueOf }) => Object.keys(categories).some((category) => valueOf(category) !== undefined));
+  // What nobody measured would be an empty place.
+  const measured = Object.keys(categories).filter((category) =>
+    lines.some(({ valueOf }) => valueOf(category) !== undefined),
+  );
   if (lines.length === 0) return undefined;
-  return { ...plan, categories: Object.values(categories), series: lines };
+  return {
+    ...plan,
+    categories: measured.map((category) => categories[category] ?? category),
+    series: lines.map(({ label, valueOf }) => ({ label, values: measured.map(valueOf) })),
+  };
 }
 
 /** The charts that can be drawn of some metrics. */

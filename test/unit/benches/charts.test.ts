@@ -72,7 +72,18 @@ test("charts find their metrics by name, ours and the emulator's", () => {
     ["migration-by-memory", "guest-stall"],
   );
   assert.deepEqual(charts[0]?.series, [
-    { label: "Ramet", values: [undefined, 1, undefined, undefined] },
-    { label: "QEMU postcopy", values: [undefined, 2, undefined, undefined] },
+    { label: "Ramet", values: [1] },
+    { label: "QEMU postcopy", values: [2] },
   ]);
+  assert.deepEqual(charts[0]?.categories, ["1 GiB"], "what nobody measured has no place");
+});
+
+test("a chart of one suite is not drawn of another one's metrics of the same names", () => {
+  const metrics = { first_instruction_1GiB: metricOf("ms", [30]) };
+  assert.deepEqual(chartsOf(metrics), []);
+  const charts = chartsOf({ ...metrics, first_answer: metricOf("ms", [200]) });
+  assert.deepEqual(
+    charts.map(({ name }) => name),
+    ["start-by-memory"],
+  );
 });
