@@ -20,7 +20,7 @@ export interface Native {
   unregister(fd: number, address: number, length: number): number;
   writeProtect(fd: number, address: number, length: number, mode: number): number;
   /**
-   * Protects a range in slices of so many bytes on another thread; then calls back with 0, or a negative errno: some of the range may be protected with that.
+   * Protects a range in slices of so many bytes on so many threads, 8 at most; then calls back with 0, or a negative errno: some of the range may be protected with that.
    * Returns what cancels it: when that returns, nothing of it is under way. It may be called twice, and after the end.
    */
   protectAside(
@@ -28,6 +28,7 @@ export interface Native {
     address: number,
     length: number,
     slice: number,
+    threads: number,
     callback: (result: number) => void,
   ): () => void;
   /** May copy fewer bytes than asked for; says how many. */

@@ -24,7 +24,9 @@ export type FaultMode = "missing" | "write-protect";
 const MAX_TRIES = 1000;
 
 /** Bytes protected at a time aside: an emulator that maps or unmaps memory waits for one such call, and so does whoever ends it. */
-const ASIDE_SLICE_BYTES = 8192 * PAGE_BYTES;
+const ASIDE_SLICE_BYTES = 2048 * PAGE_BYTES;
+/** Threads that do so, for the emulator's processors need some too. */
+const ASIDE_THREADS = 2;
 
 /**
  * An emulator's userfaultfd over the mapping of its memory file, in pages instead of addresses. No policy: it does what
@@ -106,7 +108,7 @@ export class Userfault {
   }
 
   /**
-   * As `protect`, on another thread while this one goes on. Resolves when all of it is protected, or when `stop` or `close` has ended that.
+   * As `protect`, on other threads while this one goes on. Resolves when all of it is protected, or when `stop` or `close` has ended that.
    * What is unprotected meanwhile may be protected again.
    */
   async protectAside(range: PageRange): Promise<void> {
@@ -192,10 +194,12 @@ export class Userfault {
     return new Promise((resolve) => {
       const address = this.#addressOf(first);
       const length = count * PAGE_BYTES;
-      const cancel = this.#native.protectAside(this.#fd, address, length, ASIDE_SLICE_BYTES, (result) => {
+      const onDone = (result: number): void => {
         this.#asides.delete(cancel);
         resolve(result);
-      });
+      };
+      const sliced = [ASIDE_SLICE_BYTES, ASIDE_THREADS] as const;
+      const cancel = this.#native.protectAside(this.#fd, address, length, ...sliced, onDone);
       this.#asides.add(cancel);
     });
   }

@@ -59,7 +59,7 @@ const CALLS: {
   resizePipe: { numbers: 2, more: [] },
   separate: { numbers: 3, more: [] },
   openTap: { numbers: 0, more: [] },
-  protectAside: { numbers: 4, more: ["function"] },
+  protectAside: { numbers: 5, more: ["function"] },
   watch: { numbers: 1, more: ["doubles", "function"] },
   unwatch: { numbers: 0, more: [] },
 };
