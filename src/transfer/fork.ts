@@ -96,7 +96,7 @@ export async function forkGuest(options: ForkOptions): Promise<ForkOutcome> {
     await settleAll([
       prepareChildren(options, head, marks),
       head.then(() => marks.set("described")),
-      options.instant.arm().then(() => marks.set("armed")),
+      arm(options).then(() => marks.set("armed")),
     ]);
     await options.instant.converge();
     marks.set("converged");
@@ -137,6 +137,13 @@ async function prepareChildren(options: ForkOptions, head: Promise<Uint8Array>, 
     sendAhead(options, bytes).then(() => marks.set("sentAhead")),
     options.onPrepared?.(),
   ]);
+}
+
+/** After the children's hosts have been asked, which then work at the same time. */
+async function arm({ instant, clock }: ForkOptions): Promise<void> {
+  await new Promise<void>((resolve) => clock.soon(resolve));
+  // The agent may have begun to leave.
+  if (instant.phase === "idle") await instant.arm();
 }
 
 async function sendAhead(options: ForkOptions, head: Uint8Array): Promise<void> {

@@ -383,9 +383,11 @@ export class ParentSession implements InstantReader {
         this.#pump = this.#options.clock.after(waitMs, () => this.#sendBulk());
         return;
       }
+      const beganUs = this.#options.clock.nowUs();
       const frame = this.#supply.next(this.#flow.sweepPages, { compress: this.#flow.compression.on });
       if (frame === undefined) return this.#flow.compression.idle();
-      this.#flow.sent(frame, bulk.send(frame));
+      const bytes = bulk.send(frame);
+      this.#flow.sent(frame, bytes, this.#options.clock.nowUs() - beganUs);
     }
     this.#wake();
   }
