@@ -41,12 +41,12 @@ const KVM = "/dev/kvm";
 const TOOLS_PATH = "/usr/sbin:/usr/bin:/sbin:/bin";
 
 /**
- * Arguments: file of mounts, root, cgroups, `--`, program and its arguments. A process that the kernel may end first when memory is short
+ * Arguments: file of mounts, root, directory to start in, cgroups, `--`, program and its arguments. A process that the kernel may end first when memory is short
  * is better an emulator than the agent, whose protection it must not inherit. umount(8) looks for mounts in /proc, which goes with them.
  */
 const SCRIPT = `
-mounts=$1 root=$2
-shift 2
+mounts=$1 root=$2 directory=$3
+shift 3
 while [ "$1" != -- ]; do
   echo $$ >"$1/cgroup.procs"
   shift
@@ -59,6 +59,7 @@ cd "$root"
 pivot_root . host
 cd /
 umount --no-mtab --lazy /host /proc
+cd "$directory"
 exec "$@"
 `;
 
@@ -144,12 +145,14 @@ export function prepareRoot(options: {
 /**
  * The command that becomes the emulator, confined.
  * @param options.mounts the file that `prepareRoot` made.
+ * @param options.directory where it starts.
  * @param options.sharesNetwork whether it reaches the host's network; without, it has one in which there is nothing.
  * @param options.groups groups besides its own.
  */
 export function confinedCommand(options: {
   confinement: Confinement;
   mounts: string;
+  directory: string;
   sharesNetwork: boolean;
   groups: readonly number[];
   environment: Readonly<Record<string, string>>;
@@ -161,7 +164,18 @@ export function confinedCommand(options: {
   const groups = options.groups.length === 0 ? ["--clear-groups"] : ["--groups", options.groups.join(",")];
   const args = [
     ...namespaces,
-    ...["--propagation", "private", "--", "/bin/sh", "-euc", SCRIPT, "ramet", options.mounts, root],
+    ...[
+      "--propagation",
+      "private",
+      "--",
+      "/bin/sh",
+      "-euc",
+      SCRIPT,
+      "ramet",
+      options.mounts,
+      root,
+      options.directory,
+    ],
     ...[...cgroups, "--", "setpriv", "--reuid", String(uid), "--regid", String(uid), ...groups],
     ...["--bounding-set", "-all", "--inh-caps", "-all", "--ambient-caps", "-all", "--no-new-privs", "--"],
     ...["env", "--ignore-environment"],

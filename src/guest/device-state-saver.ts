@@ -36,6 +36,7 @@ import {
   type MemoryBlock,
 } from "./memory-blocks.js";
 import type { QmpClient } from "./qmp.js";
+import { saidPath } from "./said-path.js";
 
 /** The part of a state that could be written before the pause, and what is missing. */
 interface Prepared {
@@ -209,7 +210,7 @@ export class DeviceStateSaver {
   }
 
   #begin(qmp: QmpClient, handOver: boolean): void {
-    const command = { filename: this.#layout.savePath, live: handOver };
+    const command = { filename: saidPath(this.#pid, this.#layout.savePath), live: handOver };
     const saved = qmp.execute("xen-save-devices-state", command, { deadlineMs: SAVE_DEADLINE_MS });
     // Nobody may ever await it, when the stop itself has failed.
     saved.catch(() => {});

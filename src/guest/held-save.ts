@@ -28,6 +28,7 @@ import {
   STOP_DEADLINE_MS,
 } from "./limits.js";
 import type { QmpClient } from "./qmp.js";
+import { saidPath } from "./said-path.js";
 import { canSeeWaiting, waitsFor, type WaitsFor } from "./waiting.js";
 
 /** What the emulator collects before it writes (QEMU, IO_BUF_SIZE; the same from version 0.9 to 10). */
@@ -117,7 +118,7 @@ export class HeldSaves {
     const pipe = this.#makePipe(path, owner);
     const { dev, ino } = fstatSync(pipe.fd);
     const isWaiting = () => this.#waitsFor(pid, { dev, ino });
-    return new HeldSave({ pipe, path, fullBuffers, isWaiting, pauseMs, clock });
+    return new HeldSave({ pipe, path, said: saidPath(pid, path), fullBuffers, isWaiting, pauseMs, clock });
   }
 }
 
@@ -142,6 +143,8 @@ export function fullBuffersOf(stateBytes = 0): number | undefined {
 interface HeldSaveOptions {
   pipe: StatePipe;
   path: string;
+  /** What the emulator knows the pipe by. */
+  said: string;
   fullBuffers: number;
   isWaiting: () => boolean;
   pauseMs: number;
@@ -152,6 +155,7 @@ interface HeldSaveOptions {
 export class HeldSave {
   readonly #pipe: StatePipe;
   readonly #path: string;
+  readonly #said: string;
   readonly #fullBuffers: number;
   readonly #isWaiting: () => boolean;
   readonly #pauseMs: number;
@@ -163,6 +167,7 @@ export class HeldSave {
   constructor(options: HeldSaveOptions) {
     this.#pipe = options.pipe;
     this.#path = options.path;
+    this.#said = options.said;
     this.#fullBuffers = options.fullBuffers;
     this.#isWaiting = options.isWaiting;
     this.#pauseMs = options.pauseMs;
@@ -190,7 +195,7 @@ export class HeldSave {
     this.#work = work;
     const first = awaitFirstByte(this.#path);
     try {
-      const command = { filename: this.#path, live: false };
+      const command = { filename: this.#said, live: false };
       const deadlineMs = STOP_DEADLINE_MS + 2 * SAVE_DEADLINE_MS + this.#pauseMs;
       const answer = qmp.execute("xen-save-devices-state", command, { deadlineMs });
       answer.catch(() => {});

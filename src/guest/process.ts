@@ -97,6 +97,8 @@ export async function startDetached(options: {
   args: readonly string[];
   environment: Readonly<Record<string, string>>;
   descriptors: readonly number[];
+  /** Where it starts; this process's directory when absent. */
+  directory?: string;
   logPath: string;
   clock: Clock;
   deadlineMs: number;
@@ -106,6 +108,7 @@ export async function startDetached(options: {
   try {
     const child = spawn(options.binary, options.args, {
       detached: true,
+      ...(options.directory === undefined ? {} : { cwd: options.directory }),
       env: { ...options.environment },
       stdio: ["ignore", log, log, ...options.descriptors],
     });

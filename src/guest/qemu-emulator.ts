@@ -22,7 +22,7 @@ import {
 } from "./limits.js";
 import { tailOf, trimLog } from "./logs.js";
 import { isAlive, signalProcess, waitForEnd, type ProcessEnd, type ProcessIdentity } from "./process.js";
-import { calm, hurry } from "./priority.js";
+import { EmulatorPriority } from "./priority.js";
 import { QmpClient, type QmpEvent } from "./qmp.js";
 import { snapshotInTime } from "./snapshot.js";
 import { loadOutcomeOf, statusOf } from "./run-state.js";
@@ -39,6 +39,7 @@ export class QemuEmulator implements Emulator {
   readonly #log: Log;
   readonly #saver: DeviceStateSaver;
   readonly #loader: DeviceStateLoader;
+  readonly #priority: EmulatorPriority;
   readonly #eventHandlers: ((event: GuestEvent) => void)[] = [];
   readonly #exitHandlers: ((exit: EmulatorExit) => void)[] = [];
   #qmp: QmpClient | undefined;
@@ -75,6 +76,7 @@ export class QemuEmulator implements Emulator {
     this.#identity = options.identity;
     this.#clock = options.clock;
     this.#log = options.log.child({ guest: options.config.id });
+    this.#priority = new EmulatorPriority(options.identity.pid);
     const { config, layout, heldSaves, clock } = options;
     this.#saver = new DeviceStateSaver({ pid: options.identity.pid, config, layout, heldSaves, clock });
     this.#loader = new DeviceStateLoader({ machine: config.machine, socket: layout.stateSocket, clock });
@@ -113,7 +115,7 @@ export class QemuEmulator implements Emulator {
   /** Makes an emulator that was started with `incoming` wait for a device state; saves a round trip when the state arrives. */
   async expectDeviceState(): Promise<void> {
     // Until it runs, nobody but a child that is waited for has work for it.
-    hurry(this.pid);
+    this.#priority.hurry();
     await this.#loader.expect((command, args) => this.#execute(command, args));
   }
 
@@ -140,26 +142,26 @@ export class QemuEmulator implements Emulator {
   async resume(): Promise<{ resumedAtUs: number }> {
     this.#resumedAtUs = undefined;
     await this.#execute("cont");
-    calm(this.pid);
+    this.#priority.calm();
     this.#saver.discard();
     return { resumedAtUs: this.#resumedAtUs ?? this.#clock.wallMs() * 1000 };
   }
 
   async prepareDeviceState(options = { handOver: false }): Promise<Uint8Array> {
-    hurry(this.pid);
-    return this.#saver.prepare(this.#connection(), options).finally(() => calm(this.pid));
+    this.#priority.hurry();
+    return this.#saver.prepare(this.#connection(), options).finally(() => this.#priority.calm());
   }
 
   async snapshot(work: InPause): Promise<Snapshot> {
     this.#stoppedAtUs = undefined;
     this.#resumedAtUs = undefined;
-    hurry(this.pid);
+    this.#priority.hurry();
     try {
       const saved = await this.#saver.saveHeld(this.#connection(), work);
       if (saved === undefined) return await snapshotInTime(this, work, this.#clock);
       return { ...saved, stoppedAtUs: this.#stoppedAtUs ?? 0, resumedAtUs: this.#resumedAtUs ?? 0 };
     } finally {
-      calm(this.pid);
+      this.#priority.calm();
     }
   }
 

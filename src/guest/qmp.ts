@@ -126,7 +126,9 @@ export class QmpClient {
     const answer = new Promise<unknown>((resolve, reject) => {
       this.#waiting.set(id, { command, resolve, reject });
     });
-    this.#socket.write(`${JSON.stringify({ execute: command, arguments: args, id })}\n`);
+    // The emulator reads byte by byte, a turn of a loop each, some 5 µs: nothing is said that need not be.
+    const said = Object.keys(args).length === 0 ? {} : { arguments: args };
+    this.#socket.write(`${JSON.stringify({ execute: command, ...said, id })}\n`);
     try {
       const deadlineMs = options.deadlineMs ?? COMMAND_DEADLINE_MS;
       return await withDeadline(this.#clock, deadlineMs, `the emulator's answer to ${command}`, answer);

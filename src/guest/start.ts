@@ -141,8 +141,11 @@ async function startProcess(
       args: commandLine({ ...options, layout, inherited }),
       environment: options.environment ?? {},
     };
+    const directory = dirname(layout.savePath);
     return await startDetached({
-      ...(confinement === undefined ? command : confine({ ...options, confinement }, { ...command, layout })),
+      ...(confinement === undefined
+        ? { ...command, directory }
+        : confine({ ...options, confinement }, { ...command, layout, directory })),
       descriptors: [...given, consoleLog, ...tap],
       logPath: layout.emulatorLog,
       clock,
@@ -157,7 +160,13 @@ async function startProcess(
 /** Makes the emulator's view of the host, and the command that starts it there. */
 function confine(
   options: StartOptions & { confinement: Confinement },
-  command: { layout: Layout; binary: string; args: string[]; environment: Readonly<Record<string, string>> },
+  command: {
+    layout: Layout;
+    directory: string;
+    binary: string;
+    args: string[];
+    environment: Readonly<Record<string, string>>;
+  },
 ): ReturnType<typeof confinedCommand> {
   const { config, dataDirectories = [] } = options;
   const { layout, ...rest } = command;

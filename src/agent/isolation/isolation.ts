@@ -194,6 +194,7 @@ async function tryConfinement(paths: Paths, uid: number): Promise<void> {
     const { binary, args, environment } = confinedCommand({
       confinement,
       mounts,
+      directory: "/",
       sharesNetwork: false,
       groups: [],
       environment: {},

@@ -23,6 +23,7 @@ function command(change: Partial<Parameters<typeof confinedCommand>[0]> = {}) {
   return confinedCommand({
     confinement,
     mounts: "/var/lib/ramet/guests/g/root.mounts",
+    directory: "/dev/shm/ramet/g",
     sharesNetwork: false,
     groups: [],
     environment: { LD_PRELOAD: "/lib/x.so" },
@@ -43,7 +44,8 @@ describe("the command that confines an emulator", () => {
       ...["--mount", "--ipc", "--net", "--propagation", "private", "--", "/bin/sh", "-euc"],
     ]);
     assert.deepEqual(args.slice(args.indexOf(script) + 1), [
-      ...["ramet", "/var/lib/ramet/guests/g/root.mounts", confinement.root, ...confinement.cgroups, "--"],
+      ...["ramet", "/var/lib/ramet/guests/g/root.mounts", confinement.root, "/dev/shm/ramet/g"],
+      ...[...confinement.cgroups, "--"],
       ...["setpriv", "--reuid", "1900000007", "--regid", "1900000007", "--clear-groups"],
       ...["--bounding-set", "-all", "--inh-caps", "-all", "--ambient-caps", "-all", "--no-new-privs", "--"],
       ...["env", "--ignore-environment", "LD_PRELOAD=/lib/x.so"],
