@@ -8,6 +8,9 @@ const IDLE_CHECK_MS = 5000;
 /** A taken emulator is replaced so much later: starting one takes a whole processor for about 100 ms, which the child that starts just now needs. */
 const REFILL_DELAY_MS = 1000;
 
+/** And so much later for each one that lacks: under TCG, that is about what each child of one fork needs of a processor until it has answered something. */
+const REFILL_DELAY_EACH_MS = 100;
+
 interface Shelf {
   spec: ChildSpec;
   /** How many to keep ready. */
@@ -168,7 +171,8 @@ export class EmulatorPool {
 
   #fillLater(shelf: Shelf): void {
     shelf.refill?.cancel();
-    shelf.refill = this.#clock.after(REFILL_DELAY_MS, () => {
+    const lacking = Math.max(0, shelf.wanted - shelf.ready.length);
+    shelf.refill = this.#clock.after(REFILL_DELAY_MS + lacking * REFILL_DELAY_EACH_MS, () => {
       this.#fill(shelf).catch((error: unknown) => {
         this.#log.warn({ problem: messageOf(error) }, "a warm emulator could not be started");
       });

@@ -45,6 +45,19 @@ describe("the pool of warm emulators", () => {
     assert.equal(clock.pending, 0);
   });
 
+  test("starts others the later the more were taken, whose children all need the processor", async () => {
+    const { pool, clock } = makePool(16);
+    assert.equal(await pool.warm(fakeSpec(), 16), 16);
+    for (let taken = 0; taken < 16; taken += 1) assert.ok(pool.take(fakeSpec()) !== undefined);
+    clock.advance(2000);
+    for (let count = 0; count < 32; count += 1) await turn();
+    assert.equal(pool.size, 0);
+    clock.advance(1000);
+    for (let count = 0; count < 32; count += 1) await turn();
+    assert.equal(pool.size, 16);
+    await pool.close();
+  });
+
   test("keeps nothing warm that nobody asked for", () => {
     const { pool } = makePool();
     assert.equal(pool.take(fakeSpec()), undefined);
