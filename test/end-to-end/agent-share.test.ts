@@ -145,10 +145,6 @@ describe("children that share their parent's memory", () => {
     assert.equal((await ask(a, 8091)).counter, before.counter + 1);
     const was = await digestsOf("third");
     await assert.rejects(a.call("guest.stop", { name: "web" }), { code: "bad-state", message: /is frozen/ });
-    await assert.rejects(a.call("guest.freeze", { name: "first" }), {
-      code: "bad-state",
-      message: /no memory file/,
-    });
     await assert.rejects(a.call("guest.thaw", { name: "first" }), { code: "bad-state" });
     assert.equal((await a.call("guest.thaw", { name: "web" })).guest.state, "running");
     await ask(a, 8080, "/stamp/start?mib=60&fill=page");
@@ -159,6 +155,25 @@ describe("children that share their parent's memory", () => {
     assert.deepEqual((await digestsOf("third")).differences(was), []);
     assert.equal((await ask(a, 8080)).counter, before.counter + 1);
     await remove("first", "second", "third");
+  });
+
+  test("can be frozen, and forked then", async () => {
+    await a.call("guest.fork", { name: "web", names: ["heir"], forwards: ["8095:80"] });
+    const before = await ask(a, 8095);
+    assert.equal((await a.call("guest.freeze", { name: "heir" })).guest.state, "frozen");
+    assert.equal((await guestNamed("web")).sharers, undefined, "the heir has all its pages for itself");
+    await a.call("guest.fork", { name: "heir", names: ["one", "two"], forwards: ["8096:80"], verify: true });
+    await a.end("SIGKILL");
+    await a.start();
+    await whenTransfersEnd(a);
+    assert.equal((await guestNamed("heir")).state, "frozen");
+    const { transfers } = await a.call("transfer.list", {});
+    for (const { verify } of transfers.filter(({ guest, role }) => guest === "heir" && role === "parent"))
+      assert.deepEqual(verify, { checked: PAGES, mismatches: 0 });
+    for (const port of [8096, 8097]) assert.equal((await ask(a, port)).counter, before.counter + 1);
+    await a.call("guest.thaw", { name: "heir" });
+    assert.equal((await ask(a, 8095)).counter, before.counter + 1);
+    await remove("one", "two", "heir");
   });
 
   test("keep what they share when their parent is removed, and can be parents themselves", async () => {

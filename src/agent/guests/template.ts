@@ -4,23 +4,19 @@ import type { ParentEmulator } from "../../transfer/index.js";
 import { AgentError } from "../errors.js";
 import type { Services } from "../services.js";
 import { asRoomError } from "../store/files.js";
+import { makeWhole } from "../transfers/sharers.js";
 import type { Guest } from "./guest.js";
 
 /**
  * Freezes a running guest: it stands still with its device state saved beside its memory, which nobody writes any more. Children are made of both, as many as
  * there is room for and without any pause; they share the memory, and nothing of it need be tracked.
+ * A guest that shares its own parent's memory is given all its pages first; having no memory file, it is not shared, but copied, by its children.
  * @throws AgentError `bad-state`, `busy` or `no-room`, GuestError; the guest runs on then.
  */
 export async function freezeGuest(services: Services, guest: Guest): Promise<void> {
   guest.requireIdle();
   guest.requireState("frozen", "running");
-  if (guest.live.memory.private !== undefined) {
-    throw new AgentError(
-      "bad-state",
-      `guest ${guest.name} has no memory file of its own that children could share, because it was a child that shared its parent's: ` +
-        "freeze that one, or a guest forked with --memory copied",
-    );
-  }
+  await makeWhole(services, guest);
   const leave = guest.occupy({ what: "being frozen", transfers: [] });
   try {
     await stopAndSave(services, guest);
