@@ -11,6 +11,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <linux/random.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,10 +24,11 @@
 #define GUID_BYTES 16
 #define GUID_OFFSET 40 /* where QEMU puts the id in its page (docs/specs/vmgenid.txt) */
 #define RESEED_BYTES 64
-#define POLL_US 50000
+#define POLL_US 250000 /* a guest of which nobody wants anything should cost next to nothing */
 
 static const unsigned char *guid; /* NULL when this guest has no generation id */
 static unsigned char known[GUID_BYTES];
+static int source, pool, kernel_log; /* opened beforehand, so that a clone has less to do */
 static unsigned long changes, reseeds, kernel_reseeds;
 
 /* Finds the page's address in one ACPI table: Name (VGIA, 0x........) is 08 'V' 'G' 'I' 'A' 0C and four bytes. */
@@ -69,48 +71,53 @@ static void reseed(void) {
     struct rand_pool_info info;
     unsigned char bytes[RESEED_BYTES];
   } entropy = {.info = {.entropy_count = RESEED_BYTES * 8, .buf_size = RESEED_BYTES}};
-  int source = open("/dev/hwrng", O_RDONLY | O_CLOEXEC);
-  ssize_t got = source < 0 ? -1 : read(source, entropy.info.buf, RESEED_BYTES);
-  if (source >= 0) close(source);
-  int pool = open("/dev/urandom", O_WRONLY | O_CLOEXEC);
+  ssize_t got = read(source, entropy.info.buf, RESEED_BYTES);
   if (got == RESEED_BYTES && ioctl(pool, RNDADDENTROPY, &entropy.info) == 0 && ioctl(pool, RNDRESEEDCRNG) == 0)
     reseeds += 1;
-  close(pool);
 }
 
 /* Counts the kernel's own messages, for kernels that have the driver. */
-static void read_kernel_log(int log) {
+static void read_kernel_log(void) {
   char line[2048];
   ssize_t length;
-  while (log >= 0 && (length = read(log, line, sizeof line - 1)) > 0) {
+  while ((length = read(kernel_log, line, sizeof line - 1)) > 0) {
     line[length] = 0;
     if (strstr(line, "crng reseeded due to virtual machine fork")) kernel_reseeds += 1;
   }
 }
 
-static void *watch(void *unused) {
-  int log = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-  (void)unused;
-  for (;; sleep_us(POLL_US)) {
-    read_kernel_log(log);
-    if (!guid || memcmp(known, guid, GUID_BYTES) == 0) continue;
+static void look(void) {
+  static pthread_mutex_t looking = PTHREAD_MUTEX_INITIALIZER;
+  if (!guid) return;
+  pthread_mutex_lock(&looking);
+  if (memcmp(known, guid, GUID_BYTES) != 0) {
     memcpy(known, guid, GUID_BYTES);
     changes += 1;
     reseed();
-    printf("ramet-guest generation changed\n");
-    fflush(stdout);
   }
+  pthread_mutex_unlock(&looking);
+}
+
+static void *watch(void *unused) {
+  (void)unused;
+  for (;; sleep_us(POLL_US)) look();
   return NULL;
 }
 
 void identity_start(void) {
   map_guid();
-  if (guid) memcpy(known, guid, GUID_BYTES);
+  source = open("/dev/hwrng", O_RDONLY | O_CLOEXEC);
+  pool = open("/dev/urandom", O_WRONLY | O_CLOEXEC);
+  kernel_log = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+  if (!guid) return;
+  memcpy(known, guid, GUID_BYTES);
   start_thread(watch, NULL);
 }
 
 void identity_answer(struct answer *answer) {
   static const int order[GUID_BYTES] = {3, 2, 1, 0, 5, 4, 7, 6, 8, 9, 10, 11, 12, 13, 14, 15};
+  look();
+  read_kernel_log();
   say(answer, "{\"vmgenid\":");
   if (guid) {
     say(answer, "\"");
@@ -125,6 +132,7 @@ void identity_answer(struct answer *answer) {
 
 void random_answer(struct answer *answer) {
   unsigned char bytes[16] = {0};
+  look(); /* never the same bytes as the original's */
   if (getrandom(bytes, sizeof bytes, 0) != sizeof bytes) return refuse(answer, 400, "getrandom failed");
   say(answer, "{\"random\":\"");
   for (size_t index = 0; index < sizeof bytes; index++) say(answer, "%02x", bytes[index]);

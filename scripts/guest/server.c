@@ -1,10 +1,14 @@
-/* A small HTTP/1.1 server: GET only, keep-alive, one thread for each connection. */
+/*
+ * A small HTTP/1.1 server: GET only, keep-alive. Threads that wait for connections are there before they are needed, because a
+ * child of a fork answers its first request with code that its emulator has yet to translate: making a thread would double that.
+ */
 #define _GNU_SOURCE
 #include "guestd.h"
 
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,10 +18,22 @@
 #include <unistd.h>
 
 #define REQUEST_BYTES 8192
-#define MAX_CONNECTIONS 128
+/* Threads that wait for a connection, and most threads of all: what comes then waits in the listener's queue. */
+#define SPARE_THREADS 4
+#define MAX_THREADS 128
+/* How long a connection may be open before it has asked something, so that only those that have wake a thread. */
+#define ASK_SECONDS 5
 
 static void (*handle)(const char *, const char *, struct answer *);
-static int open_connections;
+static int listener;
+static pthread_mutex_t counting = PTHREAD_MUTEX_INITIALIZER;
+static int threads, waiting;
+
+/* What a thread needs to serve one connection after the other. */
+struct server {
+  char request[REQUEST_BYTES + 1];
+  struct answer answer;
+};
 
 void say(struct answer *answer, const char *format, ...) {
   va_list arguments;
@@ -50,37 +66,29 @@ long number_parameter(const char *query, const char *name, long fallback) {
   return parameter(query, name, text, sizeof text) ? strtol(text, NULL, 10) : fallback;
 }
 
-static bool send_all(int fd, const char *bytes, size_t length) {
-  while (length > 0) {
-    ssize_t sent = send(fd, bytes, length, MSG_NOSIGNAL);
-    if (sent < 0 && errno == EINTR) continue;
-    if (sent <= 0) return false;
-    bytes += sent;
-    length -= (size_t)sent;
-  }
-  return true;
-}
-
-static bool reply(int fd, const struct answer *answer, bool keep) {
-  char text[BODY_BYTES + 512];
+static bool reply(int fd, struct answer *answer, bool keep) {
+  char head[256];
   const char *reason = answer->status == 200 ? "OK" : answer->status == 404 ? "Not Found" : "Bad Request";
-  int length = snprintf(text, sizeof text,
+  answer->body[answer->length++] = '\n';
+  int length = snprintf(head, sizeof head,
                         "HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n"
-                        "Connection: %s\r\n\r\n%.*s\n",
-                        answer->status, reason, answer->length + 1, keep ? "keep-alive" : "close",
-                        (int)answer->length, answer->body);
-  return send_all(fd, text, (size_t)length);
+                        "Connection: %s\r\n\r\n",
+                        answer->status, reason, answer->length, keep ? "keep-alive" : "close");
+  struct iovec parts[] = {{head, (size_t)length}, {answer->body, answer->length}};
+  struct msghdr message = {.msg_iov = parts, .msg_iovlen = 2};
+  /* A blocking socket takes all of it, unless the connection breaks or a signal comes, of which there are none. */
+  return sendmsg(fd, &message, MSG_NOSIGNAL) == (ssize_t)(parts[0].iov_len + parts[1].iov_len);
 }
 
 /* Answers one request, whose head ends in a zero byte. Returns whether the connection goes on. */
-static bool answer_request(int fd, char *head) {
-  struct answer *answer = calloc(1, sizeof *answer);
-  if (!answer) return false;
-  char *target = strchr(head, ' ');
+static bool answer_request(int fd, struct server *server) {
+  struct answer *answer = &server->answer;
+  char *target = strchr(server->request, ' ');
   char *version = target ? strchr(target + 1, ' ') : NULL;
   bool keep = version && strncmp(version, " HTTP/1.1", 9) == 0 && !strcasestr(version, "\nConnection: close");
   answer->status = 200;
-  if (!version || strncmp(head, "GET ", 4) != 0) {
+  answer->length = 0;
+  if (!version || strncmp(server->request, "GET ", 4) != 0) {
     refuse(answer, 400, "only GET is understood");
     keep = false;
   } else {
@@ -89,23 +97,20 @@ static bool answer_request(int fd, char *head) {
     if (query) *query++ = 0;
     handle(target, query ? query : "", answer);
   }
-  keep = reply(fd, answer, keep) && keep;
-  free(answer);
-  return keep;
+  return reply(fd, answer, keep) && keep;
 }
 
-static void *serve_connection(void *argument) {
-  int fd = (int)(intptr_t)argument;
-  char *buffer = malloc(REQUEST_BYTES + 1);
+static void serve_connection(int fd, struct server *server) {
+  char *buffer = server->request;
   size_t filled = 0;
-  bool keep = buffer != NULL;
+  bool keep = true;
   while (keep) {
     buffer[filled] = 0;
     char *end = strstr(buffer, "\r\n\r\n");
     if (end) {
       size_t used = (size_t)(end - buffer) + 4;
       end[2] = 0;
-      keep = answer_request(fd, buffer);
+      keep = answer_request(fd, server);
       memmove(buffer, buffer + used, filled - used);
       filled -= used;
       continue;
@@ -116,17 +121,49 @@ static void *serve_connection(void *argument) {
     if (got <= 0) break;
     filled += (size_t)got;
   }
-  free(buffer);
   close(fd);
-  __atomic_sub_fetch(&open_connections, 1, __ATOMIC_RELAXED);
+}
+
+static void *serve_connections(void *argument);
+
+/* With `counting` held. */
+static void add_thread(void) {
+  struct server *server = malloc(sizeof *server);
+  if (!server) return;
+  threads += 1;
+  waiting += 1;
+  start_thread(serve_connections, server);
+}
+
+static void *serve_connections(void *argument) {
+  struct server *server = argument;
+  bool needed = true;
+  while (needed) {
+    int fd = accept(listener, NULL, NULL);
+    if (fd < 0) continue;
+    pthread_mutex_lock(&counting);
+    waiting -= 1;
+    if (waiting == 0 && threads < MAX_THREADS) add_thread();
+    pthread_mutex_unlock(&counting);
+    serve_connection(fd, server);
+    pthread_mutex_lock(&counting);
+    needed = waiting < SPARE_THREADS;
+    if (needed) waiting += 1;
+    else threads -= 1;
+    pthread_mutex_unlock(&counting);
+  }
+  free(server);
   return NULL;
 }
 
 void serve(int port, void (*route)(const char *, const char *, struct answer *)) {
   handle = route;
-  int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  int on = 1;
+  listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  int on = 1, seconds = ASK_SECONDS;
   setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+  /* Connections have these from their listener (tcp(7)). */
+  setsockopt(listener, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+  setsockopt(listener, IPPROTO_TCP, TCP_DEFER_ACCEPT, &seconds, sizeof seconds);
   struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
   if (bind(listener, (struct sockaddr *)&address, sizeof address) || listen(listener, 64)) {
     perror("guestd: listen");
@@ -134,15 +171,8 @@ void serve(int port, void (*route)(const char *, const char *, struct answer *))
   }
   printf("ramet-guest ready\n");
   fflush(stdout);
-  for (;;) {
-    int fd = accept(listener, NULL, NULL);
-    if (fd < 0) continue;
-    if (__atomic_add_fetch(&open_connections, 1, __ATOMIC_RELAXED) > MAX_CONNECTIONS) {
-      __atomic_sub_fetch(&open_connections, 1, __ATOMIC_RELAXED);
-      close(fd);
-      continue;
-    }
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    start_thread(serve_connection, (void *)(intptr_t)fd);
-  }
+  pthread_mutex_lock(&counting);
+  while (threads < SPARE_THREADS) add_thread();
+  pthread_mutex_unlock(&counting);
+  for (;;) pause();
 }
