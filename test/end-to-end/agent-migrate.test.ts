@@ -5,33 +5,19 @@ import { existsSync } from "node:fs";
 import { Agent, get } from "node:http";
 import { createServer } from "node:net";
 import { join } from "node:path";
-import { after, before, describe, test } from "node:test";
-import type { TransferView } from "../../src/control/index.js";
-import { eventually, Hosts, type Host } from "../support/hosts.js";
+import { before, describe, test } from "node:test";
+import { eventually, type Host } from "../support/hosts.js";
 import { ask, runSample, whenTransfersEnd, type Counter } from "../support/sample-guest.js";
+import { removeGuest, transferOf, TwoHosts } from "../support/two-hosts.js";
 
 const BRIDGE = "ramet-test0";
 const SLOW = 256 * 1024;
 
-async function transferOf(host: Host, transfer: number): Promise<TransferView> {
-  return (await host.call("transfer.show", { transfer })).transfer;
-}
-
-async function removeGuest(host: Host, name: string): Promise<void> {
-  await host.call("guest.kill", { name });
-  await host.call("guest.remove", { name });
-}
-
 describe("migrating by agents", () => {
-  let hosts: Hosts;
   let a: Host;
   let b: Host;
-  before(async () => {
-    hosts = await Hosts.start(2);
-    a = hosts.at(0);
-    b = hosts.at(1);
-  });
-  after(() => hosts.stop());
+  const two = TwoHosts.forTests();
+  before(() => ({ a, b } = two));
 
   test("a guest goes to another host and back, with its ports, its identity and all its memory", async () => {
     await runSample(a, { name: "web", hostPort: 8080, cpus: 2 });
@@ -200,7 +186,7 @@ describe("migrating by agents", () => {
     } finally {
       ip("link", "del", BRIDGE);
     }
-    assert.deepEqual(hosts.problems, []);
+    assert.deepEqual(two.hosts.problems, []);
   });
 });
 

@@ -1,23 +1,18 @@
 import assert from "node:assert/strict";
-import { after, before, describe, test } from "node:test";
+import { before, describe, test } from "node:test";
 import type { ParamsInput, TransferView } from "../../src/control/index.js";
-import { eventually, Hosts, type Host } from "../support/hosts.js";
-import { ask, runSample, whenTransfersEnd } from "../support/sample-guest.js";
+import { eventually, type Host } from "../support/hosts.js";
+import { ask, whenTransfersEnd } from "../support/sample-guest.js";
+import { removeGuest, transferOf, TwoHosts } from "../support/two-hosts.js";
 
 const KIB = 1024;
 const MIB = 1024 * KIB;
 
 describe("a transfer is steered while it runs", () => {
-  let hosts: Hosts;
   let a: Host;
   let b: Host;
-  before(async () => {
-    hosts = await Hosts.start(2);
-    a = hosts.at(0);
-    b = hosts.at(1);
-    await runSample(a, { name: "web", hostPort: 8080 });
-  });
-  after(() => hosts.stop());
+  const two = TwoHosts.forTests({ web: true });
+  before(() => ({ a, b } = two));
 
   const fork = async (params: Partial<ParamsInput<"guest.fork">>): Promise<number> => {
     const to = { name: "web", to: ["b"], names: ["child"], forwards: ["8090:80"] };
@@ -25,15 +20,11 @@ describe("a transfer is steered while it runs", () => {
     assert.equal(transfers[0]?.state, "running");
     return transfers[0]?.transfer ?? 0;
   };
-  const viewOf = async (transfer: number): Promise<TransferView> =>
-    (await a.call("transfer.show", { transfer })).transfer;
+  const viewOf = (transfer: number): Promise<TransferView> => transferOf(a, transfer);
   const steeredOf = ({ sweep, rateLimitBytesPerSecond, priority, compression }: TransferView) => {
     return { sweep, rateLimitBytesPerSecond, priority, compression: compression?.choice };
   };
-  const removeChild = async (): Promise<void> => {
-    await b.call("guest.kill", { name: "child" });
-    await b.call("guest.remove", { name: "child" });
-  };
+  const removeChild = (): Promise<void> => removeGuest(b, "child");
 
   test("its rate, priority and compression are changed at once, and the next agent keeps to them", async () => {
     const transfer = await fork({ rateLimitBytesPerSecond: 64 * KIB, compression: "none" });

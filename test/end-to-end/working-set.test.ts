@@ -1,22 +1,17 @@
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { after, before, describe, test } from "node:test";
-import type { ParamsInput, TransferView } from "../../src/control/index.js";
-import { eventually, Hosts, type Host } from "../support/hosts.js";
-import { ask, runSample, whenTransfersEnd } from "../support/sample-guest.js";
+import { before, describe, test } from "node:test";
+import type { ParamsInput } from "../../src/control/index.js";
+import { eventually, type Host } from "../support/hosts.js";
+import { ask, whenTransfersEnd } from "../support/sample-guest.js";
+import { removeGuest, transferOf, TwoHosts } from "../support/two-hosts.js";
 
 describe("the order in which children touch pages", () => {
-  let hosts: Hosts;
   let a: Host;
   let b: Host;
-  before(async () => {
-    hosts = await Hosts.start(2);
-    a = hosts.at(0);
-    b = hosts.at(1);
-    await runSample(a, { name: "web", hostPort: 8080 });
-  });
-  after(() => hosts.stop());
+  const two = TwoHosts.forTests({ web: true });
+  before(() => ({ a, b } = two));
 
   const fork = async (params: Partial<ParamsInput<"guest.fork">> = {}): Promise<number> => {
     const to = { name: "web", to: ["b"], names: ["child"], forwards: ["8090:80"] };
@@ -24,8 +19,6 @@ describe("the order in which children touch pages", () => {
     assert.equal(transfers[0]?.state, "running");
     return transfers[0]?.transfer ?? 0;
   };
-  const viewOf = async (host: Host, transfer: number): Promise<TransferView> =>
-    (await host.call("transfer.show", { transfer })).transfer;
   const endChild = async (): Promise<void> => {
     await b.call("guest.kill", { name: "child" });
     await whenTransfersEnd(a);
@@ -35,14 +28,14 @@ describe("the order in which children touch pages", () => {
   test("is learnt from one and sent ahead to the next, which waits for hardly any page until it answers", async () => {
     const first = await fork();
     await ask(b, 8090);
-    const learnt = await viewOf(b, first);
-    assert.deepEqual((await viewOf(a, first)).workingSet, { pages: 0, sent: 0 });
+    const learnt = await transferOf(b, first);
+    assert.deepEqual((await transferOf(a, first)).workingSet, { pages: 0, sent: 0 });
     await endChild();
 
     const second = await fork();
     await ask(b, 8090);
-    const later = await viewOf(b, second);
-    const { workingSet } = await viewOf(a, second);
+    const later = await transferOf(b, second);
+    const { workingSet } = await transferOf(a, second);
     assert.ok(workingSet !== undefined && workingSet.sent > 0 && workingSet.sent <= workingSet.pages);
     const [before = 0, now = 0] = [learnt.faults?.count, later.faults?.count];
     assert.ok(now < before / 2, `${before} faults before, ${now} with what was learnt`);
@@ -52,7 +45,7 @@ describe("the order in which children touch pages", () => {
   test("is left alone when that is asked", async () => {
     const without = await fork({ workingSet: false });
     await ask(b, 8090);
-    const view = await viewOf(a, without);
+    const view = await transferOf(a, without);
     assert.equal(view.workingSet, undefined);
     assert.equal(view.pages.sweep, 0, "a held sweep sends what is needed and no more");
     await endChild();
@@ -65,12 +58,11 @@ describe("the order in which children touch pages", () => {
     await ask(a, 8080, "/stamp/start?mib=32");
     const transfer = await fork({ sweep: "on", verify: true });
     await whenTransfersEnd(a);
-    const view = await viewOf(a, transfer);
+    const view = await transferOf(a, transfer);
     assert.equal(view.phase, "complete", view.message);
     assert.deepEqual(view.verify, { checked: 65536, mismatches: 0 });
     assert.ok(view.workingSet !== undefined && view.workingSet.pages > 0);
-    await b.call("guest.kill", { name: "child" });
-    await b.call("guest.remove", { name: "child" });
+    await removeGuest(b, "child");
     const id = (await a.guests()).get("web")?.id ?? "";
     const path = join(a.memoryDirectory, id, "working-set");
     assert.ok(existsSync(path));
