@@ -30,7 +30,8 @@ const MAX_EARLY_PAGES = 64;
 
 /**
  * In which order children of one parent first waited for its pages, by the time since they were begun. What is sent ahead nobody waits for any more, so
- * a page of it leaves only when it was withheld from a child that did without.
+ * a page of it leaves only when it was withheld from a child that did without. A page that was zero at the instant nobody waits for either, as the child is told of
+ * it beforehand and makes it itself: it comes into the set when it is no longer zero for a later child.
  */
 export class WorkingSet {
   readonly #pageCount: number;
@@ -81,17 +82,21 @@ export class WorkingSet {
     this.#merge();
   }
 
-  /** What goes ahead to a child that is about to be begun. `learns`: what it waits for becomes part of the set. */
-  forChild(options: { learns: boolean }): PagesAhead {
+  /**
+   * What goes ahead to a child that is about to be begun. `learns`: what it waits for becomes part of the set. `begunAgoUs`: so long ago an earlier agent has begun it;
+   * what that one withheld is not known, so such a child adds to the set, and takes nothing from it.
+   */
+  forChild(options: { learns: boolean; begunAgoUs?: number }): PagesAhead {
     this.#merge();
     this.#children = (this.#children + 1) >>> 0;
+    const withholds = options.learns && options.begunAgoUs === undefined;
     const early: number[] = [];
     const rest: number[] = [];
     const withheld: number[] = [];
     for (let at = 0; at < this.#entries.length; at += ENTRY_WORDS) {
       const page = this.#entries[at] as number;
       const rank = this.#entries[at + 1] as number;
-      if (options.learns && (page + this.#children) % WITHHELD_SHARE === 0) withheld.push(page);
+      if (withholds && (page + this.#children) % WITHHELD_SHARE === 0) withheld.push(page);
       else if (rank < RUNNING) early.push(page);
       else rest.push(page);
     }
@@ -101,7 +106,9 @@ export class WorkingSet {
           unneeded: (pages: readonly number[]) => this.#drop(pages),
         }
       : undefined;
-    return new ChildWorkingSet({ clock: this.#clock, early, rest, withheld, learn });
+    const beganUs =
+      options.begunAgoUs === undefined ? undefined : this.#clock.nowUs() - Math.max(0, options.begunAgoUs);
+    return new ChildWorkingSet({ clock: this.#clock, beganUs, early, rest, withheld, learn });
   }
 
   #note(page: number, rank: number): void {
@@ -159,12 +166,14 @@ class ChildWorkingSet implements PagesAhead {
 
   constructor(options: {
     clock: Clock;
+    beganUs: number | undefined;
     early: readonly number[];
     rest: readonly number[];
     withheld: readonly number[];
     learn: Learn | undefined;
   }) {
     this.#clock = options.clock;
+    this.#beganUs = options.beganUs;
     this.#pages = [...options.early, ...options.rest];
     this.#earlyCount = Math.min(MAX_EARLY_PAGES, options.early.length);
     this.#withheld = new Set(options.withheld);

@@ -72,9 +72,12 @@ export function precopyOf(options: OutgoingChildOptions, log: Log): PrecopySourc
   });
 }
 
-/** What goes ahead of the sweep. Only of a fork's child whose beginning this agent sees can it be learnt what is waited for, and when. */
-function aheadOf({ workingSet, record, making }: OutgoingChildOptions) {
-  const { kind, workingSet: wanted } = record.record;
+/** What goes ahead of the sweep, and is learnt from a fork's child. That of an earlier agent was begun when its record says, by the wall clock. */
+function aheadOf({ services, workingSet, record, making }: OutgoingChildOptions) {
+  const { kind, workingSet: wanted, startedAtMs } = record.record;
   if (workingSet === undefined || wanted !== true) return {};
-  return { ahead: workingSet.forChild({ learns: kind === "fork" && making !== undefined }) };
+  const learns = kind === "fork";
+  if (making !== undefined) return { ahead: workingSet.forChild({ learns }) };
+  const begunAgoUs = (services.clock.wallMs() - startedAtMs) * 1000;
+  return { ahead: workingSet.forChild({ learns, begunAgoUs }) };
 }

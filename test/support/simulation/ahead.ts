@@ -16,13 +16,16 @@ export function drawWorkingSet(random: SeededRandom, options: { pages: number; s
   return bytes;
 }
 
-/** What goes ahead to one child, by a set that was left. Under an agent that goes on with a child nothing is learnt, and the child may run. */
+/** What goes ahead to one child, by a set that was left. Under an agent that goes on with a child nothing is withheld, and the child may run. */
 export function aheadOf(
   clock: Clock,
   set: { pageCount: number; encoded: Uint8Array },
   { recovered }: { recovered: boolean },
 ): PagesAhead {
-  const ahead = new WorkingSet({ clock, ...set }).forChild({ learns: !recovered });
+  const ahead = new WorkingSet({ clock, ...set }).forChild({
+    learns: true,
+    ...(recovered ? { begunAgoUs: 1000 } : {}),
+  });
   if (recovered) ahead.childRuns();
   return ahead;
 }

@@ -48,6 +48,19 @@ function takeAll(child: PagesAhead): number[] {
 }
 
 describe("a working set", () => {
+  test("learns from a child of an earlier agent, too, whose pages come after those that were waited for before", () => {
+    const { set, time } = emptySet();
+    faults(set.forChild({ learns: true }), time, { early: [900], running: [70, 8] });
+    const resumed = set.forChild({ learns: true, begunAgoUs: 5000 });
+    resumed.childRuns();
+    assert.deepEqual(takeAll(resumed), [900, 70, 8], "nothing is withheld from it");
+    faults(resumed, time, { running: [8, 33] });
+    resumed.end({ complete: true });
+    const next = set.forChild({ learns: false });
+    next.childRuns();
+    assert.deepEqual(takeAll(next), [900, 70, 8, 33]);
+  });
+
   test("sends what children waited for in their order: to one that loads what they touched while they loaded, the rest when it runs", () => {
     const { set, time } = emptySet();
     const first = set.forChild({ learns: true });
