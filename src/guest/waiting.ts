@@ -11,10 +11,10 @@ export type WaitsFor = (pid: number, file: FileIdentity) => boolean;
 
 /**
  * Reads it from `/proc/PID/syscall` (proc(5)): the number of the system call in which the thread waits and its arguments, of which the first is a descriptor
- * where it is about a file; `running` while it does not wait. Throws the file system's error where that cannot be read.
+ * where it is about a file; `running` while it does not wait. False for a process that has ended.
  */
 export const waitsFor: WaitsFor = (pid, file) => {
-  const descriptor = readFileSync(`/proc/${pid}/syscall`, "latin1").split(" ", 2)[1];
+  const descriptor = systemCallOf(pid)?.split(" ", 2)[1];
   if (descriptor === undefined) return false;
   const found = statSync(`/proc/${pid}/fd/${Number(descriptor)}`, { throwIfNoEntry: false });
   return found !== undefined && found.dev === file.dev && found.ino === file.ino;
@@ -22,10 +22,13 @@ export const waitsFor: WaitsFor = (pid, file) => {
 
 /** Whether that can be found out about a process here. */
 export function canSeeWaiting(pid: number): boolean {
+  return systemCallOf(pid) !== undefined;
+}
+
+function systemCallOf(pid: number): string | undefined {
   try {
-    readFileSync(`/proc/${pid}/syscall`, "latin1");
-    return true;
+    return readFileSync(`/proc/${pid}/syscall`, "latin1");
   } catch {
-    return false;
+    return undefined;
   }
 }

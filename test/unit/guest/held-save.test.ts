@@ -60,6 +60,7 @@ it("it is seen whether a process waits for a file", async () => {
     assert.equal(waitsFor(process.pid, fstatSync(pipe.fd)), false);
     assert.equal(canSeeWaiting(pid), true);
     assert.equal(canSeeWaiting(2 ** 22), false);
+    assert.equal(waitsFor(2 ** 22, own), false);
   } finally {
     pipe.close();
     rmSync(directory, { recursive: true });
