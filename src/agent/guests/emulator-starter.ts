@@ -99,7 +99,10 @@ export class EmulatorStarter {
     }
     try {
       const shares = spec.shares === undefined ? {} : { shares: spec.shares };
-      return await this.#source.launch({ config, incoming: true, reservation, holds, ...shares });
+      const live = await this.#source.launch({ config, incoming: true, reservation, holds, ...shares });
+      // Read now, when nobody waits: the first view of a child has it in it.
+      void live.isolation;
+      return live;
     } catch (error) {
       await rm(this.#paths.guest(config.id), { recursive: true, force: true });
       throw error;
