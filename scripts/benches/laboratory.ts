@@ -73,7 +73,6 @@ export class Laboratory {
   ): Promise<void> {
     const hosts = await Hosts.start(2, {
       port: AGENT_PORT,
-      built: true,
       configuration: { logLevel: "warn" },
       each,
     });

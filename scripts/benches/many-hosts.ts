@@ -144,7 +144,6 @@ export async function measureManyHosts({ runs, results }: Bench): Promise<void> 
     const hosts = await Hosts.start(1 + CHILDREN, {
       port: 7290,
       tls: true,
-      built: true,
       configuration: { logLevel: "warn" },
       each: (name) => {
         const index = name.charCodeAt(0) - "a".charCodeAt(0);

@@ -1,8 +1,8 @@
 import { mkdirSync } from "node:fs";
 import { dirname } from "node:path";
-import { messageOf, type Clock, type Identity, type Log } from "../base/index.js";
+import { messageOf, type Clock, type Log } from "../base/index.js";
 import type { AgentInfo, Handlers } from "../control/index.js";
-import { Credentials, Listener, type Connection } from "../lane/index.js";
+import { Credentials, Listener } from "../lane/index.js";
 import { checkKernel } from "../memory/index.js";
 import { agentHandlers, describeToPeer } from "./api/agent-handlers.js";
 import { Consoles } from "./api/consoles.js";
@@ -11,9 +11,11 @@ import { LogFollowers } from "./api/log-followers.js";
 import { Sessions } from "./api/sessions.js";
 import { transferHandlers } from "./api/transfer-handlers.js";
 import { formatAddress, transportOf, type LoadedConfiguration } from "./configuration/index.js";
+import { connectionsTo, startFaultThread } from "./connections.js";
 import { drainTransfers } from "./drain.js";
 import { AgentError } from "./errors.js";
 import { EventHub } from "./events.js";
+import type { Socketed } from "./faults/messages.js";
 import { Admission, checkMemoryDirectory, measureRoom } from "./guests/admission.js";
 import { EmulatorCatalogue } from "./guests/emulator-catalogue.js";
 import { EmulatorStarter } from "./guests/emulator-starter.js";
@@ -210,22 +212,16 @@ export class Agent {
       log,
     });
     this.#undo.push(() => registry.leaveAll());
-    const starter = new EmulatorStarter({
-      source,
-      admission,
-      boot,
-      paths,
-      warmEmulators: limits.warmEmulators,
-      warmIdleMs: limits.warmIdleSeconds * 1000,
-      clock,
-      log,
-    });
+    const starter = this.#makeStarter({ source, admission, boot, paths });
     registry.digestsElsewhere.push(() => starter.pool.digests);
     this.#undo.push(() => starter.pool.close());
     const book = new TransferBook({ events, clock });
     this.#undo.push(() => book.close());
     const peers = this.#makePeers({ boot, credentials });
     this.#undo.push(() => peers.close());
+    const routes = new LaneRoutes({ isWhole: () => registry.isWhole });
+    const faults = startFaultThread(configuration, { clock, routes });
+    this.#undo.push(() => faults.close());
     return {
       configuration,
       clock,
@@ -240,10 +236,11 @@ export class Agent {
       registry,
       formerChildren,
       book,
-      routes: new LaneRoutes({ isWhole: () => registry.isWhole }),
+      routes,
       // An agent that has ended has left nothing to pass on.
       relays: new LaneRoutes({ isWhole: () => true }),
       peers,
+      faults,
       credentials,
       isAccepting: () => this.#accepting,
       requireAccepting: () => this.#requireAccepting(),
@@ -291,44 +288,39 @@ export class Agent {
 
   async #listen(services: Services, sessions: Sessions): Promise<void> {
     const { listen, socket, key } = this.#configuration;
-    const { credentials, routes, relays } = services;
-    const common = {
-      clock: this.#clock,
-      log: this.#log,
-      authorise: (hello: Connection["hello"], identity: Identity) => {
-        const { purpose, transfer, token } = hello;
-        if (purpose === "relay") relays.find(identity, transfer, token);
-        else if (purpose !== "control") routes.find(identity, transfer, token);
-      },
-      onConnection: (connection: Connection) => {
-        const { purpose, transfer, token, epoch = 0, features } = connection.hello;
-        const offers = { lz4: features.includes("lz4") };
-        const { identity } = connection;
-        if (purpose === "control") sessions.take(connection);
-        else if (purpose === "relay")
-          relays.find(identity, transfer, token).acceptLane(epoch, connection, offers);
-        else routes.find(identity, transfer, token).acceptLane(purpose, epoch, connection, offers);
-      },
-    };
+    const { credentials } = services;
+    const [clock, log] = [this.#clock, this.#log];
+    const common = (at: Socketed) => ({ clock, log, ...connectionsTo(services, sessions, at) });
     if (transportOf(this.#configuration) === "none") {
       this.#log.warn(
         "there are no certificates (tls), so this agent is reached through its unix socket only, and has no peers",
       );
     } else {
       const inherited = this.#inheritance?.tcp;
-      this.#tcp = await Listener.open({ ...common, address: listen, inherited, credentials, key });
+      this.#tcp = await Listener.open({ ...common("tcp"), address: listen, inherited, credentials, key });
       this.#undo.push(() => this.#tcp?.close({ bequeath: this.#leaving }));
     }
     mkdirSync(dirname(socket), { recursive: true, mode: 0o755 });
     // Whoever may open the socket is root already: its permissions stand in for the key.
     const inherited = this.#inheritance?.unix;
-    this.#local = await Listener.open({ ...common, address: { path: socket }, inherited });
+    this.#local = await Listener.open({ ...common("unix"), address: { path: socket }, inherited });
     this.#undo.push(() => this.#local?.close({ bequeath: this.#leaving }));
   }
 
   #listeners(): { kind: "tcp" | "unix"; listener: Listener }[] {
     const tcp = this.#tcp === undefined ? [] : [{ kind: "tcp" as const, listener: this.#tcp }];
     return this.#local === undefined ? tcp : [...tcp, { kind: "unix", listener: this.#local }];
+  }
+
+  #makeStarter(parts: {
+    source: Launcher;
+    admission: Admission;
+    boot: BootStore;
+    paths: Paths;
+  }): EmulatorStarter {
+    const { warmEmulators, warmIdleSeconds } = this.#configuration.limits;
+    const [clock, log] = [this.#clock, this.#log];
+    return new EmulatorStarter({ ...parts, warmEmulators, warmIdleMs: warmIdleSeconds * 1000, clock, log });
   }
 
   #makePeers(parts: { boot: BootStore; credentials: Credentials | undefined }): Peers {

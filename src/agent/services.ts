@@ -2,6 +2,7 @@ import type { Clock, Log } from "../base/index.js";
 import type { Credentials } from "../lane/index.js";
 import type { LoadedConfiguration } from "./configuration/index.js";
 import type { EventHub } from "./events.js";
+import type { FaultThreadHandle } from "./faults/fault-thread.js";
 import type { Admission } from "./guests/admission.js";
 import type { EmulatorCatalogue } from "./guests/emulator-catalogue.js";
 import type { EmulatorStarter } from "./guests/emulator-starter.js";
@@ -33,6 +34,8 @@ export interface Services {
   /** The lanes of children that children of this host pass on to. */
   readonly relays: LaneRoutes<RelayTaker>;
   readonly peers: Peers;
+  /** What serves faults and has the urgent lanes. */
+  readonly faults: FaultThreadHandle;
   /** What this agent shows over TCP and whose certificates it takes; undefined without TLS. */
   readonly credentials: Credentials | undefined;
   /** False once the agent has been told to stop. */

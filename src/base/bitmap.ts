@@ -16,11 +16,22 @@ export class Bitmap {
   readonly #words: Int32Array;
   #count = 0;
 
-  /** @param length how many bits; all start clear. */
-  constructor(length: number) {
+  /**
+   * @param length how many bits; all start clear.
+   * @param options.shared other threads may look at it (`SharedBits`); only the thread that made it changes it.
+   */
+  constructor(length: number, options: { shared: boolean } = { shared: false }) {
     assert(Number.isSafeInteger(length) && length >= 0, `a bitmap's length is a whole number, not ${length}`);
     this.length = length;
-    this.#words = new Int32Array(Math.ceil(length / 32));
+    const words = Math.ceil(length / 32);
+    this.#words = options.shared ? new Int32Array(new SharedArrayBuffer(words * 4)) : new Int32Array(words);
+  }
+
+  /** What another thread looks at it through; only of a bitmap that was made to be shared. */
+  get sharedBuffer(): SharedArrayBuffer {
+    const { buffer } = this.#words;
+    assert(buffer instanceof SharedArrayBuffer, "a bitmap is shared that was made for it");
+    return buffer;
   }
 
   /** How many bits are set. */

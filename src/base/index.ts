@@ -9,3 +9,4 @@ export * from "./errors.js";
 export * from "./limits.js";
 export * from "./log.js";
 export * from "./random.js";
+export * from "./shared-bits.js";

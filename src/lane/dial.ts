@@ -27,7 +27,7 @@ import { readRefusal } from "./gate.js";
 import { boundHandshake } from "./handshake-bound.js";
 import { ClientHandshake, type Hello, type HelloFields } from "./handshake.js";
 import { LaneStream } from "./lane-stream.js";
-import { routeOf, SUBPROTOCOL } from "./purpose.js";
+import { routeOf, SUBPROTOCOL, URGENT_PROTOCOLS } from "./purpose.js";
 import { dialProblem, requireNotExpired } from "./tls-errors.js";
 
 export interface DialOptions {
@@ -126,6 +126,7 @@ class DialAttempt {
       port,
       ...reading,
       ...(isIP(host) === 0 ? { servername: host } : {}),
+      ...(this.#options.hello.purpose === "urgent" ? { ALPNProtocols: [...URGENT_PROTOCOLS] } : {}),
       secureContext: this.#options.credentials?.context,
       minVersion: "TLSv1.3",
       rejectUnauthorized: true,

@@ -12,7 +12,7 @@ import {
   type HelloMessage,
 } from "./messages.js";
 import { makeProof, proofIsRight, type Transcript } from "./proof.js";
-import { routeOf, type Purpose, type Role, type Route } from "./purpose.js";
+import { fitsRoute, routeOf, type Purpose, type Role, type Route } from "./purpose.js";
 
 /** Versions and features of this implementation, the newest version first. */
 const VERSIONS: readonly number[] = [PROTOCOL_VERSION];
@@ -179,7 +179,7 @@ export function refusedMessage(error: CodedError): Buffer {
 }
 
 function checkPurpose(hello: HelloMessage, route: Route): void {
-  if (routeOf(hello.purpose) !== route) {
+  if (!fitsRoute(hello.purpose, route)) {
     throw new LaneError(
       "bad-message",
       `a connection for ${hello.purpose} is dialled at ${routeOf(hello.purpose).path}`,

@@ -1,7 +1,7 @@
 import { rmSync } from "node:fs";
 import { createServer, type IncomingMessage, type Server } from "node:http";
 import { createServer as createTlsServer, type Server as TlsServer } from "node:https";
-import type { Socket } from "node:net";
+import { Socket } from "node:net";
 import type { TLSSocket } from "node:tls";
 import { WebSocketServer, type WebSocket } from "ws";
 import {
@@ -27,7 +27,8 @@ import { HalfOpen } from "./half-open.js";
 import { boundHandshake } from "./handshake-bound.js";
 import { refusedMessage, ServerHandshake, type Hello } from "./handshake.js";
 import { CLOSE_DEADLINE_MS, MAX_CONNECTIONS, MAX_REQUEST_HEAD_BYTES } from "./limits.js";
-import { ROUTES, SUBPROTOCOL, type Role, type Route } from "./purpose.js";
+import { ROUTES, SUBPROTOCOL, URGENT_PROTOCOLS, type Role, type Route } from "./purpose.js";
+import { sortConnections, type Handed } from "./sorting.js";
 import { requireTrusted, type Shown } from "./tls-errors.js";
 import { listenOnDescriptor, listenOnPath } from "./unix-socket.js";
 
@@ -46,6 +47,12 @@ export interface ListenerOptions {
   authorise?: (hello: Hello, identity: Identity) => void;
   /** Takes a connection over: it attaches, and it closes. A coded error thrown here ends the connection for good. */
   onConnection: (connection: Connection) => void;
+  /** Takes over connections for urgent lanes of which nothing is known yet; without it they are taken like the others. */
+  handOn?: {
+    /** Another descriptor of the same connection; throws a coded error when there is none left. */
+    duplicate(descriptor: number): number;
+    take(handed: Handed): void;
+  };
 }
 
 /** Takes connections from clients and peers, and owns each until its handshake has ended. */
@@ -69,7 +76,9 @@ export class Listener {
     this.#http = this.#makeServer();
     this.#http.maxConnections = MAX_CONNECTIONS;
     this.#webSockets = new Map(ROUTES.map((route) => [route, webSocketServer(route)]));
-    this.#http.on("connection", (socket) => this.#onSocket(socket));
+    const onSocket = (socket: Socket): void => this.#onSocket(socket);
+    if (options.handOn === undefined) this.#http.on("connection", onSocket);
+    else sortConnections(this.#http, { onSocket, handOn: (socket, head) => this.#handOn(socket, head) });
     this.#http.on("request", (request) => turnAway(request.socket, 426));
     this.#http.on("clientError", (_error, socket) => socket.destroy());
     this.#http.on("upgrade", (request, socket, head) => this.#onUpgrade(request, socket as Socket, head));
@@ -90,6 +99,23 @@ export class Listener {
       if (error instanceof LaneError || codeOf(error) === "internal") throw error;
       throw new LaneError("bad-address", `cannot listen: ${messageOf(error)}`);
     }
+  }
+
+  /**
+   * Listens nowhere: takes connections that a listener of another thread has handed on, as if they had come to `address`.
+   * @throws LaneError `bad-address` as `open` does.
+   */
+  static ofHanded(options: Omit<ListenerOptions, "handOn" | "inherited">): Listener {
+    requireProtection(options);
+    return new Listener(options);
+  }
+
+  /** Takes a connection over, with its descriptor. */
+  take({ descriptor, head }: Handed): void {
+    const socket = new Socket({ fd: descriptor, readable: true, writable: true });
+    socket.setNoDelay(true);
+    socket.unshift(head);
+    this.#http.emit("connection", socket);
   }
 
   /** The TCP port; 0 for a unix socket. */
@@ -146,6 +172,7 @@ export class Listener {
     if (credentials === undefined) return createServer(common);
     const server: TlsServer = createTlsServer({
       ...common,
+      ALPNProtocols: [...URGENT_PROTOCOLS],
       ...credentials.options,
       requestCert: true,
       // Who shows no good certificate is refused by `#onSecure`, with a reason he can read, which Node's own refusal does not give.
@@ -188,6 +215,21 @@ export class Listener {
     socket.once("close", () => {
       if (this.#below.get(remote) === socket) this.#below.delete(remote);
     });
+  }
+
+  #handOn(socket: Socket, head: Buffer): void {
+    const { handOn, log } = this.#options;
+    const { _handle: handle } = socket as { _handle?: { fd?: number } };
+    try {
+      const descriptor = handOn?.duplicate(handle?.fd ?? -1) ?? -1;
+      // What was read goes with the connection.
+      handOn?.take({ descriptor, head: Uint8Array.from(head) });
+    } catch (error) {
+      if (!(error instanceof CodedError)) throw error;
+      log.warn({ remote: remoteOf(socket), reason: error.message }, "an urgent lane could not be handed on");
+    }
+    // Nothing is said to the client by this descriptor's end, while there is another.
+    socket.destroy();
   }
 
   #onUpgrade(request: IncomingMessage, socket: Socket, head: Buffer): void {

@@ -20,11 +20,24 @@ export interface Route {
 
 const CONTROL: Route = { path: "/v1/control", maxMessageBytes: MAX_CONTROL_BYTES };
 const LANE: Route = { path: "/v1/lane", maxMessageBytes: MAX_LANE_MESSAGE_BYTES };
+const URGENT: Route = { path: "/v1/urgent", maxMessageBytes: MAX_LANE_MESSAGE_BYTES };
 
 /** Every route of a listener. */
-export const ROUTES: readonly Route[] = [CONTROL, LANE];
+export const ROUTES: readonly Route[] = [CONTROL, LANE, URGENT];
 
-/** The route of a purpose. */
+/** The protocols an urgent lane is dialled with (ALPN, RFC 7301): the first says in the clear what it is, the second is for an agent that does not sort. */
+export const URGENT_PROTOCOLS = ["ramet-urgent", "http/1.1"] as const;
+
+/** What a request for an urgent lane begins with, where it is not encrypted. */
+export const URGENT_REQUEST = `GET ${URGENT.path} HTTP/1.1\r\n`;
+
+/** The route a purpose is dialled at. */
 export function routeOf(purpose: Purpose): Route {
+  if (purpose === "urgent") return URGENT;
   return purpose === "control" ? CONTROL : LANE;
+}
+
+/** Whether a purpose has its place on a route: an urgent lane may be dialled like any other. */
+export function fitsRoute(purpose: Purpose, route: Route): boolean {
+  return route === routeOf(purpose) || (purpose === "urgent" && route === LANE);
 }

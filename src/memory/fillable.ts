@@ -1,6 +1,7 @@
+import { closeSync } from "node:fs";
 import type { RamFile } from "./ram-file.js";
 import type { PageRange } from "./range.js";
-import type { Userfault } from "./userfault.js";
+import type { SharedFaults, Userfault } from "./userfault.js";
 
 /** A child's memory, filled while the child runs on it. Fits `FillableMemory` of transfer. */
 export class FillableRegion {
@@ -27,6 +28,21 @@ export class FillableRegion {
    */
   fill(onMissingFaults: (pages: readonly number[]) => void): void {
     this.#userfault.start("missing", onMissingFaults);
+  }
+
+  /**
+   * Starts filling as `fill` does, but another thread reports the faults and installs pages as well, with what this returns (`JoinedFilling`). It has to have
+   * stopped before `release`. Errors as `fill`.
+   */
+  fillShared(): SharedFaults {
+    const shared = this.#userfault.share();
+    try {
+      this.#userfault.register("missing");
+      return shared;
+    } catch (error) {
+      closeSync(shared.descriptor);
+      throw error;
+    }
   }
 
   /** The pages that exist, ascending: all that was installed, by whatever agent. @throws MemoryError `bad-file` or `gone`. */

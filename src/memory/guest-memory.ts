@@ -95,6 +95,11 @@ export class GuestMemory {
     return this.#file instanceof PrivateMemory ? this.#file : undefined;
   }
 
+  /** A descriptor of the memory file for another thread, which closes it; undefined for memory that has no file of its own. @throws MemoryError `gone` or `failed`. */
+  shareFile(): number | undefined {
+    return this.#file instanceof RamFile ? this.#file.share() : undefined;
+  }
+
   /** The memory as a parent's. Always the same object. */
   tracked(): TrackedRegion {
     return this.#tracked;

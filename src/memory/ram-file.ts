@@ -1,5 +1,6 @@
 import { closeSync, constants, fstatSync, openSync, readSync } from "node:fs";
 import { assert, codeOf, MAX_MEMORY_PAGES, PAGE_BYTES } from "../base/index.js";
+import { takeDescriptor } from "./descriptors.js";
 import { MemoryError } from "./errors.js";
 import { assertRange, type PageRange } from "./range.js";
 import { nextDataOf } from "./sparse.js";
@@ -78,6 +79,12 @@ export class RamFile implements PageSource {
       page,
       (problem) => new MemoryError("bad-file", `cannot search memory file ${this.path} (${problem})`),
     );
+  }
+
+  /** Another descriptor of the file, for another thread, which closes it (`JoinedFile`). @throws MemoryError `gone` or `failed`. */
+  share(): number {
+    this.#requireOpen();
+    return takeDescriptor(process.pid, this.#fd);
   }
 
   /** May be called twice. */

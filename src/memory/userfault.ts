@@ -1,5 +1,6 @@
 import { closeSync } from "node:fs";
 import { assert, type Bitmap, PAGE_BYTES } from "../base/index.js";
+import { takeDescriptor } from "./descriptors.js";
 import { MemoryError } from "./errors.js";
 import { type Mapping, readMaps } from "./mapping.js";
 import {
@@ -19,6 +20,14 @@ import { assertRange, type PageRange } from "./range.js";
 
 /** What the userfaultfd reports: touches of pages that do not exist, or writes to pages that are protected. */
 export type FaultMode = "missing" | "write-protect";
+
+/** A userfaultfd over a mapping, on its way to another thread. */
+export interface SharedFaults {
+  pid: number;
+  descriptor: number;
+  address: number;
+  areaEnds: number[];
+}
 
 /** Tries of a call that the kernel answers with EAGAIN and no progress, before that is an error. */
 const MAX_TRIES = 1000;
@@ -66,6 +75,17 @@ export class Userfault {
    * @throws MemoryError `gone`, `no-memory` or `failed`.
    */
   start(mode: FaultMode, onFaults: (pages: readonly number[]) => void): void {
+    this.register(mode);
+    try {
+      this.watch(mode, onFaults);
+    } catch (error) {
+      this.#native.unregister(this.#fd, this.#address, this.pageCount * PAGE_BYTES);
+      throw error;
+    }
+  }
+
+  /** Registers all of the memory, whose faults somebody else reports, with `watch`. @throws MemoryError `gone`, `no-memory` or `failed`. */
+  register(mode: FaultMode): void {
     assert(
       !this.#closed && this.#mode === undefined,
       `memory is already open for ${this.#mode} faults, or closed`,
@@ -73,14 +93,26 @@ export class Userfault {
     const kernelMode = mode === "missing" ? REGISTER_MISSING : REGISTER_WRITE_PROTECT;
     const result = this.#native.register(this.#fd, this.#address, this.pageCount * PAGE_BYTES, kernelMode);
     if (result < 0) throw this.#error("registering its memory", result);
+    this.#mode = mode;
+  }
+
+  /** Reports faults of memory that is registered, from this thread's event loop; one reads them at a time. Otherwise as `start`. @throws MemoryError `failed`. */
+  watch(mode: FaultMode, onFaults: (pages: readonly number[]) => void): void {
     const watcher = this.#native.watch(this.#fd, this.#addresses, (count) => onFaults(this.#pagesOf(count)));
     if (typeof watcher === "number") {
-      this.#native.unregister(this.#fd, this.#address, this.pageCount * PAGE_BYTES);
+      this.#mode = undefined;
       throw this.#error("watching its userfaultfd", watcher);
     }
     this.#watcher = watcher;
     this.#mode = mode;
     this.wake({ first: 0, count: this.pageCount });
+  }
+
+  /** What another thread needs to have the same userfaultfd, with a descriptor of its own, which it closes. @throws MemoryError `failed`. */
+  share(): SharedFaults {
+    assert(!this.#closed, "a userfaultfd is shared while it is open");
+    const descriptor = takeDescriptor(process.pid, this.#fd);
+    return { pid: this.#pid, descriptor, address: this.#address, areaEnds: [...this.#areaEnds] };
   }
 
   /**

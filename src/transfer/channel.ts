@@ -1,16 +1,10 @@
 import { codeOf, messageOf } from "../base/index.js";
 import { decodeFrame, encodeFrame, type Frame } from "../wire/index.js";
 import { FramePool } from "./frame-pool.js";
-import type { FrameLane, LaneEnd } from "./ports.js";
-
-/** What a channel tells its owner. `onEnd` comes at most once, and never after `close`. */
-export interface ChannelHandlers {
-  onFrame(frame: Frame, frameBytes: number): void;
-  onEnd(end: LaneEnd): void;
-}
+import type { Channel, ChannelHandlers, FrameLane, LaneEnd } from "./ports.js";
 
 /** Frames over one lane: it numbers what it sends, checks what it gets, and ends the lane for good when the other side breaks the protocol. */
-export class FrameChannel {
+export class FrameChannel implements Channel {
   readonly #lane: FrameLane;
   readonly #transfer: number;
   readonly #pageCount: number;

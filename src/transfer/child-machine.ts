@@ -2,7 +2,6 @@ import {
   assert,
   codeOf,
   deferred,
-  MAX_RECEIVED_RUNS,
   MAX_REQUEST_PAGES,
   messageOf,
   type Clock,
@@ -12,12 +11,20 @@ import {
 import { WireError, type Frame } from "../wire/index.js";
 import { ChildPages } from "./child-pages.js";
 import { ChildRelay } from "./child-relay.js";
+import { ChildReports } from "./child-reports.js";
 import { TransferError } from "./errors.js";
-import { Link, type LanePair } from "./lane-pair.js";
-import { RESTARTS } from "./parent-session.js";
-import type { ChildNotes, DialLane, FillableMemory, LaneEnd, PageLane, PageRange } from "./ports.js";
+import { Link, RESTARTS, type LanePair } from "./lane-pair.js";
+import type {
+  ChildNotes,
+  DialLane,
+  FaultThread,
+  FillableMemory,
+  LaneEnd,
+  PageLane,
+  TakenPage,
+} from "./ports.js";
 import type { TransferProgress, VerifyResult } from "./progress.js";
-import { mergeRanges, takeRuns } from "./ranges.js";
+import { runsOf } from "./fault-server.js";
 
 const FIRST_RETRY_MS = 100;
 const LONGEST_RETRY_MS = 5000;
@@ -25,12 +32,6 @@ const LONGEST_RETRY_MS = 5000;
 const DONE_DEADLINE_MS = 5000;
 /** A complete child needs nothing more; it stops telling its parent after so many attempts. */
 const MAX_DONE_ATTEMPTS = 5;
-
-/** Frames in which a child tells what it has that are sent before faults have their turn, and the pause after them, or while the network stack lags behind. */
-const HAVE_FRAMES_PER_TURN = 8;
-const HAVE_PAUSE_MS = 1;
-/** Bytes the network stack may lag behind before that waits. */
-const MAX_QUEUED_BYTES = 1024 * 1024;
 
 /** Where a child stands. It owns all its memory from `complete` on, whether or not the parent has heard of it. */
 export type ChildPhase =
@@ -53,6 +54,8 @@ export interface ChildMachineOptions {
   recovered?: { epoch: number };
   /** Waits with `start`ed lanes for `begin`, while memory is copied ahead. */
   precopied?: boolean;
+  /** Serves touches and has the urgent lane in the place of this machine, which sees to both itself where there is none. */
+  faults?: FaultThread;
   /** Called once, as soon as every page is here and before memory is released: from here on the child needs nobody. */
   onEverything?: () => void;
 }
@@ -71,14 +74,10 @@ export class ChildMachine {
   readonly #ended = deferred<ChildPhase>();
   #phase: ChildPhase = { phase: "dialling" };
   #verify: VerifyResult | undefined;
-  #reportRuns: PageRange[] = [];
-  #creditBytes = 0;
-  #flush: Timer | undefined;
+  readonly #reports: ChildReports;
   #retry: Timer | undefined;
   #retryMs = FIRST_RETRY_MS;
   #doneAttempts = 0;
-  /** Over the present lanes, the parent has been told which pages are here. */
-  #told = false;
   #closed = false;
   /** Memory is still copied ahead: nothing is missing yet. */
   #held: boolean;
@@ -93,12 +92,18 @@ export class ChildMachine {
       pageCount: options.memory.pageCount,
       epoch: options.recovered?.epoch ?? 0,
     });
+    this.#reports = new ChildReports({
+      clock: options.clock,
+      lane: () => this.#link.pair.bulk,
+      withholds: () => this.relay.full,
+    });
     this.relay = new ChildRelay({
       ...options,
       pageCount: options.memory.pageCount,
       take: (frame) => this.#take(frame) && this.#onTaken(),
-      onFed: (on) => void (this.#told && this.#link.pair.bulk?.send({ kind: "relayed", on })),
-      onRoom: () => this.#reportSoon(),
+      onFed: (on) => void (this.#reports.told && this.#link.pair.bulk?.send({ kind: "relayed", on })),
+      onRoom: () => this.#reports.soon(),
+      onPassing: (passing) => (this.#pages.wantsContent = passing),
     });
     // A failure is reported through `ended`; nobody need be waiting for the lanes.
     this.#linked.promise.catch(() => {});
@@ -124,22 +129,15 @@ export class ChildMachine {
   }
 
   progress(): TransferProgress {
-    const { counts, received, pageCount, zeroPages, duplicates, latency, waiting } = this.#pages;
+    const complete = this.#phase.phase === "complete";
     return {
-      total: pageCount,
-      received: received.count,
-      fault: counts.fault,
-      push: counts.push,
-      sweep: counts.sweep,
-      zero: zeroPages,
-      duplicates,
+      ...this.#pages.progress(),
       urgentBytes: this.#link.bytes("urgent"),
       bulkBytes: this.#link.bytes("bulk"),
-      faults: { waiting, ...latency.summary() },
       reconnects: this.#link.reconnects,
       relay: this.relay.progress(),
-      linked: this.#phase.phase === "complete" || this.#link.pair.linked,
-      ...(this.#lost === undefined || this.#phase.phase === "complete" ? {} : { lost: this.#lost }),
+      linked: complete || this.#link.pair.linked,
+      ...(this.#lost === undefined || complete ? {} : { lost: this.#lost }),
     };
   }
 
@@ -164,6 +162,7 @@ export class ChildMachine {
    */
   detach(): void {
     this.#closed = true;
+    this.#options.faults?.stop();
     this.relay.close(RESTARTS);
     this.#dropLanes(RESTARTS);
   }
@@ -174,8 +173,26 @@ export class ChildMachine {
   }
 
   #serve(): void {
-    this.#options.memory.fill((pages) => this.#installing(() => this.#request(this.#pages.touched(pages))));
+    const { memory, faults } = this.#options;
+    if (faults === undefined)
+      memory.fill((pages) => this.#installing(() => this.#request(this.#pages.touched(pages))));
+    else {
+      faults.fill(this.#pages.share, {
+        onTaken: (pages) => this.#onTakenElsewhere(pages),
+        onFailed: (error) => this.#cannotInstall(error),
+      });
+    }
     if (this.#pages.complete) this.#becomeComplete();
+  }
+
+  /** The thread that serves touches has installed pages. */
+  #onTakenElsewhere(pages: readonly TakenPage[]): void {
+    if (this.#closed || this.#phase.phase === "complete") return;
+    const taken = this.#pages.takenElsewhere(pages);
+    this.#reports.add(taken.map(({ page }) => ({ first: page, count: 1 })));
+    const runs = runsOf(taken);
+    if (runs.length > 0) this.relay.passOn(runs);
+    this.#onTaken();
   }
 
   #request(pages: readonly number[]): void {
@@ -213,35 +230,17 @@ export class ChildMachine {
     this.#lost = undefined;
     if (this.#held) return this.#linked.resolve();
     if (this.#phase.phase === "dialling") this.#phase = { phase: "paging" };
-    this.#reportRuns = [];
-    this.#creditBytes = 0;
-    this.#told = false;
     this.#request(this.#pages.requested);
     this.#linked.resolve();
-    this.#tellHave(this.#pages.received.runs());
-  }
-
-  /** Tells which pages are here, a few frames a turn: a large memory full of holes has millions of runs, and faults must not wait for all of them. */
-  #tellHave(runs: Iterator<PageRange>): void {
-    this.#flush = undefined;
-    const { bulk } = this.#link.pair;
-    for (let frames = 0; frames < HAVE_FRAMES_PER_TURN; frames += 1) {
-      if ((bulk?.queuedBytes ?? 0) > MAX_QUEUED_BYTES) break;
-      const some = takeRuns(runs, MAX_RECEIVED_RUNS);
-      const last = some.length < MAX_RECEIVED_RUNS;
-      bulk?.send({ kind: "have", last, runs: some });
-      if (last) return this.#onTold();
-    }
-    this.#flush = this.#options.clock.after(HAVE_PAUSE_MS, () => this.#tellHave(runs));
+    this.#reports.tellHave(this.#pages.received.runs(), () => this.#onTold());
   }
 
   /** The parent knows what is here; what came meanwhile on the urgent lane is reported like everything later. */
   #onTold(): void {
-    this.#told = true;
     if (this.#phase.phase === "paging" && this.#pages.complete) return this.#complete();
     if (this.relay.fed !== undefined) this.#link.pair.bulk?.send({ kind: "relayed", on: this.relay.fed });
-    if (this.#phase.phase !== "complete") return this.#reportSoon();
-    if (this.#reportRuns.length > 0) this.#report();
+    if (this.#phase.phase !== "complete") return this.#reports.soon();
+    this.#reports.now();
     this.#sendDone();
   }
 
@@ -252,7 +251,9 @@ export class ChildMachine {
       // Nothing is missing, so the parent's end does not matter; it is told a few times, then left to find out by itself.
       if (end.fatal || this.#doneAttempts >= MAX_DONE_ATTEMPTS) return this.#close();
     } else if (end.fatal) {
-      this.#fail(new TransferError("parent-failed", end.message), end);
+      // It may be told so before the command that says it comes.
+      const code = end.code === "cancelled" ? "cancelled" : "parent-failed";
+      this.#fail(new TransferError(code, end.message), end);
       return;
     }
     const { log, clock, transfer } = this.#options;
@@ -264,9 +265,7 @@ export class ChildMachine {
 
   #dropLanes(end: LaneEnd): void {
     this.#link.drop(end);
-    this.#told = false;
-    this.#flush?.cancel();
-    this.#flush = undefined;
+    this.#reports.stop();
     this.#retry?.cancel();
   }
 
@@ -286,7 +285,7 @@ export class ChildMachine {
         `a frame of kind ${frame.kind} has no place on the ${lane} lane now`,
       );
     }
-    if (lane === "bulk") this.#creditBytes += frameBytes;
+    if (lane === "bulk") this.#reports.credit(frameBytes);
     this.#onTaken();
   }
 
@@ -294,14 +293,14 @@ export class ChildMachine {
   #take({ runs }: Extract<Frame, { kind: "pages" }>): boolean {
     return this.#installing(() => {
       const taken = this.#pages.take(runs);
-      this.#reportRuns.push(...taken);
+      this.#reports.add(taken);
       if (taken.length > 0) this.relay.passOn(runs);
     });
   }
 
   #onTaken(): void {
     if (this.#phase.phase === "paging" && this.#pages.complete) this.#complete();
-    else this.#reportSoon();
+    else this.#reports.soon();
   }
 
   /** Runs what installs pages; false when this host could not, which ends the child: what it lacks now it can never get. */
@@ -312,23 +311,28 @@ export class ChildMachine {
     } catch (thrown) {
       // A run that does not decode is the peer's fault, and the channel's to report.
       if (thrown instanceof WireError || codeOf(thrown) === "internal") throw thrown;
-      const message = `pages could not be installed: ${messageOf(thrown)}`;
-      const error = new TransferError("child-failed", message, { cause: thrown });
-      this.#fail(error, { code: error.code, message, fatal: true });
+      this.#cannotInstall(thrown);
       return false;
     }
   }
 
+  #cannotInstall(cause: unknown): void {
+    const message = `pages could not be installed: ${messageOf(cause)}`;
+    const error = new TransferError("child-failed", message, { cause });
+    this.#fail(error, { code: error.code, message, fatal: true });
+  }
+
   #complete(): void {
     this.#becomeComplete();
-    if (!this.#told) return;
-    this.#report();
+    if (!this.#reports.told) return;
+    this.#reports.now();
     this.#sendDone();
   }
 
   #becomeComplete(): void {
     this.#verify = this.#pages.compare();
     this.relay.finish();
+    this.#options.faults?.stop();
     this.#options.onEverything?.();
     this.#options.memory.release();
     this.#phase = { phase: "complete" };
@@ -348,38 +352,11 @@ export class ChildMachine {
     this.#retry = this.#options.clock.after(DONE_DEADLINE_MS, () => this.#onLaneEnd(pair, end));
   }
 
-  #reportSoon(): void {
-    if (this.#closed || this.#flush !== undefined || !this.#told) return;
-    if (this.#reportRuns.length === 0 && this.#credit === 0) return;
-    this.#flush = this.#options.clock.soon(() => this.#report());
-  }
-
-  /** Bytes to give credit for: none while a child that is passed on to lags behind, so that the parent waits for it. */
-  get #credit(): number {
-    return this.relay.full ? 0 : this.#creditBytes;
-  }
-
-  #report(): void {
-    this.#flush?.cancel();
-    this.#flush = undefined;
-    const runs = mergeRanges(this.#reportRuns);
-    const credit = this.#credit;
-    for (let first = 0; first === 0 || first < runs.length; first += MAX_RECEIVED_RUNS) {
-      const creditBytes = first === 0 ? credit : 0;
-      this.#link.pair.bulk?.send({
-        kind: "received",
-        creditBytes,
-        runs: runs.slice(first, first + MAX_RECEIVED_RUNS),
-      });
-    }
-    this.#reportRuns = [];
-    this.#creditBytes -= credit;
-  }
-
   #fail(error: TransferError, laneEnd: LaneEnd): void {
     if (this.#phase.phase === "complete" || this.#phase.phase === "failed") return;
     this.#phase = { phase: "failed", error };
     this.#closed = true;
+    this.#options.faults?.stop();
     this.relay.close(laneEnd);
     this.#dropLanes(laneEnd);
     this.#linked.reject(error);

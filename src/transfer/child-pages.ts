@@ -1,8 +1,9 @@
-import { Bitmap, PAGE_BYTES, type Clock } from "../base/index.js";
+import { Bitmap, PAGE_BYTES, SharedBits, type Clock } from "../base/index.js";
 import { unpackRun, type PageRun } from "../wire/index.js";
 import { PageDigests } from "./digests.js";
+import { Gate } from "./gate.js";
 import { LatencyHistogram } from "./latency.js";
-import type { ChildNotes, FillableMemory, PageRange } from "./ports.js";
+import type { ChildNotes, ChildShare, FillableMemory, FaultThread, PageRange, TakenPage } from "./ports.js";
 import { OriginCounts, type VerifyResult } from "./progress.js";
 
 /**
@@ -21,6 +22,10 @@ export class ChildPages {
   readonly #installed: Bitmap;
   /** When each page that is waited for was first touched. */
   readonly #requested = new Map<number, number>();
+  /** Whoever serves touches in the place of `touched`, and what it has asked for. */
+  readonly #thread: Pick<FaultThread, "settled"> | undefined;
+  readonly #gate = new Gate();
+  readonly #askedElsewhere: SharedBits;
   readonly #given: PageDigests | undefined;
   readonly #expected: PageDigests | undefined;
   zeroPages = 0;
@@ -32,13 +37,17 @@ export class ChildPages {
     verify: boolean;
     notes: ChildNotes;
     recovered?: object;
+    faults?: Pick<FaultThread, "settled">;
   }) {
     const { pageCount } = options.memory;
     this.#memory = options.memory;
     this.#clock = options.clock;
     this.#notes = options.notes;
-    this.received = new Bitmap(pageCount);
-    this.#installed = new Bitmap(pageCount);
+    const shared = options.faults !== undefined;
+    this.#thread = options.faults;
+    this.received = new Bitmap(pageCount, { shared });
+    this.#installed = new Bitmap(pageCount, { shared });
+    this.#askedElsewhere = SharedBits.make(shared ? pageCount : 0);
     this.#given = options.verify ? new PageDigests(pageCount) : undefined;
     this.#expected = options.verify ? new PageDigests(pageCount) : undefined;
     if (options.recovered !== undefined) this.recover();
@@ -48,13 +57,44 @@ export class ChildPages {
     return this.#memory.pageCount;
   }
 
-  /** Pages somebody waits for. */
+  /** What whoever serves touches elsewhere sees of the pages. */
+  get share(): ChildShare {
+    return {
+      gate: this.#gate.buffer,
+      received: this.received.sharedBuffer,
+      installed: this.#installed.sharedBuffer,
+      requested: this.#askedElsewhere.buffer,
+    };
+  }
+
+  /** Pages somebody waits for, as `touched` was told. */
   get requested(): number[] {
     return [...this.#requested.keys()];
   }
 
+  /** How many pages somebody waits for. */
   get waiting(): number {
-    return this.#requested.size;
+    return this.#requested.size + this.#gate.waiting;
+  }
+
+  /** Whether the content of pages that were installed elsewhere is wanted. */
+  set wantsContent(wanted: boolean) {
+    this.#gate.wantsContent = wanted;
+  }
+
+  /** What a transfer's progress tells of its pages. */
+  progress() {
+    const { counts, received, pageCount, zeroPages, duplicates, latency, waiting } = this;
+    return {
+      total: pageCount,
+      received: received.count,
+      fault: counts.fault,
+      push: counts.push,
+      sweep: counts.sweep,
+      zero: zeroPages,
+      duplicates,
+      faults: { waiting, ...latency.summary() },
+    };
   }
 
   /** True when every page is here and, where asked for, every digest to compare with. */
@@ -94,7 +134,28 @@ export class ChildPages {
         else this.#install(range, sliceOf(bytes, run, range));
         this.received.setRun(range.first, range.count);
         taken.push(range);
+        this.#seeToAsked(range);
       }
+    }
+    return taken;
+  }
+
+  /** Notes what was installed elsewhere and returns the pages that are received by that. */
+  takenElsewhere(pages: readonly TakenPage[]): TakenPage[] {
+    const taken: TakenPage[] = [];
+    for (const one of pages) {
+      const { page, by, zero, latencyUs, digest } = one;
+      this.#installed.set(page);
+      if (latencyUs !== undefined) this.latency.add(latencyUs);
+      if (by === "known") continue;
+      this.counts.add("fault", 1);
+      if (!this.received.set(page)) {
+        this.duplicates += 1;
+        continue;
+      }
+      if (zero) this.zeroPages += 1;
+      if (digest !== undefined) this.#given?.setDigests(page, digest);
+      taken.push(one);
     }
     return taken;
   }
@@ -120,6 +181,18 @@ export class ChildPages {
     }
     for (const { first, count } of this.#notes.zeros()) this.received.setRun(first, count);
     this.#given?.setDigests(0, this.#notes.digests());
+  }
+
+  /** Others may wait for what has just come, who asked for it elsewhere: a page that is known to be zero is not there yet. */
+  #seeToAsked({ first, count }: PageRange): void {
+    if (this.#thread === undefined || this.#gate.waiting === 0) return;
+    const settled: number[] = [];
+    for (let page = first; page < first + count; page += 1) {
+      if (!this.#askedElsewhere.has(page)) continue;
+      if (!this.#installed.has(page)) this.#installZero(page);
+      settled.push(page);
+    }
+    if (settled.length > 0) this.#thread.settled(settled);
   }
 
   #missingOf(run: PageRun): PageRange[] {

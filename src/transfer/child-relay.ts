@@ -24,6 +24,8 @@ export interface ChildRelayOptions {
   onFed(fed: boolean): void;
   /** Credit that was withheld may be given. */
   onRoom(): void;
+  /** Whether there is anybody to pass on to, whenever that may have changed. */
+  onPassing(passing: boolean): void;
 }
 
 /**
@@ -79,6 +81,7 @@ export class ChildRelay {
         this.#past.pages += branch.counts.pages;
         this.#past.dropped += branch.counts.dropped;
         this.#branches.delete(transfer);
+        this.#options.onPassing(this.#branches.size > 0);
         onOver();
       },
     });
@@ -86,6 +89,7 @@ export class ChildRelay {
       .get(transfer)
       ?.close({ code: "replaced", message: "another takes its place", fatal: true });
     this.#branches.set(transfer, branch);
+    this.#options.onPassing(true);
     if (this.#finished) branch.finish();
     return branch;
   }

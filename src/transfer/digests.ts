@@ -8,7 +8,8 @@ export function pageDigest(page: Uint8Array): Buffer {
   return hash("sha256", page, "buffer").subarray(0, PAGE_HASH_BYTES);
 }
 
-const ZERO_DIGEST = pageDigest(new Uint8Array(PAGE_BYTES));
+/** That of a page of zeros. */
+export const ZERO_DIGEST = pageDigest(new Uint8Array(PAGE_BYTES));
 
 /** Digests compared in one step before they are looked at one by one. */
 const COMPARED_AT_ONCE = 4096;

@@ -74,7 +74,7 @@ export class Instant {
     this.#log = options.log;
     this.#tracking = options.tracking;
     this.#copies = new CopyStore({ file: options.copies, budgetBytes: options.copyBudgetBytes });
-    this.#protected = new Bitmap(this.pageCount);
+    this.#protected = new Bitmap(this.pageCount, { shared: true });
     this.#stallDeadlineMs = options.stallDeadlineMs;
   }
 
@@ -89,12 +89,14 @@ export class Instant {
       // A pre-copy may have left writes held up, for which a parent that runs on after all would wait for ever.
       options.memory.track(() => {});
       options.memory.release();
+      // Nothing is written any more, and what was written after the instant has its copy.
+      instant.#protected.fill();
+      for (const page of instant.#copies.keys()) instant.#protected.clear(page);
       return instant;
     }
     options.memory.track((pages) => instant.#onWriteFaults(pages));
-    for (const { first, count } of options.memory.protectedPages().runs()) {
+    for (const { first, count } of options.memory.protectedPages().runs())
       instant.#protected.setRun(first, count);
-    }
     // A copy of a page that is still protected may not have been finished; the page itself is whole.
     const unfinished = [...instant.#copies.keys()].filter((page) => instant.#protected.has(page));
     for (const range of rangesOf(unfinished)) instant.#copies.drop(range);
@@ -140,8 +142,7 @@ export class Instant {
   /** Protects again what was written since the last round; returns how many pages that were. */
   rearm(): number {
     assert(this.#phase === "arming" || this.#phase === "armed", `memory is not rearmed while ${this.#phase}`);
-    const written = this.#written;
-    this.#written = [];
+    const written = this.#written.splice(0);
     for (const range of rangesOf(written)) this.#protect(range);
     this.counters.rearmed += written.length;
     return written.length;
@@ -165,10 +166,7 @@ export class Instant {
   /** Forgets a reader, with all it owed. The instant is released with its last reader. */
   removeReader(reader: InstantReader): void {
     if (!this.#readers.delete(reader) || this.#phase !== "frozen") return;
-    if (this.#readers.size === 0) {
-      this.release();
-      return;
-    }
+    if (this.#readers.size === 0) return this.release();
     this.settle([{ first: 0, count: this.pageCount }]);
   }
 
@@ -193,6 +191,11 @@ export class Instant {
       this.#memory.read({ first, count: past - first }, place);
       first = past;
     }
+  }
+
+  /** The pages that are in guest memory as they were at the instant, as `SharedBits`; all where nothing is tracked or copied. */
+  get held(): SharedArrayBuffer | undefined {
+    return this.#tracking || this.#copies.pages > 0 ? this.#protected.sharedBuffer : undefined;
   }
 
   /** Whether the content the page had at the instant is still here. */
@@ -342,8 +345,7 @@ export class Instant {
 
   #admitWriters(): void {
     if (this.#waitingWriters.length === 0) return;
-    const waiting = this.#waitingWriters;
-    this.#waitingWriters = [];
+    const waiting = this.#waitingWriters.splice(0);
     this.counters.writersWaitedUs += this.#clock.nowUs() - this.#waitingSinceUs;
     for (const page of waiting) this.#onFrozenWrite(page);
   }

@@ -1,12 +1,27 @@
-import { FrameChannel, type ChannelHandlers } from "./channel.js";
-import type { FrameLane, LaneEnd, PageLane } from "./ports.js";
+import { FrameChannel } from "./channel.js";
+import type {
+  Channel,
+  ChannelHandlers,
+  FrameLane,
+  LaneEnd,
+  PageLane,
+  SessionShare,
+  ThreadLane,
+} from "./ports.js";
+
+/** How lanes end when the agent does while the transfer goes on. */
+export const RESTARTS: LaneEnd = {
+  code: "restarting",
+  message: "the agent is being replaced; dial again",
+  fatal: false,
+};
 
 /** The two page lanes of one epoch, which come and go together. */
 export class LanePair {
   readonly epoch: number;
   readonly #transfer: number;
   readonly #pageCount: number;
-  readonly #channels: Partial<Record<PageLane, FrameChannel>> = {};
+  readonly #channels: Partial<Record<PageLane, Channel>> = {};
 
   constructor(options: { epoch: number; transfer: number; pageCount: number }) {
     this.epoch = options.epoch;
@@ -14,11 +29,11 @@ export class LanePair {
     this.#pageCount = options.pageCount;
   }
 
-  get urgent(): FrameChannel | undefined {
+  get urgent(): Channel | undefined {
     return this.#channels.urgent;
   }
 
-  get bulk(): FrameChannel | undefined {
+  get bulk(): Channel | undefined {
     return this.#channels.bulk;
   }
 
@@ -31,9 +46,13 @@ export class LanePair {
     return this.has("urgent") && this.has("bulk");
   }
 
-  add(name: PageLane, lane: FrameLane, handlers: ChannelHandlers): void {
+  /** @param share for a lane that another thread serves for a parent's session. */
+  add(name: PageLane, lane: FrameLane | ThreadLane, handlers: ChannelHandlers, share?: SessionShare): void {
     const [transfer, pageCount] = [this.#transfer, this.#pageCount];
-    const channel = new FrameChannel({ lane, transfer, pageCount, handlers });
+    const channel =
+      "takeUp" in lane
+        ? lane.takeUp({ transfer, pageCount, handlers, ...(share === undefined ? {} : { share }) })
+        : new FrameChannel({ lane, transfer, pageCount, handlers });
     this.#channels[name] = channel;
     channel.attach();
   }

@@ -45,16 +45,27 @@ export class PageSupply implements SweepSource {
     this.#order = options.order ?? new AfterFaultOrder();
     this.sweep = options.sweep;
     this.#ahead = options.ahead;
-    this.owed = new Bitmap(options.instant.pageCount);
+    this.owed = new Bitmap(options.instant.pageCount, { shared: true });
     this.owed.fill();
     this.sent = new Bitmap(options.instant.pageCount);
     // A page is copied once, so it is queued once.
     this.#pushes = new BoundedQueue(options.instant.pageCount);
   }
 
-  /** The pages that go ahead of the sweep, and those of them that were sent so; undefined without any. */
-  get ahead(): { pages: number; sent: number } | undefined {
-    return this.#ahead === undefined ? undefined : { pages: this.#ahead.pages, sent: this.#sentAhead };
+  /** What a transfer's progress tells of its pages. `ahead`: the pages that go ahead of the sweep, and those of them that were sent so, if there are any. */
+  progress() {
+    const { counts, owed, pageCount, zeroPages } = this;
+    const ahead = this.#ahead && { ahead: { pages: this.#ahead.pages, sent: this.#sentAhead } };
+    return {
+      total: pageCount,
+      received: pageCount - owed.count,
+      fault: counts.fault,
+      push: counts.push,
+      sweep: counts.sweep,
+      zero: zeroPages,
+      duplicates: 0,
+      ...ahead,
+    };
   }
 
   get pageCount(): number {
@@ -87,11 +98,22 @@ export class PageSupply implements SweepSource {
     this.#instant.read({ first: page, count: 1 }, bytes);
     // Never compressed: the time of a waiting processor is dearer than three kilobytes.
     const run = packRun({ firstPage: page, origin: "fault", bytes, compress: false });
-    this.sent.set(page);
     this.#count(run);
+    this.#onAnswered(page);
+    return { kind: "pages", runs: [run] };
+  }
+
+  /** Another thread has answered with these pages, `zeros` of which are zero. */
+  answered(pages: readonly number[], zeros: number): void {
+    this.counts.add("fault", pages.length);
+    this.zeroPages += zeros;
+    for (const page of pages) this.#onAnswered(page);
+  }
+
+  #onAnswered(page: number): void {
+    this.sent.set(page);
     this.#order.onFault(page);
     this.#ahead?.onFault(page);
-    return { kind: "pages", runs: [run] };
   }
 
   /**

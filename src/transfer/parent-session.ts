@@ -3,20 +3,14 @@ import type { Frame } from "../wire/index.js";
 import { BulkFlow, type FlowChange } from "./bulk-flow.js";
 import type { PageDigests } from "./digests.js";
 import { TransferError } from "./errors.js";
+import { Gate } from "./gate.js";
 import type { InstantReader } from "./instant.js";
-import { Link, type LanePair } from "./lane-pair.js";
+import { Link, RESTARTS, type LanePair } from "./lane-pair.js";
 import { PageSupply } from "./page-supply.js";
-import type { FrameLane, LaneEnd, PageLane, PageRange } from "./ports.js";
+import type { FrameLane, LaneEnd, PageLane, PageRange, ThreadLane } from "./ports.js";
 import { NOTHING_MOVED, type TransferProgress } from "./progress.js";
 import { RelayHold } from "./relay-hold.js";
 import type { ParentSessionOptions, SessionPhase } from "./session-options.js";
-
-/** How lanes end when the agent does while the transfer goes on. */
-export const RESTARTS: LaneEnd = {
-  code: "restarting",
-  message: "the agent is being replaced; dial again",
-  fatal: false,
-};
 
 /**
  * The parent's side of one child: it owes the child every page as it was at the instant until the child reports it received. Requests
@@ -29,6 +23,8 @@ export class ParentSession implements InstantReader {
   readonly #flow: BulkFlow;
   readonly #link: Link;
   readonly #hold: RelayHold;
+  /** Open while another thread may answer requests. */
+  readonly #gate = new Gate();
   readonly #linked = deferred<void>();
   readonly #ended = deferred<SessionPhase>();
   #phase: SessionPhase = { phase: "waiting-for-child" };
@@ -76,15 +72,8 @@ export class ParentSession implements InstantReader {
   }
 
   progress(): TransferProgress {
-    const { counts, owed, pageCount, zeroPages, ahead } = this.#supply;
     return {
-      total: pageCount,
-      received: pageCount - owed.count,
-      fault: counts.fault,
-      push: counts.push,
-      sweep: counts.sweep,
-      zero: zeroPages,
-      duplicates: 0,
+      ...this.#supply.progress(),
       urgentBytes: this.#link.bytes("urgent"),
       bulkBytes: this.#link.bytes("bulk"),
       faults: NOTHING_MOVED.faults,
@@ -92,7 +81,6 @@ export class ParentSession implements InstantReader {
       holding: this.#heldBack,
       linked: this.#phase.phase !== "waiting-for-child",
       ...(this.#lost === undefined ? {} : { lost: this.#lost }),
-      ...(ahead === undefined ? {} : { ahead }),
       compression: this.#flow.compression.progress(),
     };
   }
@@ -102,7 +90,7 @@ export class ParentSession implements InstantReader {
    * @param options.lz4 whether the child's side reads lz4; pages are sent raw otherwise.
    * @throws TransferError when the session has failed (its own error) or the lane is out of date (`peer-protocol`).
    */
-  acceptLane(name: PageLane, epoch: number, lane: FrameLane, options = { lz4: true }): void {
+  acceptLane(name: PageLane, epoch: number, lane: FrameLane | ThreadLane, options = { lz4: true }): void {
     if (this.#phase.phase === "failed") throw this.#phase.error;
     if (this.#detached) return lane.close(RESTARTS);
     const latest = this.#link.epoch;
@@ -118,16 +106,21 @@ export class ParentSession implements InstantReader {
     }
     if (!options.lz4) this.#flow.compression.forbid();
     const pair = this.#link.pair;
-    pair.add(name, lane, {
-      onFrame: (frame) => this.#onFrame(pair, name, frame),
-      onEnd: (end) => this.#onLaneEnd(pair, end),
-    });
+    const handlers = {
+      onFrame: (frame: Frame) => this.#onFrame(pair, name, frame),
+      onEnd: (end: LaneEnd) => this.#onLaneEnd(pair, end),
+      onAnswered: (pages: readonly number[], zeros: number) => this.#onAnswered(pair, pages, zeros),
+    };
+    const { instant } = this.#options;
+    const owed = this.#supply.owed.sharedBuffer;
+    pair.add(name, lane, handlers, { gate: this.#gate.buffer, owed, held: instant.held });
     if (pair === this.#link.pair && pair.linked) this.#onLinked();
   }
 
   /** The instant is there: pages may be sent from here on. `digests` are told to the child, for it to compare. */
   begin(options: { digests?: PageDigests }): void {
     this.#begun = true;
+    this.#gate.open = true;
     if (options.digests !== undefined) this.#supply.setDigests(options.digests);
     this.#wake();
   }
@@ -143,7 +136,7 @@ export class ParentSession implements InstantReader {
     });
   }
 
-  /** Another child is about to pass on to this one: what it may bring is not sent until it is known whether it does. */
+  /** Another child passes on to this one, or is about to: what it may bring is not sent until it is known whether it does. */
   expectRelay(): void {
     if (this.#phase.phase === "waiting-for-child" || this.#phase.phase === "linked") this.#hold.hold();
   }
@@ -178,6 +171,7 @@ export class ParentSession implements InstantReader {
   detach(): void {
     if (this.#phase.phase === "complete" || this.#phase.phase === "failed") return;
     this.#detached = true;
+    this.#gate.open = false;
     this.#pump?.cancel();
     this.#linkTimer?.cancel();
     this.#hold.release();
@@ -190,6 +184,7 @@ export class ParentSession implements InstantReader {
     if (this.#phase.phase === "complete" || this.#phase.phase === "failed") return;
     // Once the phase says so, no lane that ends meanwhile is mistaken for one that was lost.
     this.#phase = { phase: "failed", error };
+    this.#gate.open = false;
     this.#options.onFailing?.();
     this.#lanesLost();
     this.#link.drop({ code: error.code, message: error.message, fatal: true });
@@ -288,6 +283,14 @@ export class ParentSession implements InstantReader {
     this.#wake();
   }
 
+  /** Another thread has answered. */
+  #onAnswered(pair: LanePair, pages: readonly number[], zeros: number): void {
+    if (pair !== this.#link.pair || this.#phase.phase === "complete") return;
+    this.#flow.urgent();
+    this.#supply.answered(pages, zeros);
+    this.#wake();
+  }
+
   #onHave(runs: readonly PageRange[], last: boolean): void {
     if (this.#resumed) throw new TransferError("peer-protocol", "the child told twice which pages it has");
     this.#onReceived(runs, 0);
@@ -333,11 +336,12 @@ export class ParentSession implements InstantReader {
   }
 
   #onRelayed(on: boolean): void {
-    if (!on) this.#hold.release();
-    else if (this.#phase.phase === "linked") this.#hold.hold();
+    if (on) this.expectRelay();
+    else this.#hold.release();
   }
 
   #end(): void {
+    this.#gate.open = false;
     this.#hold.release();
     this.#pump?.cancel();
     this.#linkTimer?.cancel();

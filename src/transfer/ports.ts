@@ -4,6 +4,7 @@
  */
 
 import type { Bitmap } from "../base/index.js";
+import type { Frame } from "../wire/index.js";
 
 /** A run of pages: the index of the first (in units of 4 KiB from the start of guest memory) and how many. */
 export interface PageRange {
@@ -125,11 +126,94 @@ export interface FrameLane {
   close(end: LaneEnd): void;
 }
 
+/** Frames over one lane, numbered and checked. */
+export interface Channel {
+  /** Takes the lane up, once, when its owner is ready: what arrived before, and even the end, is told before this returns or soon after. */
+  attach(): void;
+  /** Sends a frame and returns its size in bytes, 0 where it is not known or nothing is sent because the lane has ended. */
+  send(frame: Frame): number;
+  /** Ends the lane; `onEnd` is not called for it. May be called twice. */
+  close(end: LaneEnd): void;
+  readonly queuedBytes: number;
+  /** Bytes of whole frames, both directions. */
+  readonly bytes: number;
+}
+
+/** What a channel tells its owner. `onEnd` comes at most once, and never after `close`. */
+export interface ChannelHandlers {
+  onFrame(frame: Frame, frameBytes: number): void;
+  onEnd(end: LaneEnd): void;
+  /** Only of a lane that another thread serves: it has answered with these pages, `zeros` of which are zero. */
+  onAnswered?(pages: readonly number[], zeros: number): void;
+}
+
+/** What the thread that answers requests sees of a parent's session. */
+export interface SessionShare {
+  /** A `Gate`: open while requests may be answered. */
+  gate: SharedArrayBuffer;
+  /** The pages the child is owed, as `SharedBits`. */
+  owed: SharedArrayBuffer;
+  /** The pages that are in guest memory as they were at the instant, as `SharedBits`; undefined when all are. */
+  held: SharedArrayBuffer | undefined;
+}
+
+/** An urgent lane that another thread has: it serves it by itself as far as it can, and the channel is for the rest. */
+export interface ThreadLane {
+  /** @param options.share of a parent's session; a child's is known to the thread from `FaultThread.fill`. */
+  takeUp(options: {
+    transfer: number;
+    pageCount: number;
+    handlers: ChannelHandlers;
+    share?: SessionShare;
+  }): Channel;
+  /** Ends a lane that is not taken up. */
+  close(end: LaneEnd): void;
+}
+
+/** What the thread that serves touches sees of a child's pages, all as `SharedBits` but the gate. */
+export interface ChildShare {
+  /** A `Gate`: how many wait, and whether content is wanted. */
+  gate: SharedArrayBuffer;
+  /** Pages whose content is known here, zero pages included. */
+  received: SharedArrayBuffer;
+  /** Pages that are in memory. */
+  installed: SharedArrayBuffer;
+  /** Pages the thread has asked for; it changes them. */
+  requested: SharedArrayBuffer;
+}
+
+/** A page the thread has installed. */
+export interface TakenPage {
+  page: number;
+  /** `answer`: it came on the urgent lane; `known`: it was known to be zero before. */
+  by: "answer" | "known";
+  zero: boolean;
+  /** How long somebody has waited for it; undefined when nobody has. */
+  latencyUs: number | undefined;
+  /** Its content, where that is wanted and it is not zero. */
+  bytes?: Uint8Array;
+  /** Its digest, where that is wanted. */
+  digest?: Uint8Array;
+}
+
+/** Another thread, which serves the touches of a child's missing pages and has its urgent lane. */
+export interface FaultThread {
+  /** Starts filling, as `FillableMemory.fill` does. Errors as that. */
+  fill(
+    share: ChildShare,
+    handlers: { onTaken(pages: readonly TakenPage[]): void; onFailed(error: Error): void },
+  ): void;
+  /** Pages it has asked for have come another way. */
+  settled(pages: readonly number[]): void;
+  /** When this returns, it neither reads faults nor installs pages any more. May be called twice, and before `fill`. */
+  stop(): void;
+}
+
 /** The lanes of a transfer that carry pages. The third, `control`, is the connection commands travel on. */
 export type PageLane = "urgent" | "bulk";
 
 /** Dials the parent. Rejects when that fails; a rejection with a `fatal: true` property ends the transfer. */
-export type DialLane = (lane: PageLane, epoch: number) => Promise<FrameLane>;
+export type DialLane = (lane: PageLane, epoch: number) => Promise<FrameLane | ThreadLane>;
 
 /** What is to be done while a parent stands still. */
 export interface InPause {

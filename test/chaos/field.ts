@@ -58,7 +58,6 @@ export class Field {
       const hosts = await Hosts.start(NAMES.length, {
         port: AGENT_PORT,
         roots,
-        built: true,
         tls: true,
         configuration: {
           logLevel: options.logLevel ?? "info",

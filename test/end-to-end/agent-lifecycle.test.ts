@@ -200,9 +200,7 @@ describe("an agent", () => {
       spawnSync(
         process.execPath,
         [
-          "--import",
-          "tsx",
-          join(ROOT, "src/agent/main.ts"),
+          join(ROOT, "dist/agent/main.js"),
           "--listen",
           "127.0.0.11:0",
           "--socket",

@@ -52,6 +52,8 @@ async function makeTransfer(
 ): Promise<{ transfer: number; session: ParentSession; close(): void }> {
   const transfer = (transfers += 1);
   const memory = new SimulatedMemory(new Scheduler(new SeededRandom(1)), PAGES);
+  // Nobody plays the simulation's time here.
+  memory.protectAside = async (range) => memory.protect(range);
   for (let page = 0; page < PAGES; page += 1) memory.place(page, contentOf(page, page + 1));
   const shared = { clock: realClock, log: silentLog };
   const copies = new SimulatedCopies();
@@ -66,6 +68,7 @@ async function makeTransfer(
       assert.ok(lane !== "precopy");
       session.acceptLane(lane, epoch, connection, offers);
     },
+    shareFile: () => undefined,
   });
   return { transfer, session, close };
 }

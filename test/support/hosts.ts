@@ -51,8 +51,6 @@ export interface HostOptions {
   port?: number;
   /** Where their directories lie, each in one of its own name; without it in new ones that `stop` removes. */
   roots?: { state: string; memory: string };
-  /** Start what `scripts/build` made instead of the sources, which takes a third of the time. */
-  built?: boolean;
   /** Certificates of an authority of their own, in place of plain connections with a key. */
   tls?: boolean;
 }
@@ -81,12 +79,10 @@ export class Host {
     memory: string;
     configuration: Record<string, unknown>;
     details: HostDetails;
-    built: boolean;
   }) {
     this.#details = options.details;
-    this.#program = options.built
-      ? ["--enable-source-maps", join(ROOT, "dist/agent/main.js")]
-      : ["--import", "tsx", join(ROOT, "src/agent/main.ts")];
+    // What `scripts/build` made: an agent's threads are started without what reads TypeScript.
+    this.#program = ["--enable-source-maps", join(ROOT, "dist/agent/main.js")];
     this.name = options.name;
     this.address = options.address;
     this.url = `${options.scheme}${options.address}:${options.port}`;
@@ -255,7 +251,6 @@ export class Hosts {
           ...details[index]?.configuration,
         },
         details: details[index] ?? {},
-        built: options.built ?? false,
       });
     });
   }

@@ -47,6 +47,11 @@ export class FileNotes implements ChildNotes {
     }
   }
 
+  /** Where another thread notes the digests of what it installs; undefined for a child that compares nothing. */
+  get digestsPath(): string | undefined {
+    return this.#digestsFile?.path;
+  }
+
   noteZero(ranges: readonly PageRange[]): void {
     for (const { first, count } of ranges) {
       this.#zeros.setRun(first, count);
@@ -88,13 +93,13 @@ export class FileNotes implements ChildNotes {
 
 /** A file of a fixed size, sparse until it is written. */
 class NotesFile {
-  readonly #path: string;
+  readonly path: string;
   readonly #sizeBytes: number;
   readonly #fd: number;
   #closed = false;
 
   constructor(path: string, sizeBytes: number, recover: boolean) {
-    this.#path = path;
+    this.path = path;
     this.#sizeBytes = sizeBytes;
     const flags =
       constants.O_RDWR | constants.O_NOFOLLOW | (recover ? 0 : constants.O_CREAT | constants.O_TRUNC);
@@ -134,6 +139,6 @@ class NotesFile {
 
   remove(): void {
     this.close();
-    rmSync(this.#path, { force: true });
+    rmSync(this.path, { force: true });
   }
 }

@@ -1,24 +1,33 @@
-import { isSame, type Holder } from "../../base/index.js";
-import { dial, LaneError } from "../../lane/index.js";
+import { isSame, type Clock, type Holder } from "../../base/index.js";
+import { dial, LaneError, type Credentials } from "../../lane/index.js";
 import type { FrameLane } from "../../transfer/index.js";
-import type { Services } from "../services.js";
 
 const LANE_DEADLINE_MS = 5000;
+
+/** Where a page lane is dialled, whom it is to lead to, and what for. */
+export interface LaneAddress {
+  url: string;
+  holder: Holder;
+  purpose: "urgent" | "bulk" | "precopy" | "relay";
+  transfer: number;
+  token: string;
+  epoch: number;
+}
+
+/** What an agent dials with. */
+export interface Dialler {
+  configuration: { readonly key?: Buffer | undefined };
+  credentials: Credentials | undefined;
+  clock: Clock;
+}
 
 /**
  * Dials a page lane at an agent that must be who it is expected to be.
  * @throws LaneError `certificate-role` when somebody else answers there.
  */
 export function dialLane(
-  { configuration, credentials, clock }: Services,
-  lane: {
-    url: string;
-    holder: Holder;
-    purpose: "urgent" | "bulk" | "precopy" | "relay";
-    transfer: number;
-    token: string;
-    epoch: number;
-  },
+  { configuration, credentials, clock }: Dialler,
+  lane: LaneAddress,
 ): Promise<FrameLane> {
   const { url, holder, ...hello } = lane;
   return dial({

@@ -290,7 +290,8 @@ export class IncomingChild implements HostedChild {
       return;
     }
     assert(phase.phase === "failed", "a machine ends complete or failed");
-    this.#run("end", this.#end("failed", phase.error));
+    const cancelled = phase.error.code === "cancelled" && this.#params.kind === "fork";
+    this.#run("end", this.#end(cancelled ? "cancelled" : "failed", phase.error));
   }
 
   #onComplete(): void {

@@ -62,11 +62,24 @@ export function machineOf(
   child: { record: Readonly<ChildRecord>; live: LiveEmulator; notes: FileNotes; onEverything(): void },
 ): ChildMachine {
   const { record, live, notes, onEverything } = child;
-  const { params, incarnation } = record;
+  const { params, holder, incarnation } = record;
+  const { transfer, token, parentUrl: url } = params;
+  const host = services.configuration.name;
+  const thread = services.faults.child({
+    transfer,
+    share: () => live.memory.fillable().fillShared(),
+    digests: notes.digestsPath,
+    host,
+  });
+  const dialBulk = dialParent(services, record);
   return new ChildMachine({
-    transfer: params.transfer,
-    memory: namingTheEnd(live.memory.fillable(), services.configuration.name),
-    dial: dialParent(services, record),
+    transfer,
+    memory: namingTheEnd(live.memory.fillable(), host),
+    faults: thread.faults,
+    dial: (purpose, epoch) =>
+      purpose === "urgent"
+        ? thread.dial({ url, holder, purpose, transfer, token, epoch })
+        : dialBulk(purpose, epoch),
     clock: services.clock,
     log,
     verify: params.verify,

@@ -1,7 +1,8 @@
 import { timingSafeEqual } from "node:crypto";
-import type { FrameLane, PageLane } from "../../transfer/index.js";
-import { isSame, type Holder, type Identity } from "../../base/index.js";
+import type { FrameLane, PageLane, ThreadLane } from "../../transfer/index.js";
+import { CodedError, isSame, type Holder, type Identity } from "../../base/index.js";
 import { LaneError } from "../../lane/index.js";
+import type { ArrivedLane } from "../faults/fault-thread.js";
 
 /** Whose lanes are let in. */
 interface LaneOwner {
@@ -15,9 +16,11 @@ export interface LaneTaker extends LaneOwner {
   acceptLane(
     lane: PageLane | "precopy",
     epoch: number,
-    connection: FrameLane,
+    connection: FrameLane | ThreadLane,
     options: { lz4: boolean },
   ): void;
+  /** A descriptor of the memory file, for whoever answers requests; it is closed there. Undefined when there is no such file. */
+  shareFile(): number | undefined;
 }
 
 /** Who takes the lane on which a child is passed on what another one is given: that other child, on its side. */
@@ -69,5 +72,24 @@ export class LaneRoutes<Taker extends LaneOwner = LaneTaker> {
     }
     const message = `this agent sends no pages for transfer ${transfer ?? "(none)"}`;
     throw new LaneError("unknown-transfer", message, { fatal: this.#isWhole() });
+  }
+}
+
+/** Leads an urgent lane that another thread has to its transfer's session, or ends it as a listener would. */
+export function takeArrived(routes: LaneRoutes, lane: ArrivedLane): void {
+  const { transfer, token, epoch = 0, features } = lane.hello;
+  try {
+    const taker = routes.find(lane.identity, transfer, token);
+    const options = { lz4: features.includes("lz4") };
+    taker.acceptLane(
+      "urgent",
+      epoch,
+      lane.over(() => taker.shareFile()),
+      options,
+    );
+  } catch (error) {
+    if (!(error instanceof CodedError)) throw error;
+    const fatal = !("fatal" in error) || error.fatal === true;
+    lane.close({ code: error.code, message: error.message, fatal });
   }
 }

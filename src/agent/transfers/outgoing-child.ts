@@ -9,10 +9,11 @@ import {
   type PageDigests,
   type PageLane,
   type ParentStep,
+  type ThreadLane,
 } from "../../transfer/index.js";
 import { Inquiry } from "./inquiry.js";
 import { runsThere, toldToRun, verifyError } from "./outgoing-errors.js";
-import { entryOf, precopyOf, sessionOf, type OutgoingChildOptions } from "./outgoing-parts.js";
+import { entryOf, precopyOf, sessionOf, shareFile, type OutgoingChildOptions } from "./outgoing-parts.js";
 import { PeerChild } from "./peer-child.js";
 import { prepareParams } from "./prepare-params.js";
 import { Steering } from "./steering.js";
@@ -55,6 +56,7 @@ export class OutgoingChild implements ForkChild {
     this.#closeRoute = services.routes.open(transfer, token, {
       holder: () => this.record.holder,
       acceptLane: (lane, epoch, connection, offers) => this.#acceptLane(lane, epoch, connection, offers),
+      shareFile: () => shareFile(guest),
     });
     this.#steering = new Steering({
       entry: this.entry,
@@ -75,11 +77,11 @@ export class OutgoingChild implements ForkChild {
   #acceptLane(
     lane: PageLane | "precopy",
     epoch: number,
-    connection: FrameLane,
+    connection: FrameLane | ThreadLane,
     offers: { lz4: boolean },
   ): void {
     if (lane !== "precopy") return this.session.acceptLane(lane, epoch, connection, offers);
-    if (this.precopy === undefined)
+    if (this.precopy === undefined || "takeUp" in connection)
       throw new TransferError("peer-protocol", "nothing is copied ahead in this transfer");
     this.precopy.acceptLane(epoch, connection, offers);
   }

@@ -37,6 +37,11 @@ export function entryOf(options: OutgoingChildOptions): TransferEntry {
   });
 }
 
+/** A descriptor of a guest's memory file, which whoever is given it closes; undefined when there is no such file, or no emulator on it. */
+export function shareFile(guest: Guest): number | undefined {
+  return guest.hasEmulator && guest.live.exit === undefined ? guest.live.memory.shareFile() : undefined;
+}
+
 /** What gives the child its pages as they were at the instant. */
 export function sessionOf(options: OutgoingChildOptions, log: Log): ParentSession {
   const { services, instant } = options;

@@ -7,11 +7,12 @@ import {
   type FrameLane,
   type RelayBranch,
 } from "../../../src/transfer/index.js";
+import { SimulatedThread } from "./fault-thread.js";
 import { SimulatedGuest } from "./guest.js";
 import type { Life, SimulatedHost } from "./host.js";
 import { SimulatedNotes } from "./kept.js";
 import { SimulatedMemory } from "./memory.js";
-import { filledBy, notesOf, writtenBy } from "./mortal.js";
+import { filledBy, joinedBy, notesOf, writtenBy } from "./mortal.js";
 import { SimulatedRefusal, type SimulatedNetwork } from "./network.js";
 import type { ParentAgent } from "./parent-agent.js";
 import type { Plan } from "./plan.js";
@@ -256,21 +257,34 @@ export class ChildAgent {
     const { plan, network, scheduler } = this.#options;
     const guest = this.#guest as SimulatedGuest;
     const before = this.#highestEpoch;
+    const memory = filledBy(life, guest.memory);
+    const notes = notesOf(life, this.#notes);
+    guest.memory.twofold = plan.threads;
+    const thread = plan.threads
+      ? new SimulatedThread(life, scheduler).child({
+          transfer: this.transfer,
+          memory,
+          joined: joinedBy(life, guest.memory),
+          notes: plan.verify ? notes : undefined,
+        })
+      : undefined;
     const machine = new ChildMachine({
       transfer: this.transfer,
-      memory: filledBy(life, guest.memory),
-      dial: (lane, epoch) => {
+      memory,
+      ...(thread === undefined ? {} : { faults: thread.faults }),
+      dial: async (lane, epoch) => {
         const parent = this.#parent as ParentAgent;
         if (epoch <= before) scheduler.fail(new Error(`epoch ${epoch} was used by an earlier life`));
         this.#highestEpoch = Math.max(this.#highestEpoch, epoch);
-        return network.dial(life, parent.host, (there, end) =>
+        const dialled = await network.dial(life, parent.host, (there, end) =>
           parent.accept(there, this, { lane, epoch, end }),
         );
+        return lane === "urgent" && thread !== undefined ? thread.lane(dialled) : dialled;
       },
       clock: life.clock,
       log: silentLog,
       verify: plan.verify,
-      notes: notesOf(life, this.#notes),
+      notes,
       onEverything: () => this.#onEverything(life, machine),
       ...options,
     });

@@ -32,6 +32,8 @@ export class SimulatedMemory implements TrackedMemory, FillableMemory, WritableM
   #registration = 0;
   #mode: "plain" | "tracked" | "filling" = "plain";
   #onFaults: (pages: readonly number[]) => void = () => {};
+  /** Two threads install pages: one that exists already stays as it is. */
+  twofold = false;
   /** Set to make the host run out of memory after so many more installs. */
   installsLeft = Infinity;
 
@@ -97,6 +99,13 @@ export class SimulatedMemory implements TrackedMemory, FillableMemory, WritableM
 
   fill(onMissingFaults: (pages: readonly number[]) => void): void {
     this.#start("filling", onMissingFaults);
+  }
+
+  /** Reports the faults of memory that is being filled to another thread from here on. */
+  join(onFaults: (pages: readonly number[]) => void): void {
+    assert(this.#mode === "filling", "what is joined has begun");
+    this.#onFaults = onFaults;
+    this.wake({ first: 0, count: this.pageCount });
   }
 
   #start(mode: "tracked" | "filling", onFaults: (pages: readonly number[]) => void): void {
@@ -173,7 +182,8 @@ export class SimulatedMemory implements TrackedMemory, FillableMemory, WritableM
     assert(this.#mode === "filling", "pages are installed while filling");
     for (let offset = 0; offset < bytes.length; offset += PAGE_BYTES) {
       const page = firstPage + offset / PAGE_BYTES;
-      assert(this.#pages[page] === undefined, `page ${page} is installed once`);
+      assert(this.twofold || this.#pages[page] === undefined, `page ${page} is installed once`);
+      if (this.#pages[page] !== undefined) continue;
       if ((this.installsLeft -= 1) < 0)
         throw Object.assign(new Error("the host has no memory left"), { code: "no-memory" });
       this.#pages[page] = Uint8Array.from(bytes.subarray(offset, offset + PAGE_BYTES));

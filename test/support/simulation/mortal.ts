@@ -39,6 +39,14 @@ export function filledBy(life: Life, memory: SimulatedMemory): FillableMemory {
   };
 }
 
+/** A child's memory that is being filled, in the hands of another thread of the agent. */
+export function joinedBy(life: Life, memory: SimulatedMemory): FillableMemory {
+  return {
+    ...filledBy(life, memory),
+    fill: (onMissingFaults) => void (life.acts() && memory.join(onMissingFaults)),
+  };
+}
+
 /** The memory of a child that does not run yet, in the hands of one agent's life. */
 export function writtenBy(life: Life, memory: SimulatedMemory): WritableMemory {
   return {

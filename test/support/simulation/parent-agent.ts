@@ -15,6 +15,7 @@ import type { ChildAgent } from "./child-agent.js";
 import { aheadOf } from "./ahead.js";
 import { copyAhead } from "./copy-ahead.js";
 import { emulatorOf } from "./emulator.js";
+import { urgentLane } from "./fault-thread.js";
 import type { Life, SimulatedHost } from "./host.js";
 import { SimulatedCopies } from "./kept.js";
 import { compressionOf, Orders } from "./orders.js";
@@ -108,7 +109,8 @@ export class ParentAgent {
     if (session === undefined || !there.alive)
       throw new SimulatedRefusal("no-such-transfer", "there is no such transfer here", { fatal: true });
     try {
-      session.acceptLane(dialled.lane, dialled.epoch, dialled.end);
+      const { lane, epoch, end } = dialled;
+      session.acceptLane(lane, epoch, lane === "urgent" ? urgentLane(there, this.#options, end) : end);
     } catch (cause) {
       const fatal = session.phase.phase === "failed";
       throw new SimulatedRefusal("failed", "the lane was refused", { fatal, cause });

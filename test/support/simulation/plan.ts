@@ -41,6 +41,8 @@ export interface Plan {
   emulatorEnds: boolean;
   /** For each child, whether its host is the parent's, one that it shares with others, or its own. */
   hosts: ("parent's" | "shared" | "own")[];
+  /** Another thread of each agent has the urgent lanes and serves touches; without it, the machines do so themselves. */
+  threads: boolean;
   /** For each child of a fork, the child that passes on to it what it is given; that comes before it, if there is one. */
   relays: (number | undefined)[];
 }
@@ -79,6 +81,7 @@ export function planOf(random: SeededRandom): Plan {
     lateCrashes: random.chance(0.5) ? 1 + random.below(4) : 0,
     emulatorEnds: !migrate && random.chance(0.15),
     hosts: [1, 2, 3].map(() => random.pick(["parent's", "shared", "shared", "own", "own"])),
+    threads: random.chance(0.7),
     relays: [undefined, random.pick([0, 0, undefined]), random.pick([0, 1, 1, undefined])],
   };
 }

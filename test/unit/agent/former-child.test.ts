@@ -13,6 +13,14 @@ import { IncomingTransfers } from "../../../src/agent/transfers/incoming-transfe
 import { RecordFile, type ChildRecord } from "../../../src/agent/transfers/transfer-record.js";
 import { ManualClock } from "../../support/lane-clock.js";
 
+/** A fault thread to which nothing comes. */
+const idleThread = {
+  child: () => ({
+    faults: { fill: () => {}, settled: () => {}, stop: () => {} },
+    dial: () => new Promise(() => {}),
+  }),
+};
+
 const TRANSFER = 9;
 const CONTEXT = {
   session: { identity: LOCAL_IDENTITY, onEnd: () => {}, sendEvent: () => true },
@@ -129,6 +137,7 @@ function migrated(directory: string) {
     book: { add: () => {} },
     registry: { remove: () => removing.promise },
     paths: { guestMemory: () => directory },
+    faults: idleThread,
   };
   const session = { onEnd: () => () => {}, sendEvent: () => true };
   const live = { emulator, memory: { fillable: () => ({ pageCount: 16 }) } };
@@ -192,6 +201,7 @@ function loaded(directory: string, { kind = "fork", step = "loaded" } = {}) {
     configuration: { name: "b", limits: { migrationLeaseSeconds: 60 } },
     book: { add: () => {} },
     paths: { guestMemory: () => directory },
+    faults: idleThread,
   };
   const installed = () => [{ first: 0, count: 16 }];
   const memory = { pageCount: 16, fill: () => {}, installed, release: () => {} };

@@ -42,6 +42,7 @@ function passingOn() {
     take: () => {},
     onFed: () => {},
     onRoom: () => {},
+    onPassing: () => {},
   });
   const child = new ChildRelays({ relays } as Services, { relay } as ChildMachine, 7);
   return { relays, relay, child };

@@ -219,7 +219,7 @@ describe("routes of page lanes", () => {
   test("a lane needs the transfer's number and its token, and to be of whom the transfer was agreed with", () => {
     const routes = new LaneRoutes({ isWhole: () => true });
     const agreed: { with?: Identity } = {};
-    const taker = { holder: () => agreed.with, acceptLane: () => {} };
+    const taker = { holder: () => agreed.with, acceptLane: () => {}, shareFile: () => undefined };
     const close = routes.open(7, "secret", taker);
     const holder = (name: string): Identity => ({ kind: "certificate", name, roles: ["peer"] });
     assert.throws(() => routes.find(holder("CN=b"), 7, "secret"), { code: "unknown-transfer" });

@@ -241,6 +241,7 @@ function fedChild() {
     },
     onFed: (fed) => void seen.fed.push(fed),
     onRoom: () => {},
+    onPassing: () => {},
   });
   relay.feedFrom(async (epoch) => {
     seen.dials.push(epoch);

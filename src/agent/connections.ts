@@ -1,0 +1,46 @@
+import type { Clock, Identity } from "../base/index.js";
+import type { Connection, Handed, ListenerOptions } from "../lane/index.js";
+import { takeDescriptor } from "../memory/index.js";
+import type { Sessions } from "./api/sessions.js";
+import type { LoadedConfiguration } from "./configuration/index.js";
+import { FaultThreadHandle } from "./faults/fault-thread.js";
+import type { Socketed } from "./faults/messages.js";
+import type { Services } from "./services.js";
+import { takeArrived, type LaneRoutes } from "./transfers/lane-routes.js";
+
+/** Starts the thread that serves faults; the urgent lanes that come to it are led to the sessions of their transfers. */
+export function startFaultThread(
+  { tls, key, logLevel }: LoadedConfiguration,
+  { clock, routes }: { clock: Clock; routes: LaneRoutes },
+): FaultThreadHandle {
+  const onArrived = (lane: Parameters<typeof takeArrived>[1]): void => takeArrived(routes, lane);
+  return new FaultThreadHandle({ settings: { tls, key, logLevel }, clock, onArrived });
+}
+
+/** What becomes of the connections to one of the agent's sockets: who they are for decides whether they are let in, and takes them. */
+export function connectionsTo(
+  { routes, relays, faults }: Services,
+  sessions: Sessions,
+  at: Socketed,
+): Pick<ListenerOptions, "authorise" | "onConnection" | "handOn"> {
+  return {
+    authorise: (hello: Connection["hello"], identity: Identity) => {
+      const { purpose, transfer, token } = hello;
+      if (purpose === "relay") relays.find(identity, transfer, token);
+      else if (purpose !== "control") routes.find(identity, transfer, token);
+    },
+    onConnection: (connection: Connection) => {
+      const { purpose, transfer, token, epoch = 0, features } = connection.hello;
+      const offers = { lz4: features.includes("lz4") };
+      const { identity } = connection;
+      if (purpose === "control") sessions.take(connection);
+      else if (purpose === "relay")
+        relays.find(identity, transfer, token).acceptLane(epoch, connection, offers);
+      else routes.find(identity, transfer, token).acceptLane(purpose, epoch, connection, offers);
+    },
+    handOn: {
+      duplicate: (descriptor) => takeDescriptor(process.pid, descriptor),
+      take: (handed: Handed) => faults.take(at, handed),
+    },
+  };
+}

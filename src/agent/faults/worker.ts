@@ -1,0 +1,13 @@
+import { parentPort, workerData } from "node:worker_threads";
+import { FaultLanes } from "./fault-lanes.js";
+import { assert } from "../../base/index.js";
+import type { FaultThreadSettings, Order } from "./messages.js";
+
+assert(parentPort !== null, "this is what the fault thread runs");
+const port = parentPort;
+const lanes = new FaultLanes(workerData as FaultThreadSettings, (telling) => port.postMessage(telling));
+port.on("message", (order: Order) => {
+  lanes.obey(order);
+  // Then nothing is left that would keep the thread.
+  if (order.do === "end") void lanes.close().finally(() => port.close());
+});

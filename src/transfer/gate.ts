@@ -1,0 +1,56 @@
+/** Words of a gate. */
+const OPEN = 0;
+const WAITING = 1;
+const CONTENT = 2;
+const STOPPED = 3;
+const WORDS = 4;
+
+/** A few facts that two threads share about one transfer, each changed by one of them. What a thread did before it changed one has happened for whoever sees it changed. */
+export class Gate {
+  readonly buffer: SharedArrayBuffer;
+  readonly #words: Int32Array;
+
+  constructor(buffer: SharedArrayBuffer = new SharedArrayBuffer(WORDS * 4)) {
+    this.buffer = buffer;
+    this.#words = new Int32Array(buffer);
+  }
+
+  /** Requests may be answered. */
+  get open(): boolean {
+    return Atomics.load(this.#words, OPEN) === 1;
+  }
+
+  set open(open: boolean) {
+    Atomics.store(this.#words, OPEN, open ? 1 : 0);
+  }
+
+  /** Whoever serves touches is to pass on the content of the pages that come. */
+  get wantsContent(): boolean {
+    return Atomics.load(this.#words, CONTENT) === 1;
+  }
+
+  set wantsContent(wanted: boolean) {
+    Atomics.store(this.#words, CONTENT, wanted ? 1 : 0);
+  }
+
+  /** One more (or fewer) page is asked for. */
+  addWaiting(change: 1 | -1): void {
+    Atomics.add(this.#words, WAITING, change);
+  }
+
+  /** Pages that are asked for. What this thread did before has happened for a thread that asks for another page from here on. */
+  get waiting(): number {
+    return Atomics.add(this.#words, WAITING, 0);
+  }
+
+  /** Whoever served touches has let go of everything. */
+  stopped(): void {
+    Atomics.store(this.#words, STOPPED, 1);
+    Atomics.notify(this.#words, STOPPED);
+  }
+
+  /** Waits for `stopped`, with nothing else going on in this thread; false when that took longer than the deadline. */
+  awaitStopped(deadlineMs: number): boolean {
+    return Atomics.wait(this.#words, STOPPED, 0, deadlineMs) !== "timed-out";
+  }
+}
