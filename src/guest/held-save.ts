@@ -193,12 +193,13 @@ export class HeldSave {
    */
   async run(qmp: QmpClient, work: InPause): Promise<{ saved: Buffer; isHeld: boolean }> {
     this.#work = work;
+    const command = { filename: this.#said, live: false };
+    const deadlineMs = STOP_DEADLINE_MS + 2 * SAVE_DEADLINE_MS + this.#pauseMs;
+    const answer = qmp.execute("xen-save-devices-state", command, { deadlineMs });
+    answer.catch(() => {});
+    // While the emulator reads the command.
     const first = awaitFirstByte(this.#path);
     try {
-      const command = { filename: this.#said, live: false };
-      const deadlineMs = STOP_DEADLINE_MS + 2 * SAVE_DEADLINE_MS + this.#pauseMs;
-      const answer = qmp.execute("xen-save-devices-state", command, { deadlineMs });
-      answer.catch(() => {});
       await this.#within(STOP_DEADLINE_MS + SAVE_DEADLINE_MS, Promise.race([first.came, answer]));
       const isHeld = first.byte.length > 0 && (await this.#waits(answer));
       if (isHeld) await this.#hold();
