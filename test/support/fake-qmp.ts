@@ -10,7 +10,7 @@ export const GREETING = {
 
 export class FakeQmp {
   readonly path: string;
-  readonly commands: { execute: string; arguments: object; id: number }[] = [];
+  readonly commands: { execute: string; arguments?: object; id: number }[] = [];
   readonly #directory: string;
   readonly #server: Server;
   readonly #answer: (command: string, id: number) => string | undefined;
@@ -61,7 +61,7 @@ export class FakeQmp {
     socket.on("data", (chunk) => {
       rest += chunk.toString();
       for (let end = rest.indexOf("\n"); end !== -1; end = rest.indexOf("\n")) {
-        const command = JSON.parse(rest.slice(0, end)) as { execute: string; arguments: object; id: number };
+        const command = JSON.parse(rest.slice(0, end)) as FakeQmp["commands"][number];
         rest = rest.slice(end + 1);
         this.commands.push(command);
         const isHello = command.execute === "qmp_capabilities";

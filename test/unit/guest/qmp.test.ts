@@ -59,6 +59,7 @@ describe("the control connection", () => {
     while (fake.commands.length < 3) await new Promise((resolve) => setImmediate(resolve));
     const [, first, second] = fake.commands;
     assert.deepEqual(second?.arguments, { a: 1 });
+    assert.deepEqual(Object.keys(first ?? {}), ["execute", "id"], "arguments that are empty are not said");
     fake.send(`{"return": "2", "id": ${second?.id}}\r\n{"return": "1", "id": ${first?.id}}\r\n`);
     assert.deepEqual(await answers, ["1", "2"]);
   });
