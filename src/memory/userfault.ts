@@ -34,7 +34,7 @@ const MAX_TRIES = 1000;
 
 /** Bytes protected at a time aside: an emulator that maps or unmaps memory waits for one such call, and so does whoever ends it. */
 const ASIDE_SLICE_BYTES = 2048 * PAGE_BYTES;
-/** Threads that do so, for the emulator's processors need some too. */
+/** Threads that do so. The second takes only what guests leave of the processors. */
 const ASIDE_THREADS = 2;
 
 /**

@@ -68,20 +68,20 @@ static void *protect_slices(void *data) {
   return NULL;
 }
 
-/* The agent's threads go ahead of its guests, who wait for faults; for this, only a child that is not there yet waits. */
+/* The agent's threads go ahead of its guests. One that helps takes only what they leave: they are not to stand still for this on all processors. */
 static void *protect_calmly(void *data) {
   setpriority(PRIO_PROCESS, 0, USUAL);
   return protect_slices(data);
 }
 
-/* On a thread of libuv's pool, which keeps its own niceness: it might not be allowed to take that back. */
+/* On a thread of libuv's pool, and on others that help. */
 static void on_thread(napi_env env, void *data) {
   (void)env;
   struct aside *aside = data;
   pthread_t threads[MOST_THREADS];
   int started = 0;
-  while (started < aside->threads && pthread_create(&threads[started], NULL, protect_calmly, aside) == 0) started += 1;
-  if (started == 0) protect_slices(aside);
+  while (started + 1 < aside->threads && pthread_create(&threads[started], NULL, protect_calmly, aside) == 0) started += 1;
+  protect_slices(aside);
   for (int index = 0; index < started; index += 1) pthread_join(threads[index], NULL);
 }
 
