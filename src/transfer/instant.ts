@@ -2,7 +2,7 @@ import { assert, Bitmap, PAGE_BYTES, type Clock, type Log, type Timer } from "..
 import { CopyStore } from "./copy-store.js";
 import type { CopyFile, PageRange, TrackedMemory } from "./ports.js";
 import { rangesOf } from "./ranges.js";
-import { MAX_RUN_PAGES, writerRun } from "./writer-run.js";
+import { MAX_WRITER_RUN_PAGES, writerRun } from "./writer-run.js";
 
 /** Rounds of protecting again what was written meanwhile, before the guest is stopped for the last one. */
 const MAX_ARM_ROUNDS = 4;
@@ -58,7 +58,7 @@ export class Instant {
   readonly #protected: Bitmap;
   readonly #stallDeadlineMs: number | undefined;
   /** For the copies of pages on their way to the file. */
-  readonly #pages = new Uint8Array(MAX_RUN_PAGES * PAGE_BYTES);
+  readonly #pages = new Uint8Array(MAX_WRITER_RUN_PAGES * PAGE_BYTES);
   readonly #readers = new Set<InstantReader>();
   #written: number[] = [];
   #waitingWriters: number[] = [];

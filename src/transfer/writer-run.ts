@@ -1,7 +1,7 @@
 import type { PageRange } from "./ports.js";
 
 /** Most pages that a writer is let through at once. */
-export const MAX_RUN_PAGES = 16;
+export const MAX_WRITER_RUN_PAGES = 16;
 
 /**
  * The pages to let a writer through that waits for `page`: that one, and behind a run of pages that were let through just as many more. So a writer that
@@ -14,7 +14,8 @@ export function writerRun(
   options: { pageCount: number; isProtected(page: number): boolean; mayJoin(page: number): boolean },
 ): PageRange {
   let before = 0;
-  while (before < MAX_RUN_PAGES && before < page && !options.isProtected(page - before - 1)) before += 1;
+  while (before < MAX_WRITER_RUN_PAGES && before < page && !options.isProtected(page - before - 1))
+    before += 1;
   let count = 1;
   while (count < before && page + count < options.pageCount && options.mayJoin(page + count)) count += 1;
   return { first: page, count };

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { MAX_RUN_PAGES, writerRun } from "../../../src/transfer/writer-run.js";
+import { MAX_WRITER_RUN_PAGES, writerRun } from "../../../src/transfer/writer-run.js";
 
 /** Lets a writer through page after page, as an instant does; returns where it had to wait. */
 function waitsOf(
@@ -18,7 +18,7 @@ function waitsOf(
       mayJoin: (other) => isProtected[other] === true && options.kept?.has(other) !== true,
     });
     assert.equal(first, page);
-    assert.ok(count >= 1 && count <= MAX_RUN_PAGES && first + count <= options.pageCount);
+    assert.ok(count >= 1 && count <= MAX_WRITER_RUN_PAGES && first + count <= options.pageCount);
     for (let next = first; next < first + count; next += 1) {
       assert.ok(next === page || options.kept?.has(next) !== true, "what may not join does not");
       isProtected[next] = false;
