@@ -1,5 +1,6 @@
 import type { Socket } from "node:net";
 import { Duplex } from "node:stream";
+import { TLSSocket } from "node:tls";
 import type { Clock } from "../base/index.js";
 import { FrameSplitter } from "./frame-splitter.js";
 
@@ -103,7 +104,9 @@ export class LaneStream extends Duplex {
     if (this.#framed) this.#splitter.filled(length);
     else this.#pass(this.#space.subarray(0, length));
     if (!this.#diverted) return this.#hasRoom;
-    if (!this.#takesTurns) return true;
+    // A read that leaves room ends the turn by itself; what TLS gives may be a part of one.
+    const endsTurn = length < this.#space.length && !(this.#socket instanceof TLSSocket);
+    if (!this.#takesTurns || endsTurn) return true;
     this.#clock.soon(() => this.#socket?.resume());
     return false;
   }
