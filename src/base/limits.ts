@@ -9,6 +9,9 @@ export const MAX_RUN_PAGES = 64;
 /** Pages the sweep reads, sends and installs at a time while somebody waits for pages, or has not long ago: 64 KiB. */
 export const SWEEP_RUN_PAGES = 16;
 
+/** Pages with data in a frame of the sweep while nobody waits, in as many runs as that takes: 512 KiB. */
+export const CALM_FRAME_PAGES = 128;
+
 /** Most runs in one frame of pages. */
 export const MAX_FRAME_RUNS = 256;
 
@@ -44,7 +47,11 @@ export const BULK_WINDOW_BYTES = 4 * 1024 * 1024;
 export const COPY_BUDGET_BYTES = 64 * 1024 * 1024;
 
 assert(SWEEP_RUN_PAGES <= MAX_RUN_PAGES, "a sweep run fits in a run");
-assert(MAX_RUN_PAGES * PAGE_BYTES + 16 + 4 <= MAX_FRAME_BODY_BYTES, "the longest run fits in a frame");
+assert(MAX_RUN_PAGES <= CALM_FRAME_PAGES, "the longest run fits in a frame of the sweep");
+assert(
+  CALM_FRAME_PAGES * (PAGE_BYTES + 16) + 4 <= MAX_FRAME_BODY_BYTES,
+  "what the sweep sends fits in a frame",
+);
 assert(MAX_FRAME_BODY_BYTES + FRAME_HEADER_BYTES <= BULK_WINDOW_BYTES, "one frame always fits in the window");
 assert(4 + MAX_REQUEST_PAGES * 4 <= MAX_FRAME_BODY_BYTES, "a request fits in a frame");
 assert(8 + MAX_RECEIVED_RUNS * 8 <= MAX_FRAME_BODY_BYTES, "a report fits in a frame");

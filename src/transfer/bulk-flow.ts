@@ -1,4 +1,4 @@
-import { MAX_RUN_PAGES, SWEEP_RUN_PAGES, type Clock } from "../base/index.js";
+import { CALM_FRAME_PAGES, SWEEP_RUN_PAGES, type Clock } from "../base/index.js";
 import type { Frame } from "../wire/index.js";
 import {
   AdaptiveCompression,
@@ -51,13 +51,16 @@ export class BulkFlow {
   #turns = 0;
   /** When the rate limit lets the next frame go. */
   #paceFromUs = 0;
+  /** When this turn began, or its latest frame was sent: the clock is read once for each. */
+  #nowUs = 0;
+  /** The child has asked for a page since. */
+  #asked = false;
 
   constructor(clock: Clock, options: FlowOptions) {
     this.#clock = clock;
     this.#window = new AdaptiveWindow(options.maxWindowBytes);
     const { compress } = options;
     this.compression = new AdaptiveCompression(
-      clock,
       typeof compress === "boolean" ? { choice: compress ? "lz4" : "none", first: compress } : compress,
     );
     this.change(options);
@@ -81,6 +84,7 @@ export class BulkFlow {
 
   /** Begins a turn: how many frames may be sent before others have theirs; none in some turns of a low priority. */
   takeTurn(): number {
+    this.#readClock();
     this.#turns += SHARES[this.#priority].framesPerTurn;
     const frames = Math.floor(this.#turns);
     this.#turns -= frames;
@@ -99,35 +103,47 @@ export class BulkFlow {
     return Math.max(1, Math.ceil(waitUs / 1000));
   }
 
-  /** A frame was sent: bytes on the wire, and how long it took to make and send it. */
-  sent(frame: Frame, bytes: number, tookUs: number): void {
-    const nowUs = this.#clock.nowUs();
+  /** A frame of so many bytes on the wire was sent; it was made since the turn began, or since the frame before it. */
+  sent(frame: Frame, bytes: number): void {
+    const beganUs = this.#nowUs;
+    const nowUs = this.#readClock();
     this.#window.sent(bytes, nowUs);
-    this.compression.sent({ wireBytes: bytes, contentBytes: contentBytesOf(frame), tookUs });
+    this.compression.sent(
+      { wireBytes: bytes, contentBytes: contentBytesOf(frame), tookUs: nowUs - beganUs },
+      nowUs,
+    );
     const rate = this.#rateBytesPerSecond;
     if (rate !== undefined) this.#paceFromUs = Math.max(this.#paceFromUs, nowUs) + (bytes / rate) * 1e6;
   }
 
   /** Takes credit for bytes the child has consumed; false when it credits more than is in flight. */
   credited(bytes: number): boolean {
-    if (!this.#window.credited(bytes, this.#clock.nowUs())) return false;
-    this.compression.credited(bytes);
+    const nowUs = this.#readClock();
+    if (!this.#window.credited(bytes, nowUs)) return false;
+    this.compression.credited(bytes, nowUs);
     return true;
   }
 
   /** The child asks for a page. */
   urgent(): void {
-    this.#window.urgent(this.#clock.nowUs());
+    this.#asked = true;
   }
 
   /** Most pages of one frame of the sweep: with few, a fault does not wait for long; with many, each costs less. */
   get sweepPages(): number {
-    return this.#window.isUrgent(this.#clock.nowUs()) ? SWEEP_RUN_PAGES : MAX_RUN_PAGES;
+    return this.#asked || this.#window.isUrgent(this.#nowUs) ? SWEEP_RUN_PAGES : CALM_FRAME_PAGES;
   }
 
   /** The connection is lost, with all that was in flight. */
   reset(): void {
     this.#window.reset();
     this.compression.reset();
+  }
+
+  #readClock(): number {
+    this.#nowUs = this.#clock.nowUs();
+    if (this.#asked) this.#window.urgent(this.#nowUs);
+    this.#asked = false;
+    return this.#nowUs;
   }
 }

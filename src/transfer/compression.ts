@@ -1,4 +1,4 @@
-import { PAGE_BYTES, type Clock } from "../base/index.js";
+import { PAGE_BYTES } from "../base/index.js";
 import type { Frame } from "../wire/index.js";
 
 /** Whether bulk pages are compressed: as is measured to be faster, always where it saves something, or never. */
@@ -17,6 +17,10 @@ const GO_ON_GAIN = 1.05;
 /** From one probe to the next; twice as long each time that nothing has changed. */
 const FIRST_INTERVAL_US = 2_000_000;
 const LONGEST_INTERVAL_US = 60_000_000;
+
+/** Frames that are sent without a try after one in which lz4 saved nothing; twice as many after each further one. */
+const FIRST_SKIP_FRAMES = 1;
+const MOST_SKIPPED_FRAMES = 32;
 
 type Mode = "raw" | "lz4";
 
@@ -53,6 +57,8 @@ export interface CompressionOptions {
   choice: CompressionChoice;
   /** What `auto` begins with. */
   first: boolean;
+  /** That is how the latest transfer to the same host went: `auto` need not look at once whether it is so. */
+  learned?: boolean;
   /** Bytes of content and microseconds of a sample at least, other than usual. */
   sample?: { bytes: number; us: number };
 }
@@ -62,7 +68,6 @@ export interface CompressionOptions {
  * that compressing costs either host and saves on the link, and goes on the faster way. It looks again now and then.
  */
 export class AdaptiveCompression {
-  readonly #clock: Clock;
   readonly #sample: { bytes: number; us: number };
   #choice: CompressionChoice;
   #mode: Mode;
@@ -74,15 +79,19 @@ export class AdaptiveCompression {
   #measured: CompressionProgress["measured"];
   #sentBytes = 0;
   #creditedBytes = 0;
-  #probeAtUs = 0;
+  /** Undefined for an interval after the next frame. */
+  #probeAtUs: number | undefined;
   #intervalUs = FIRST_INTERVAL_US;
+  /** Frames still to be sent without a try, and how many it will be after the next one in vain. */
+  #skips = 0;
+  #nextSkips = FIRST_SKIP_FRAMES;
 
-  constructor(clock: Clock, options: CompressionOptions) {
-    this.#clock = clock;
+  constructor(options: CompressionOptions) {
     this.#sample = options.sample ?? { bytes: SAMPLE_BYTES, us: SAMPLE_US };
     this.#choice = options.choice;
     this.#mode = options.first ? "lz4" : "raw";
     this.choose(options.choice);
+    if (options.learned === true && options.choice === "auto") this.#trust();
   }
 
   /** Changes what was chosen; `auto` begins with how it is sent now. */
@@ -104,11 +113,11 @@ export class AdaptiveCompression {
 
   /** Whether the next frame is to be compressed. */
   get on(): boolean {
-    return this.#allowed && this.#mode === "lz4";
+    return this.#allowed && this.#mode === "lz4" && this.#skips === 0;
   }
 
   progress(): CompressionProgress {
-    const now = this.on ? "lz4" : "none";
+    const now = this.#allowed && this.#mode === "lz4" ? "lz4" : "none";
     return {
       choice: this.#choice,
       now,
@@ -117,13 +126,14 @@ export class AdaptiveCompression {
   }
 
   /** A frame was sent: bytes on the wire, bytes of pages that are not zero in it, and how long it took to make and send it. */
-  sent(frame: { wireBytes: number; contentBytes: number; tookUs: number }): void {
+  sent(frame: { wireBytes: number; contentBytes: number; tookUs: number }, nowUs: number): void {
     const fromByte = this.#sentBytes;
     this.#sentBytes += frame.wireBytes;
     if (this.#choice !== "auto" || !this.#allowed || frame.contentBytes === 0) return;
-    const nowUs = this.#clock.nowUs();
     if (this.#probing === undefined) {
+      this.#probeAtUs ??= nowUs + this.#intervalUs;
       if (nowUs >= this.#probeAtUs) this.#probe();
+      else if (this.#mode === "lz4") this.#learnFrom(frame);
       return;
     }
     if (this.#countOf(this.#mode) >= SAMPLES) return this.#turnToLacking();
@@ -138,10 +148,9 @@ export class AdaptiveCompression {
   }
 
   /** The child has taken so many bytes more. */
-  credited(bytes: number): void {
+  credited(bytes: number, nowUs: number): void {
     this.#creditedBytes += bytes;
     if (this.#probing === undefined) return;
-    const nowUs = this.#clock.nowUs();
     for (const sample of [...this.#underway, ...(this.#filling === undefined ? [] : [this.#filling])])
       if (this.#creditedBytes >= sample.fromByte) sample.sinceUs ??= nowUs;
     for (let [first] = this.#underway; first !== undefined; [first] = this.#underway) {
@@ -163,7 +172,27 @@ export class AdaptiveCompression {
     if (this.#probing !== undefined) this.#probe();
   }
 
+  /** Begins as if a probe had just found it so. */
+  #trust(): void {
+    this.#settled = this.#mode;
+    this.#probeAtUs = undefined;
+    this.#stopProbing();
+  }
+
+  /** While content does not become less, trying is given up for longer and longer; one frame that does become less begins it anew. */
+  #learnFrom({ wireBytes, contentBytes }: { wireBytes: number; contentBytes: number }): void {
+    if (this.#skips > 0) {
+      this.#skips -= 1;
+    } else if (wireBytes < contentBytes) {
+      this.#nextSkips = FIRST_SKIP_FRAMES;
+    } else {
+      this.#skips = this.#nextSkips;
+      this.#nextSkips = Math.min(2 * this.#nextSkips, MOST_SKIPPED_FRAMES);
+    }
+  }
+
   #probe(): void {
+    this.#skips = 0;
     const nothing = () => ({ bytesPerSecond: [], contentBytes: 0, wireBytes: 0, tookUs: 0 });
     this.#probing = { raw: nothing(), lz4: nothing() };
     this.#filling = undefined;
@@ -171,6 +200,7 @@ export class AdaptiveCompression {
   }
 
   #stopProbing(): void {
+    this.#skips = 0;
     this.#probing = undefined;
     this.#filling = undefined;
     this.#underway = [];

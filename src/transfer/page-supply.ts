@@ -1,7 +1,9 @@
 import {
   Bitmap,
   BoundedQueue,
+  CALM_FRAME_PAGES,
   MAX_FRAME_HASHES,
+  MAX_FRAME_RUNS,
   MAX_RUN_PAGES,
   PAGE_BYTES,
   SWEEP_RUN_PAGES,
@@ -15,6 +17,10 @@ import { OriginCounts } from "./progress.js";
 import { rangesOf } from "./ranges.js";
 import { AfterFaultOrder, type SweepOrder, type SweepSource } from "./sweep-order.js";
 import type { PagesAhead } from "./working-set.js";
+
+/** Pages of a hole that take both sides as long to note as it takes to carry a page: a frame has fewer pages with data for telling of a hole. */
+const HOLE_PAGES_PER_PAGE = 256;
+const NOTHING = new Uint8Array(0);
 
 /**
  * What one child is owed, and the frames that carry it: an answer to a fault at any time; otherwise pushes, then pages that go ahead of the sweep, then
@@ -30,7 +36,7 @@ export class PageSupply implements SweepSource {
   readonly #order: SweepOrder;
   readonly #pushes: BoundedQueue<number>;
   /** Pages are read into it and encoded from it before the next frame is asked for, so sending allocates for the frame alone. */
-  readonly #scratch = new Uint8Array(MAX_RUN_PAGES * PAGE_BYTES);
+  readonly #scratch = new Uint8Array(CALM_FRAME_PAGES * PAGE_BYTES);
   #digests: PageDigests | undefined;
   #digestCursor = 0;
   readonly #ahead: PagesAhead | undefined;
@@ -118,7 +124,7 @@ export class PageSupply implements SweepSource {
 
   /**
    * The next frame for the bulk lane; undefined when there is nothing to send at the moment. Encode it before the next call.
-   * @param sweepPages most pages of a step of the sweep, at most 64.
+   * @param sweepPages most pages with data of a frame of the sweep, at most 128.
    */
   next(sweepPages: number, options: { compress: boolean }): Frame | undefined {
     this.#compress = options.compress;
@@ -127,15 +133,8 @@ export class PageSupply implements SweepSource {
     const ahead = this.#takeAhead();
     if (ahead.length > 0) return { kind: "pages", runs: ahead };
     if (!this.sweep) return undefined;
-    const step = this.#order.next(this, sweepPages);
-    if (step === undefined) return this.#nextDigests();
-    this.sent.setRun(step.range.first, step.range.count);
-    if (step.kind === "data")
-      return { kind: "pages", runs: this.#readRuns(step.range, "sweep", this.#scratch) };
-    const { first: firstPage, count: pageCount } = step.range;
-    const run: PageRun = { firstPage, pageCount, encoding: "zero", origin: "sweep", data: new Uint8Array(0) };
-    this.#count(run);
-    return { kind: "pages", runs: [run] };
+    const runs = this.#takeSweep(sweepPages);
+    return runs.length > 0 ? { kind: "pages", runs } : this.#nextDigests();
   }
 
   /** What was sent and is still owed is lost with the lanes; all of it is sent again, copies first. */
@@ -210,6 +209,31 @@ export class PageSupply implements SweepSource {
       const place = this.#scratch.subarray(at * PAGE_BYTES, (at + range.count) * PAGE_BYTES);
       runs.push(...this.#readRuns(range, "sweep", place));
       at += range.count;
+    }
+    return runs;
+  }
+
+  /** As many steps as fit: where pages with data lie scattered, each is short, and a frame of its own would cost more than its pages. */
+  #takeSweep(mostPages: number): PageRun[] {
+    const runs: PageRun[] = [];
+    let room = mostPages;
+    let at = 0;
+    while (room > 0 && runs.length + room <= MAX_FRAME_RUNS) {
+      const step = this.#order.next(this, Math.min(room, MAX_RUN_PAGES));
+      if (step === undefined) break;
+      const { first: firstPage, count: pageCount } = step.range;
+      this.sent.setRun(firstPage, pageCount);
+      if (step.kind === "hole") {
+        const run: PageRun = { firstPage, pageCount, encoding: "zero", origin: "sweep", data: NOTHING };
+        this.#count(run);
+        runs.push(run);
+        room -= Math.ceil(pageCount / HOLE_PAGES_PER_PAGE);
+      } else {
+        const place = this.#scratch.subarray(at * PAGE_BYTES, (at + pageCount) * PAGE_BYTES);
+        runs.push(...this.#readRuns(step.range, "sweep", place));
+        at += pageCount;
+        room -= pageCount;
+      }
     }
     return runs;
   }

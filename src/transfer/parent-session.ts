@@ -387,11 +387,9 @@ export class ParentSession implements InstantReader {
         this.#pump = this.#options.clock.after(waitMs, () => this.#sendBulk());
         return;
       }
-      const beganUs = this.#options.clock.nowUs();
       const frame = this.#supply.next(this.#flow.sweepPages, { compress: this.#flow.compression.on });
       if (frame === undefined) return this.#flow.compression.idle();
-      const bytes = bulk.send(frame);
-      this.#flow.sent(frame, bytes, this.#options.clock.nowUs() - beganUs);
+      this.#flow.sent(frame, bulk.send(frame));
     }
     this.#wake();
   }

@@ -290,11 +290,10 @@ export class PrecopySource {
 
   #sendRange(channel: FrameChannel, step: { kind: "data" | "hole"; range: PageRange }): void {
     const { range } = step;
-    const beganUs = this.#options.clock.nowUs();
     const frame: Frame = { kind: "pages", runs: this.#runsOf(step) };
     const bytes = channel.send(frame);
     this.#inFlight.push({ range, bytes });
-    this.#flow.sent(frame, bytes, this.#options.clock.nowUs() - beganUs);
+    this.#flow.sent(frame, bytes);
     this.#sent += range.count;
     this.#roundSent += bytes;
     this.#bytes += bytes;

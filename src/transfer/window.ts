@@ -1,4 +1,4 @@
-import { BULK_WINDOW_BYTES, MAX_RUN_PAGES, PAGE_BYTES } from "../base/index.js";
+import { BULK_WINDOW_BYTES, CALM_FRAME_PAGES, PAGE_BYTES } from "../base/index.js";
 
 /**
  * What bulk may add to the round trip of an empty link. While a child waits for pages now and then, a queue that drains in a millisecond hardly delays them; while
@@ -11,7 +11,7 @@ const MIN_WINDOW_BYTES = { calm: 1024 * 1024, urgent: 256 * 1024 };
 const CALM_AFTER_US = 50_000;
 const GROWTH_BYTES = 32 * 1024;
 /** One frame may overshoot the limit, and must not overshoot the protocol's window. */
-const MAX_LIMIT_BYTES = BULK_WINDOW_BYTES - 2 * MAX_RUN_PAGES * PAGE_BYTES;
+const MAX_LIMIT_BYTES = BULK_WINDOW_BYTES - 2 * CALM_FRAME_PAGES * PAGE_BYTES;
 
 /**
  * How many bytes the bulk lane may have in flight. It follows the time from sending to credit: it grows by steps while credits return quickly and shrinks

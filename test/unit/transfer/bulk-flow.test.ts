@@ -20,7 +20,7 @@ function flow(options: { rateBytesPerSecond?: number } = {}) {
 test("a rate limit spaces frames, and the network stack's backlog holds them up", () => {
   const { flow: limited, pass } = flow({ rateBytesPerSecond: FRAME_BYTES * 10 });
   assert.equal(limited.waitMs(0), 0);
-  limited.sent(FRAME, FRAME_BYTES, 0);
+  limited.sent(FRAME, FRAME_BYTES);
   assert.equal(limited.waitMs(0), 100);
   pass(99_500);
   assert.equal(limited.waitMs(0), 1);
@@ -31,7 +31,7 @@ test("a rate limit spaces frames, and the network stack's backlog holds them up"
 
 test("a rate is changed at once: nobody waits for what the old one asked", () => {
   const { flow: changed } = flow({ rateBytesPerSecond: 1024 });
-  changed.sent(FRAME, FRAME_BYTES, 0);
+  changed.sent(FRAME, FRAME_BYTES);
   assert.equal(changed.waitMs(0), 64_000);
   changed.change({ priority: "low" });
   assert.equal(changed.waitMs(0), 64_000, "what is not named stays");
@@ -39,7 +39,7 @@ test("a rate is changed at once: nobody waits for what the old one asked", () =>
   assert.equal(changed.waitMs(0), 63);
   changed.change({ rateBytesPerSecond: undefined });
   assert.equal(changed.waitMs(0), 0);
-  changed.sent(FRAME, FRAME_BYTES, 0);
+  changed.sent(FRAME, FRAME_BYTES);
   changed.change({ rateBytesPerSecond: 1024 });
   assert.equal(changed.waitMs(0), 0, "what was sent without a limit is not held against the limit");
 });
@@ -63,7 +63,7 @@ function shareLink(priorities: TransferPriority[]): number[] {
     if (queue.length === 0) busyUntilUs = Math.max(busyUntilUs, nowUs);
     for (const [index, one] of flows.entries()) {
       for (let frames = one.takeTurn(); frames > 0 && one.open; frames -= 1) {
-        one.sent(FRAME, FRAME_BYTES, 0);
+        one.sent(FRAME, FRAME_BYTES);
         queue.push(index);
       }
     }

@@ -1,12 +1,10 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import { SeededRandom } from "../../../src/base/index.js";
 import {
   AdaptiveCompression,
   contentBytesOf,
-  type CompressionChoice,
+  type CompressionOptions,
 } from "../../../src/transfer/compression.js";
-import { Scheduler } from "../../support/simulation/scheduler.js";
 
 const FRAME_BYTES = 64 * 1024;
 const WINDOW_BYTES = 512 * 1024;
@@ -35,10 +33,8 @@ class Sender {
   #linkFreeUs = 0;
   #inFlight = 0;
 
-  constructor(choice: CompressionChoice = "auto", first = false) {
-    const clock = new Scheduler(new SeededRandom(1));
-    clock.nowUs = () => this.nowUs;
-    this.compression = new AdaptiveCompression(clock, { choice, first });
+  constructor(options: Partial<CompressionOptions> = {}) {
+    this.compression = new AdaptiveCompression({ choice: "auto", first: false, ...options });
   }
 
   /** Sends for so long; what the child credits it credits at once. */
@@ -76,14 +72,14 @@ class Sender {
     this.#linkFreeUs = Math.max(this.#linkFreeUs, this.nowUs) + wireBytes / bytesPerUs;
     this.#queue.push({ bytes: wireBytes, takenAtUs: this.#linkFreeUs + 50 });
     this.#inFlight += wireBytes;
-    this.compression.sent({ wireBytes, contentBytes: FRAME_BYTES, tookUs });
+    this.compression.sent({ wireBytes, contentBytes: FRAME_BYTES, tookUs }, this.nowUs);
   }
 
   #credit(): void {
     while (this.#queue[0] !== undefined && this.#queue[0].takenAtUs <= this.nowUs) {
       const { bytes } = this.#queue.shift() as { bytes: number };
       this.#inFlight -= bytes;
-      this.compression.credited(bytes);
+      this.compression.credited(bytes, this.nowUs);
     }
   }
 }
@@ -108,7 +104,7 @@ describe("adaptive compression", () => {
       [SLOW, 20e6],
     ] as const) {
       for (const first of [true, false]) {
-        const sender = new Sender("auto", first);
+        const sender = new Sender({ first });
         sender.send(world, forUs);
         const { now, measured } = sender.compression.progress();
         assert.equal(now, "lz4");
@@ -119,9 +115,34 @@ describe("adaptive compression", () => {
   });
 
   test("stays raw when content does not become less", () => {
-    const sender = new Sender("auto", true);
+    const sender = new Sender({ first: true });
     sender.send({ ...GIGABIT, ratio: 1 }, 1e6);
     assert.equal(sender.compression.progress().now, "none");
+  });
+
+  test("hardly tries while content does not become less, and finds out when it does", () => {
+    const sender = new Sender({ first: true });
+    sender.send(GIGABIT, 500_000);
+    assert.equal(sender.compression.progress().now, "lz4");
+    const before = sender.lz4Frames;
+    sender.send({ ...GIGABIT, ratio: 1 }, 1e6);
+    const tried = sender.lz4Frames - before;
+    assert.ok(tried > 0 && tried < 120, `${tried} tries`);
+    const { rawFrames } = sender;
+    sender.send(GIGABIT, 300_000);
+    assert.ok(sender.rawFrames - rawFrames <= 32);
+  });
+
+  test("begins as it was learned, and looks whether it is so in time", () => {
+    const sender = new Sender({ choice: "auto", first: true, learned: true });
+    sender.send(LOOPBACK, 1e6);
+    assert.deepEqual(sender.compression.progress(), { choice: "auto", now: "lz4" });
+    assert.equal(sender.rawFrames, 0);
+    sender.send(LOOPBACK, 2e6);
+    assert.equal(sender.compression.progress().now, "none");
+    const told = new Sender({ choice: "none", first: true, learned: true });
+    told.send(SLOW, 10e6);
+    assert.equal(told.lz4Frames, 0);
   });
 
   test("finds out that a link has become slow, and seldom looks when nothing changes", () => {
@@ -167,7 +188,7 @@ describe("adaptive compression", () => {
   });
 
   test("does as it is told, and never what the child cannot read", () => {
-    const always = new Sender("lz4");
+    const always = new Sender({ choice: "lz4" });
     always.send(LOOPBACK, 1e6);
     assert.deepEqual([always.rawFrames, always.compression.progress()], [0, { choice: "lz4", now: "lz4" }]);
     always.compression.choose("none");
