@@ -141,7 +141,7 @@ class OutgoingFork implements ForkAttempt<ChildOutcome[]> {
       verify: params.verify,
       paused: params.paused,
       sweep: params.sweep,
-      ...compressionFor(params.compression, url),
+      ...compressionFor(params.compression, url, services.peers.compression),
       rateLimitBytesPerSecond: params.rateLimitBytesPerSecond,
       priority: params.priority,
       workingSet: params.workingSet,

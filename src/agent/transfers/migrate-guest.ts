@@ -63,7 +63,7 @@ class OutgoingMigration {
           verify: params.verify,
           paused: false,
           sweep: "on",
-          ...compressionFor(params.compression, url),
+          ...compressionFor(params.compression, url, services.peers.compression),
           rateLimitBytesPerSecond: params.rateLimitBytesPerSecond,
           priority: params.priority,
           workingSet: params.workingSet,

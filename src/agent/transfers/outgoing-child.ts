@@ -157,6 +157,7 @@ export class OutgoingChild implements ForkChild {
    */
   async finish(atEnd: () => Promise<void> = async () => {}): Promise<TransferError | undefined> {
     const end = await this.session.ended;
+    this.#options.services.peers.compression.note(this.record.url, this.session.progress().compression);
     this.#asksWhetherLoaded = false;
     if (end.phase === "failed") {
       if (!this.entry.over) {

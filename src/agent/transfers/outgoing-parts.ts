@@ -51,7 +51,10 @@ export function sessionOf(options: OutgoingChildOptions, log: Log): ParentSessio
     instant,
     clock: services.clock,
     log,
-    compress: compressionOf(record),
+    compress: {
+      ...compressionOf(record),
+      learned: services.peers.compression.of(record.url) === record.compress,
+    },
     // Until the child runs, nothing may stand in the way of the pages its loading waits for.
     sweep: false,
     ...aheadOf(options),

@@ -4,6 +4,7 @@ import { dial, isLoopback, type Connection, type Credentials } from "../../lane/
 import { hostOfUrl, parseAddress } from "../configuration/index.js";
 import { AgentError } from "../errors.js";
 import type { BootStore } from "../store/boot-store.js";
+import { LearnedCompression } from "./compression.js";
 
 const DIAL_DEADLINE_MS = 5000;
 const CALL_DEADLINE_MS = 5000;
@@ -35,6 +36,7 @@ export interface PeersOptions {
 
 /** The other agents: who they are, and the connections to them. Itself is one of them, for forks on the same host. */
 export class Peers {
+  readonly compression = new LearnedCompression();
   readonly #options: PeersOptions;
   readonly #links = new Map<string, Promise<Link>>();
   readonly #problems = new Map<string, string>();

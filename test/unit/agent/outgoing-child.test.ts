@@ -6,6 +6,7 @@ import { setImmediate as turn } from "node:timers/promises";
 import { afterEach, beforeEach, describe, test } from "node:test";
 import { LOCAL_IDENTITY, silentLog } from "../../../src/base/index.js";
 import { TransferError } from "../../../src/transfer/index.js";
+import { LearnedCompression } from "../../../src/agent/transfers/compression.js";
 import { OutgoingChild } from "../../../src/agent/transfers/outgoing-child.js";
 import {
   compressionOf,
@@ -33,7 +34,10 @@ function toldByAnEarlierAgent(phases: string[], kind: ParentRecord["kind"] = "fo
   };
   const services = {
     clock,
-    peers: { link: async () => ({ client, identity: LOCAL_IDENTITY }) },
+    peers: {
+      compression: new LearnedCompression(),
+      link: async () => ({ client, identity: LOCAL_IDENTITY }),
+    },
     routes: { open: () => () => {} },
     book: { add: () => {} },
   };
