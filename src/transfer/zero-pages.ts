@@ -10,10 +10,17 @@ export function splitZeroPages(bytes: Uint8Array): PageRange[] {
   let lastZero = false;
   for (let page = 0; page * PAGE_BYTES < bytes.length; page += 1) {
     const start = page * PAGE_BYTES;
-    const zero = ZERO_PAGE.compare(bytes, start, start + PAGE_BYTES) === 0;
+    const zero = mayBeZero(bytes, start) && ZERO_PAGE.compare(bytes, start, start + PAGE_BYTES) === 0;
     if (last !== undefined && zero === lastZero) last.count += 1;
     else ranges.push((last = { first: page, count: 1 }));
     lastZero = zero;
   }
   return ranges;
+}
+
+/** Looks at a few bytes of a page first, which settles nearly all: the comparison is a call out of JavaScript that takes ten times as long. */
+function mayBeZero(bytes: Uint8Array, start: number): boolean {
+  return (
+    bytes[start] === 0 && bytes[start + 8] === 0 && bytes[start + 2048] === 0 && bytes[start + 4088] === 0
+  );
 }
