@@ -6,7 +6,7 @@ export type CompressionChoice = "auto" | "lz4" | "none";
 
 /** A sample has so much content, which is more than the child credits at a time, and takes so long to send. */
 const SAMPLE_BYTES = 768 * 1024;
-const SAMPLE_US = 2000;
+const SAMPLE_US = 4000;
 /** Samples of each kind that one probe takes; fewer where they differ so much that there is no doubt. */
 const SAMPLES = 3;
 const SAMPLES_BEYOND_DOUBT = 2;
@@ -14,6 +14,8 @@ const BEYOND_DOUBT = 2;
 /** Compressing costs the processors of two hosts, so it must bring more than nothing to be begun, and something to go on. */
 const BEGIN_GAIN = 1.15;
 const GO_ON_GAIN = 1.05;
+/** With fewer bytes of content in a byte of lz4 nothing can be gained, whatever a probe has measured on processors that others use too. */
+const SMALLEST_RATIO = 1.05;
 /** From one probe to the next; twice as long each time that nothing has changed. */
 const FIRST_INTERVAL_US = 2_000_000;
 const LONGEST_INTERVAL_US = 60_000_000;
@@ -243,7 +245,9 @@ export class AdaptiveCompression {
     const lz4BytesPerSecond = medianOf(lz4.bytesPerSecond);
     const gain = lz4BytesPerSecond / rawBytesPerSecond;
     if (least < SAMPLES && gain < BEYOND_DOUBT && gain > 1 / BEYOND_DOUBT) return;
-    const mode = gain >= (this.#settled === "lz4" ? GO_ON_GAIN : BEGIN_GAIN) ? "lz4" : "raw";
+    const ratio = lz4.contentBytes / lz4.wireBytes;
+    const isFaster = gain >= (this.#settled === "lz4" ? GO_ON_GAIN : BEGIN_GAIN);
+    const mode = isFaster && ratio >= SMALLEST_RATIO ? "lz4" : "raw";
     this.#intervalUs =
       mode === this.#settled ? Math.min(2 * this.#intervalUs, LONGEST_INTERVAL_US) : FIRST_INTERVAL_US;
     this.#probeAtUs = nowUs + this.#intervalUs;
@@ -253,7 +257,7 @@ export class AdaptiveCompression {
     this.#measured = {
       rawBytesPerSecond: Math.round(rawBytesPerSecond),
       lz4BytesPerSecond: Math.round(lz4BytesPerSecond),
-      ratio: lz4.contentBytes / lz4.wireBytes,
+      ratio,
       lz4UsPerMib: Math.max(0, costOf(lz4) - costOf(raw)),
     };
     this.#stopProbing();

@@ -169,10 +169,19 @@ describe("adaptive compression", () => {
     assert.equal(used.compression.progress().now, "lz4");
   });
 
+  test("does not take processors that were busy for a slow link, where lz4 saves nothing", () => {
+    const sender = new Sender({ first: true });
+    const busy = { bytesPerUs: 50, ratio: 1.01, rawUs: 3000, lz4Us: 110 };
+    sender.send(busy, 2e6);
+    const { now, measured } = sender.compression.progress();
+    assert.ok(measured !== undefined && measured.lz4BytesPerSecond > measured.rawBytesPerSecond);
+    assert.equal(now, "none");
+  });
+
   test("is not misled by pauses in which there is nothing to send", () => {
     const sender = new Sender();
     for (let turn = 0; turn < 400; turn += 1) {
-      sender.send(GIGABIT, 11_000);
+      sender.send(GIGABIT, 20_000);
       sender.rest(500_000);
     }
     assert.equal(sender.compression.progress().now, "lz4");
