@@ -1,4 +1,4 @@
-import { CALM_FRAME_PAGES, SWEEP_RUN_PAGES, type Clock } from "../base/index.js";
+import { CALM_FRAME_PAGES, PAGE_BYTES, SWEEP_RUN_PAGES, type Clock } from "../base/index.js";
 import type { Frame } from "../wire/index.js";
 import {
   AdaptiveCompression,
@@ -20,6 +20,9 @@ const SHARES: { readonly [Priority in TransferPriority]: { framesPerTurn: number
   normal: { framesPerTurn: 1, weight: 1 },
   low: { framesPerTurn: 0.25, weight: 0.25 },
 };
+
+/** So many frames fit in the window at least, while somebody waits for pages. */
+const FRAMES_IN_FLIGHT = 4;
 
 /** Bytes the network stack may lag behind before bulk pauses for a moment. */
 const MAX_QUEUED_BYTES = 1024 * 1024;
@@ -129,9 +132,14 @@ export class BulkFlow {
     this.#asked = true;
   }
 
-  /** Most pages of one frame of the sweep: with few, a fault does not wait for long; with many, each costs less. */
+  /**
+   * Most pages of one frame of the sweep: with many, each costs less; while somebody waits for pages, a frame is a share of what may be in flight, so that
+   * a slow link is not taken by one for long.
+   */
   get sweepPages(): number {
-    return this.#asked || this.#window.isUrgent(this.#nowUs) ? SWEEP_RUN_PAGES : CALM_FRAME_PAGES;
+    if (!this.#asked && !this.#window.isUrgent(this.#nowUs)) return CALM_FRAME_PAGES;
+    const share = Math.floor(this.#window.limitBytes / FRAMES_IN_FLIGHT / PAGE_BYTES);
+    return Math.max(SWEEP_RUN_PAGES, Math.min(CALM_FRAME_PAGES, share));
   }
 
   /** The connection is lost, with all that was in flight. */

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { SeededRandom } from "../../../src/base/index.js";
+import { CALM_FRAME_PAGES, SeededRandom } from "../../../src/base/index.js";
 import { BulkFlow, type TransferPriority } from "../../../src/transfer/bulk-flow.js";
 import { Scheduler } from "../../support/simulation/scheduler.js";
 
@@ -78,4 +78,11 @@ test("transfers share a link as their priorities say, and a low one alone has al
   assert.ok(Math.abs(one - other) <= 0.1 * one, `${one}, ${other}`);
   const [alone = 0] = shareLink(["low"]);
   assert.ok(alone > 0.95 * 125e6, `${alone}`);
+});
+
+test("a frame of the sweep is long while nobody waits, and a share of the window while somebody does", () => {
+  const { flow: asked } = flow();
+  assert.equal(asked.sweepPages, CALM_FRAME_PAGES);
+  asked.urgent();
+  assert.equal(asked.sweepPages, 32, "a quarter of 512 KiB");
 });
