@@ -169,7 +169,8 @@ export async function whenMigrated(source: QemuProcess, what: string): Promise<M
   const untilUs = realClock.nowUs() + DEADLINE_MS * 1000;
   for (;;) {
     const status = await source.execute<MigrationStatus>("query-migrate");
-    if (status.status === "completed") return status;
+    // It is completed a moment before it is known how long it took (QEMU, migration.c: migration_calculate_complete).
+    if (status.status === "completed" && status["total-time"] !== 0) return status;
     if (status.status === "failed" || status.status === "cancelled" || realClock.nowUs() > untilUs)
       throw new Error(`${what} is ${status.status}: ${status["error-desc"] ?? "no reason given"}`);
     await sleep(realClock, POLL_MS);

@@ -220,7 +220,7 @@ export class Agent {
     const peers = this.#makePeers({ boot, credentials });
     this.#undo.push(() => peers.close());
     const routes = new LaneRoutes({ isWhole: () => registry.isWhole });
-    const faults = startFaultThread(configuration, { clock, routes });
+    const faults = startFaultThread(configuration, { clock, log, routes });
     this.#undo.push(() => faults.close());
     return {
       configuration,

@@ -1,4 +1,4 @@
-import type { Clock, Identity } from "../base/index.js";
+import type { Clock, Identity, Log } from "../base/index.js";
 import type { Connection, Handed, ListenerOptions } from "../lane/index.js";
 import { takeDescriptor } from "../memory/index.js";
 import type { Sessions } from "./api/sessions.js";
@@ -11,9 +11,9 @@ import { takeArrived, type LaneRoutes } from "./transfers/lane-routes.js";
 /** Starts the thread that serves faults; the urgent lanes that come to it are led to the sessions of their transfers. */
 export function startFaultThread(
   { tls, key, logLevel }: LoadedConfiguration,
-  { clock, routes }: { clock: Clock; routes: LaneRoutes },
+  { clock, log, routes }: { clock: Clock; log: Log; routes: LaneRoutes },
 ): FaultThreadHandle {
-  const onArrived = (lane: Parameters<typeof takeArrived>[1]): void => takeArrived(routes, lane);
+  const onArrived = (lane: Parameters<typeof takeArrived>[1]): void => takeArrived(routes, lane, log);
   return new FaultThreadHandle({ settings: { tls, key, logLevel }, clock, onArrived });
 }
 

@@ -34,6 +34,11 @@ export class Bitmap {
     return buffer;
   }
 
+  /** Of a shared one: what was changed before is seen by other threads before anything that this one does later. */
+  publish(): void {
+    if (this.#words.length > 0) Atomics.add(this.#words, 0, 0);
+  }
+
   /** How many bits are set. */
   get count(): number {
     return this.#count;
@@ -104,6 +109,7 @@ export class Bitmap {
   reset(): void {
     this.#words.fill(0);
     this.#count = 0;
+    this.publish();
   }
 
   /** Sets every bit. */

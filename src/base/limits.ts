@@ -24,6 +24,9 @@ export const MAX_FRAME_BODY_BYTES = 1024 * 1024;
 /** Most pages in one request frame. */
 export const MAX_REQUEST_PAGES = 512;
 
+/** Pages that one thread of an agent has told the other of and that the other has not seen to; a lane that brings more is ended. */
+export const MAX_UNSEEN_PAGES = 65_536;
+
 /** Most runs in one frame that reports or resumes pages received. */
 export const MAX_RECEIVED_RUNS = 4096;
 

@@ -1,4 +1,4 @@
-import { rmSync } from "node:fs";
+import { closeSync, rmSync } from "node:fs";
 import { createServer, type IncomingMessage, type Server } from "node:http";
 import { createServer as createTlsServer, type Server as TlsServer } from "node:https";
 import { Socket } from "node:net";
@@ -112,10 +112,17 @@ export class Listener {
 
   /** Takes a connection over, with its descriptor. */
   take({ descriptor, head }: Handed): void {
-    const socket = new Socket({ fd: descriptor, readable: true, writable: true });
-    socket.setNoDelay(true);
-    socket.unshift(head);
-    this.#http.emit("connection", socket);
+    try {
+      const socket = new Socket({ fd: descriptor, readable: true, writable: true });
+      socket.setNoDelay(true);
+      socket.unshift(head);
+      this.#http.emit("connection", socket);
+    } catch (error) {
+      // It may have been closed by the other side before it came here.
+      if (codeOf(error) === "internal") throw error;
+      closeSync(descriptor);
+      this.#options.log.warn({ problem: messageOf(error) }, "a connection could not be taken over");
+    }
   }
 
   /** The TCP port; 0 for a unix socket. */

@@ -25,7 +25,7 @@ const URGENT: Route = { path: "/v1/urgent", maxMessageBytes: MAX_LANE_MESSAGE_BY
 /** Every route of a listener. */
 export const ROUTES: readonly Route[] = [CONTROL, LANE, URGENT];
 
-/** The protocols an urgent lane is dialled with (ALPN, RFC 7301): the first says in the clear what it is, the second is for an agent that does not sort. */
+/** The protocols an urgent lane is dialled with (ALPN, RFC 7301): the first says in the clear what it is, the second what is spoken. */
 export const URGENT_PROTOCOLS = ["ramet-urgent", "http/1.1"] as const;
 
 /** What a request for an urgent lane begins with, where it is not encrypted. */

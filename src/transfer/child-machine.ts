@@ -150,6 +150,7 @@ export class ChildMachine {
   /** What was copied ahead is there, and the rest is missing: serves touches and asks for it, over the lanes there are. Once, after `start`. */
   begin(): void {
     assert(this.#held, "a child begins once, after memory was copied ahead");
+    if (this.#closed) return;
     this.#held = false;
     this.#pages.recover();
     this.#serve();

@@ -1,8 +1,17 @@
-import { Bitmap, MAX_REQUEST_PAGES, PAGE_BYTES, SharedBits, type Clock } from "../base/index.js";
-import { unpackRun, type Frame, type PageRun } from "../wire/index.js";
+import {
+  Bitmap,
+  MAX_REQUEST_PAGES,
+  MAX_UNSEEN_PAGES,
+  PAGE_BYTES,
+  SharedBits,
+  type Clock,
+} from "../base/index.js";
+import { unpackRun, WireError, type Frame, type PageRun } from "../wire/index.js";
 import { FrameChannel } from "./channel.js";
 import { pageDigest, ZERO_DIGEST } from "./digests.js";
+import { TransferError } from "./errors.js";
 import { Gate } from "./gate.js";
+import { OVERRUN } from "./lane-pair.js";
 import type { ChildNotes, ChildShare, FillableMemory, FrameLane, LaneEnd, TakenPage } from "./ports.js";
 
 export interface FaultServerOptions {
@@ -68,6 +77,11 @@ export class FaultServer {
       handlers: {
         onFrame: (frame, frameBytes) => {
           if (frame.kind !== "pages") return tell.passedOn(frame, frameBytes, channel.bytes);
+          requireAnswer(frame.runs);
+          if (this.#gate.unseen > MAX_UNSEEN_PAGES) {
+            channel.close(OVERRUN);
+            return tell.ended(OVERRUN);
+          }
           this.#guarded(onFailed, () => this.#onPages(frame.runs));
           tell.counted(channel.bytes);
         },
@@ -89,7 +103,12 @@ export class FaultServer {
 
   /** Pages that were asked for have come another way. */
   settled(pages: readonly number[]): void {
-    for (const page of pages) this.#answered(page);
+    const taken: TakenPage[] = [];
+    for (const page of pages) {
+      const latencyUs = this.#answered(page);
+      if (latencyUs !== undefined) taken.push({ page, by: "known", zero: false, latencyUs });
+    }
+    if (taken.length > 0) this.#told(taken);
   }
 
   /** Installs nothing from here on. Whoever owns the memory stops reporting faults. */
@@ -102,6 +121,8 @@ export class FaultServer {
     try {
       body();
     } catch (thrown) {
+      // A run that does not decode is the peer's fault, and the channel's to report.
+      if (thrown instanceof WireError) throw thrown;
       this.#stopped = true;
       onFailed(thrown);
     }
@@ -122,7 +143,7 @@ export class FaultServer {
       }
     }
     this.#request(wanted);
-    if (taken.length > 0) this.#options.onTaken(taken);
+    if (taken.length > 0) this.#told(taken);
   }
 
   #onPages(runs: readonly PageRun[]): void {
@@ -134,6 +155,11 @@ export class FaultServer {
         taken.push(this.#take(page, bytes?.subarray(at, at + PAGE_BYTES)));
       }
     }
+    this.#told(taken);
+  }
+
+  #told(taken: readonly TakenPage[]): void {
+    this.#gate.addUnseen(taken.length);
     this.#options.onTaken(taken);
   }
 
@@ -189,6 +215,16 @@ export class FaultServer {
     this.#gate.addWaiting(-1);
     return this.#options.clock.nowUs() - sinceUs;
   }
+}
+
+/** @throws TransferError `peer-protocol` for more than is ever asked for at once: a few bytes can say that all of a memory is zero. */
+function requireAnswer(runs: readonly PageRun[]): void {
+  const pages = runs.reduce((sum, { pageCount }) => sum + pageCount, 0);
+  if (pages <= MAX_REQUEST_PAGES) return;
+  throw new TransferError(
+    "peer-protocol",
+    `an answer has ${pages} pages, and a request at most ${MAX_REQUEST_PAGES}`,
+  );
 }
 
 /** What was taken, as runs to be passed on; without what is not known of it. */

@@ -3,7 +3,8 @@ const OPEN = 0;
 const WAITING = 1;
 const CONTENT = 2;
 const STOPPED = 3;
-const WORDS = 4;
+const UNSEEN = 4;
+const WORDS = 5;
 
 /** A few facts that two threads share about one transfer, each changed by one of them. What a thread did before it changed one has happened for whoever sees it changed. */
 export class Gate {
@@ -41,6 +42,21 @@ export class Gate {
   /** Pages that are asked for. What this thread did before has happened for a thread that asks for another page from here on. */
   get waiting(): number {
     return Atomics.add(this.#words, WAITING, 0);
+  }
+
+  /** Pages that one thread has told the other of, and the other has not seen to yet. */
+  get unseen(): number {
+    return Atomics.load(this.#words, UNSEEN);
+  }
+
+  /** So many pages more (or, once they are seen to, fewer) are on the way to the other thread. */
+  addUnseen(pages: number): void {
+    Atomics.add(this.#words, UNSEEN, pages);
+  }
+
+  /** What this thread did before has happened for whoever sees what it does later, and it sees what others did. */
+  fence(): void {
+    Atomics.add(this.#words, OPEN, 0);
   }
 
   /** Whoever served touches has let go of everything. */

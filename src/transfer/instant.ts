@@ -254,6 +254,7 @@ export class Instant {
     if (this.#phase === "released") return;
     this.#leave();
     for (const range of rangesOf([...this.#copies.keys()])) this.#copies.drop(range);
+    this.#protected.reset();
     if (this.#tracking) this.#memory.release();
     this.#log.debug({ counters: this.counters }, "instant released");
   }
@@ -389,6 +390,7 @@ export class Instant {
 
   #unprotect(range: PageRange): void {
     this.#protected.clearRun(range.first, range.count);
+    this.#protected.publish();
     this.#memory.unprotect(range);
   }
 

@@ -16,6 +16,13 @@ export const RESTARTS: LaneEnd = {
   fatal: false,
 };
 
+/** How an urgent lane ends over which more comes than can be seen to. */
+export const OVERRUN: LaneEnd = {
+  code: "too-large",
+  message: "more came at once than could be seen to; dial again",
+  fatal: false,
+};
+
 /** The two page lanes of one epoch, which come and go together. */
 export class LanePair {
   readonly epoch: number;

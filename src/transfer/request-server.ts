@@ -1,7 +1,8 @@
-import { PAGE_BYTES, SharedBits } from "../base/index.js";
+import { MAX_UNSEEN_PAGES, PAGE_BYTES, SharedBits } from "../base/index.js";
 import { packRun, type Frame } from "../wire/index.js";
 import { FrameChannel } from "./channel.js";
 import { Gate } from "./gate.js";
+import { OVERRUN } from "./lane-pair.js";
 import type { FrameLane, LaneEnd, SessionShare } from "./ports.js";
 
 export interface RequestServerOptions {
@@ -37,6 +38,8 @@ export class RequestServer {
     const { transfer, pageCount, lane, share } = options;
     this.#options = options;
     this.#gate = new Gate(share.gate);
+    // What an earlier lane has told and nobody heard is of no account any more.
+    this.#gate.addUnseen(-this.#gate.unseen);
     this.#owed = new SharedBits(share.owed);
     this.#held = share.held === undefined ? undefined : new SharedBits(share.held);
     this.#channel = new FrameChannel({
@@ -65,7 +68,9 @@ export class RequestServer {
 
   #onFrame(frame: Frame, frameBytes: number): void {
     const { tell } = this.#options;
+    if (this.#gate.unseen > MAX_UNSEEN_PAGES) return this.#overrun();
     if (frame.kind !== "request") return tell.passedOn(frame, frameBytes, this.#channel.bytes);
+    this.#gate.addUnseen(frame.pages.length);
     const answered: number[] = [];
     const others: number[] = [];
     let zeros = 0;
@@ -83,6 +88,12 @@ export class RequestServer {
     if (others.length > 0) tell.passedOn({ kind: "request", pages: others }, frameBytes, this.#channel.bytes);
   }
 
+  /** The session does not keep up, or the child asks for more than it needs: it may dial again. */
+  #overrun(): void {
+    this.#channel.close(OVERRUN);
+    this.#options.tell.ended(OVERRUN);
+  }
+
   /** The page as it was at the instant, if guest memory has it. */
   #read(page: number) {
     const { read } = this.#options;
@@ -93,6 +104,7 @@ export class RequestServer {
       // The session reads again, and knows what it means.
       return undefined;
     }
+    this.#gate.fence();
     if (!this.#isThere(page)) return undefined;
     // Never compressed: the time of a waiting processor is dearer than three kilobytes.
     return packRun({ firstPage: page, origin: "fault", bytes: this.#page, compress: false });

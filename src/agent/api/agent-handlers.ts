@@ -40,6 +40,7 @@ export function agentHandlers(
     "agent.reload": async () => {
       const { credentials } = services;
       credentials?.reload();
+      services.faults.reload();
       if (credentials === undefined) return {};
       return { subject: credentials.identity.name.slice(0, 1024), endsAtMs: credentials.endsAtMs };
     },

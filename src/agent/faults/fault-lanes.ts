@@ -1,12 +1,16 @@
 import { closeSync } from "node:fs";
-import { assert, codeOf, createLog, messageOf, realClock, silentLog, type Log } from "../../base/index.js";
+import { codeOf, createLog, messageOf, realClock, silentLog, sleep, type Log } from "../../base/index.js";
 import { Credentials, Listener, type Connection } from "../../lane/index.js";
 import { JoinedFile, JoinedFilling } from "../../memory/index.js";
 import { FaultServer, Gate, RequestServer, type FrameLane, type LaneEnd } from "../../transfer/index.js";
 import type { Frame } from "../../wire/index.js";
 import { dialLane } from "../transfers/dial-lane.js";
+import { BatchedTellings } from "./batched-tellings.js";
 import { DigestNotes } from "./digest-notes.js";
 import type { FaultThreadSettings, Order, Socketed, Telling } from "./messages.js";
+
+/** How long other sides are given to hear of an end: whoever does not, dials again. */
+const CLOSE_MS = 100;
 
 const CLOSED: LaneEnd = { code: "closed", message: "the agent is stopping", fatal: false };
 
@@ -28,7 +32,7 @@ type Do<Kind extends Order["do"]> = Extract<Order, { do: Kind }>;
  * (`RequestServer`, `FaultServer`). The agent's own thread says what is to be done, and is told what came of it.
  */
 export class FaultLanes {
-  readonly #tell: (telling: Telling) => void;
+  readonly #batch: BatchedTellings;
   readonly #settings: FaultThreadSettings;
   readonly #log: Log;
   readonly #credentials: Credentials | undefined;
@@ -36,14 +40,16 @@ export class FaultLanes {
   readonly #lanes = new Map<number, Served>();
   readonly #children = new Map<number, ServedChild>();
   #arrived = 0;
+  #closing = false;
 
   constructor(settings: FaultThreadSettings, tell: (telling: Telling) => void) {
     this.#settings = settings;
-    this.#tell = tell;
+    this.#batch = new BatchedTellings(realClock, tell);
     this.#log = settings.logLevel === "silent" ? silentLog : createLog(settings.logLevel);
     const { tls, key } = settings;
     const [clock, log] = [realClock, this.#log];
-    this.#credentials = tls === undefined ? undefined : Credentials.load(tls, { clock, log });
+    // The agent's own thread reads the same files, and says what there is to say about them.
+    this.#credentials = tls === undefined ? undefined : Credentials.load(tls, { clock, log: silentLog });
     this.#credentials?.watch();
     const common = { clock, log, onConnection: (connection: Connection) => this.#onArrived(connection) };
     const byKey = key === undefined ? undefined : Buffer.from(key);
@@ -81,33 +87,51 @@ export class FaultLanes {
         return this.#children.get(order.child)?.server.settled(order.pages);
       case "stop":
         return this.#stop(order);
+      case "reload":
+        return this.#reload();
       case "end":
     }
   }
 
-  /** Ends every lane. Takes a second at the most. */
+  /** Ends every lane. Takes a tenth of a second at the most. */
   async close(): Promise<void> {
+    this.#closing = true;
     this.#credentials?.close();
     for (const lane of [...this.#lanes.keys()]) this.#close(lane, CLOSED);
-    await Promise.all([this.#listeners.tcp?.close(), this.#listeners.unix?.close()]);
+    const closed = Promise.all([this.#listeners.tcp?.close(), this.#listeners.unix?.close()]);
+    await Promise.race([closed, sleep(realClock, CLOSE_MS)]);
+  }
+
+  #reload(): void {
+    try {
+      this.#credentials?.reload();
+    } catch (error) {
+      this.#log.warn({ problem: messageOf(error) }, "urgent lanes go on with the former certificates");
+    }
   }
 
   #onArrived(connection: Connection): void {
     const { hello, identity, remote } = connection;
+    if (hello.purpose !== "urgent") {
+      const message = `a ${hello.purpose} lane was dialled as an urgent one`;
+      return connection.close({ code: "bad-message", message, fatal: true });
+    }
     const lane = -(this.#arrived += 1);
     this.#lanes.set(lane, { lane: connection });
-    this.#tell({ is: "arrived", lane, hello, identity, remote });
+    this.#batch.now({ is: "arrived", lane, hello, identity, remote });
   }
 
   async #dial({ lane, address }: Do<"dial">): Promise<void> {
     const key = this.#settings.key && Buffer.from(this.#settings.key);
     const dialler = { configuration: { key }, credentials: this.#credentials, clock: realClock };
     try {
-      this.#lanes.set(lane, { lane: await dialLane(dialler, address) });
-      this.#tell({ is: "dialled", lane });
+      const dialled = await dialLane(dialler, address);
+      if (this.#closing) return dialled.close(CLOSED);
+      this.#lanes.set(lane, { lane: dialled });
+      this.#batch.now({ is: "dialled", lane });
     } catch (error) {
       const fatal = error instanceof Error && "fatal" in error && error.fatal === true;
-      this.#tell({
+      this.#batch.now({
         is: "undialled",
         lane,
         error: { code: codeOf(error), message: messageOf(error), fatal },
@@ -134,8 +158,9 @@ export class FaultLanes {
       share,
       ...(file === undefined ? {} : { read: (page, into) => file.read(page, into) }),
       tell: {
-        answered: (pages, zeros, bytes) => this.#tell({ is: "answered", lane, pages, zeros, bytes }),
-        passedOn: (frame, frameBytes, bytes) => this.#tell({ is: "frame", lane, frame, frameBytes, bytes }),
+        answered: (pages, zeros, bytes) => this.#batch.answered(lane, pages, zeros, bytes),
+        passedOn: (frame, frameBytes, bytes) =>
+          this.#batch.now({ is: "frame", lane, frame, frameBytes, bytes }),
         ended: (end) => this.#onEnded(lane, end),
       },
     });
@@ -154,8 +179,9 @@ export class FaultLanes {
     const channel = served.server.channelOf(
       taken,
       {
-        passedOn: (frame, frameBytes, bytes) => this.#tell({ is: "frame", lane, frame, frameBytes, bytes }),
-        counted: (bytes) => this.#tell({ is: "counted", lane, bytes }),
+        passedOn: (frame, frameBytes, bytes) =>
+          this.#batch.now({ is: "frame", lane, frame, frameBytes, bytes }),
+        counted: (bytes) => this.#batch.counted(lane, bytes),
         ended: (end) => this.#onEnded(lane, end),
       },
       (error) => this.#onFailed(child, error),
@@ -182,7 +208,7 @@ export class FaultLanes {
 
   #onEnded(lane: number, end: LaneEnd): void {
     this.#forget(lane);
-    this.#tell({ is: "ended", lane, end });
+    this.#batch.now({ is: "ended", lane, end });
   }
 
   #forget(lane: number): void {
@@ -193,19 +219,20 @@ export class FaultLanes {
 
   #fill({ child, transfer, faults, share, digests }: Do<"fill">): void {
     const memory = new JoinedFilling(faults);
-    const notes = digests === undefined ? undefined : DigestNotes.open(digests);
-    const server = new FaultServer({
-      transfer,
-      share,
-      memory,
-      notes,
-      clock: realClock,
-      onTaken: (pages) => this.#tell({ is: "taken", child, pages }),
-    });
-    this.#children.set(child, { server, memory, notes });
     try {
+      const notes = digests === undefined ? undefined : DigestNotes.open(digests);
+      const server = new FaultServer({
+        transfer,
+        share,
+        memory,
+        notes,
+        clock: realClock,
+        onTaken: (pages) => this.#batch.taken(child, pages),
+      });
+      this.#children.set(child, { server, memory, notes });
       server.start((error) => this.#onFailed(child, error));
     } catch (error) {
+      if (!this.#children.has(child)) memory.close();
       this.#onFailed(child, error);
     }
   }
@@ -213,7 +240,7 @@ export class FaultLanes {
   #onFailed(child: number, error: unknown): void {
     // What is wrong with us is the whole agent's end, as it is in its own thread.
     if (codeOf(error) === "internal") throw error;
-    this.#tell({ is: "failed", child, code: codeOf(error), message: messageOf(error) });
+    this.#batch.now({ is: "failed", child, code: codeOf(error), message: messageOf(error) });
   }
 
   #stop({ child, gate }: Do<"stop">): void {
@@ -223,6 +250,5 @@ export class FaultLanes {
     served?.memory.close();
     served?.notes?.close();
     new Gate(gate).stopped();
-    assert(!this.#children.has(child), "a child that was stopped is forgotten");
   }
 }

@@ -1,3 +1,4 @@
+import { closeSync } from "node:fs";
 import { Worker } from "node:worker_threads";
 import {
   assert,
@@ -21,21 +22,23 @@ import type { LaneAddress } from "../transfers/dial-lane.js";
 import type { FaultThreadSettings, Order, Socketed, Telling } from "./messages.js";
 import { ThreadChannel } from "./thread-channel.js";
 
-/** How long the thread may take to let go of a child's memory: it never does anything that takes long. */
-const STOP_DEADLINE_MS = 5000;
-/** How long it may take to end its lanes, for which it has a second. */
-const END_DEADLINE_MS = 3000;
+/** How long the thread may take to let go of a child's memory: as long as a page takes to be installed on a host that is short of memory. */
+const STOP_DEADLINE_MS = 30_000;
+/** How long it may take to end its lanes, for which it has a tenth of a second. */
+const END_DEADLINE_MS = 1000;
 
 /** An urgent lane that has come to this agent. */
 export interface ArrivedLane {
   hello: Hello;
   identity: Identity;
+  /** Address of the other side, for messages. */
+  remote: string;
   /** Takes it over. @param shareFile gives a descriptor of the memory file that requests may be answered from. */
   over(shareFile: () => number | undefined): ThreadLane;
   close(end: LaneEnd): void;
 }
 
-type FaultHandlers = Parameters<FaultThread["fill"]>[1] & { host: string };
+type FaultHandlers = Parameters<FaultThread["fill"]>[1] & { host: string; gate: Gate };
 type TakeUp = Parameters<ThreadLane["takeUp"]>[0];
 
 /**
@@ -100,7 +103,7 @@ export class FaultThreadHandle {
         fill: (share, handlers) => {
           const faults = options.share();
           filling = share;
-          this.#children.set(child, { ...handlers, host });
+          this.#children.set(child, { ...handlers, host, gate: new Gate(share.gate) });
           this.#order({ do: "fill", child, transfer, faults, share, digests });
           for (const lane of asking.splice(0)) ask(lane);
         },
@@ -111,6 +114,11 @@ export class FaultThreadHandle {
       },
       dial: (address) => this.#dial(address, ask),
     };
+  }
+
+  /** Has it read the certificates again now. */
+  reload(): void {
+    this.#order({ do: "reload" });
   }
 
   /** Ends all its lanes and then the thread. */
@@ -126,7 +134,8 @@ export class FaultThreadHandle {
   }
 
   #order(order: Order): void {
-    if (!this.#ending) this.#worker.postMessage(order);
+    if (!this.#ending) return this.#worker.postMessage(order);
+    for (const descriptor of descriptorsOf(order)) closeSync(descriptor);
   }
 
   #stop(child: number, gate: SharedArrayBuffer): void {
@@ -151,6 +160,7 @@ export class FaultThreadHandle {
       takeUp: (options) => {
         const channel = new ThreadChannel({
           handlers: options.handlers,
+          gate: options.share && new Gate(options.share.gate),
           attach: () => takeUp(options),
           send: (frame) => this.#order({ do: "send", lane, frame }),
           close: (end) => this.#closeLane(lane, end),
@@ -175,7 +185,7 @@ export class FaultThreadHandle {
       case "undialled":
         return this.#onDialled(telling);
       case "taken":
-        return this.#children.get(telling.child)?.onTaken(telling.pages);
+        return this.#onTaken(telling);
       case "failed":
         return this.#onFailed(telling);
       case "ended":
@@ -186,10 +196,17 @@ export class FaultThreadHandle {
     }
   }
 
-  #onLane({ lane, hello, identity }: Extract<Telling, { is: "arrived" }>): void {
+  #onTaken({ child, pages }: Extract<Telling, { is: "taken" }>): void {
+    const handlers = this.#children.get(child);
+    handlers?.gate.addUnseen(-pages.length);
+    handlers?.onTaken(pages);
+  }
+
+  #onLane({ lane, hello, identity, remote }: Extract<Telling, { is: "arrived" }>): void {
     this.#onArrived({
       hello,
       identity,
+      remote,
       over: (shareFile) =>
         this.#laneOf(lane, ({ transfer, pageCount, share }) => {
           assert(share !== undefined, "an urgent lane that arrives is a parent's");
@@ -225,4 +242,11 @@ export class FaultThreadHandle {
     assert(this.#ending, "the fault thread ends with the agent");
     this.#ended.resolve();
   }
+}
+
+/** The descriptors that go with an order. */
+function descriptorsOf(order: Order): number[] {
+  if (order.do === "take") return [order.handed.descriptor];
+  if (order.do === "fill") return [order.faults.descriptor];
+  return order.do === "answer" && order.file !== undefined ? [order.file] : [];
 }

@@ -41,6 +41,7 @@ export type Order =
     }
   | { do: "settle"; child: number; pages: readonly number[] }
   | { do: "stop"; child: number; gate: SharedArrayBuffer }
+  | { do: "reload" }
   | { do: "end" };
 
 /** What the fault thread tells. */

@@ -1,10 +1,12 @@
 import { codeOf, messageOf } from "../../base/index.js";
-import type { Channel, ChannelHandlers, LaneEnd } from "../../transfer/index.js";
+import type { Channel, ChannelHandlers, Gate, LaneEnd } from "../../transfer/index.js";
 import type { Frame } from "../../wire/index.js";
 import type { Telling } from "./messages.js";
 
 export interface ThreadChannelOptions {
   handlers: ChannelHandlers;
+  /** Of a parent's session: what the thread tells of is noted there as seen to. */
+  gate: Gate | undefined;
   attach(): void;
   send(frame: Frame): void;
   close(end: LaneEnd): void;
@@ -47,6 +49,7 @@ export class ThreadChannel implements Channel {
   /** What the thread says of this lane. */
   told(telling: Extract<Telling, { is: "answered" | "frame" | "counted" | "ended" }>): void {
     if (telling.is !== "ended") this.#bytes = telling.bytes;
+    this.#options.gate?.addUnseen(-pagesOf(telling));
     if (!this.#open) return;
     const { handlers } = this.#options;
     switch (telling.is) {
@@ -72,6 +75,12 @@ export class ThreadChannel implements Channel {
       this.#options.handlers.onEnd(end);
     }
   }
+}
+
+/** Pages that were asked for, of which is told. */
+function pagesOf(telling: Extract<Telling, { is: "answered" | "frame" | "counted" | "ended" }>): number {
+  if (telling.is === "answered") return telling.pages.length;
+  return telling.is === "frame" && telling.frame.kind === "request" ? telling.frame.pages.length : 0;
 }
 
 /** A message holds all of the memory that its parts are views of, and takes it as it is when it is sent. */

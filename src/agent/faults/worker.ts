@@ -8,6 +8,6 @@ const port = parentPort;
 const lanes = new FaultLanes(workerData as FaultThreadSettings, (telling) => port.postMessage(telling));
 port.on("message", (order: Order) => {
   lanes.obey(order);
-  // Then nothing is left that would keep the thread.
-  if (order.do === "end") void lanes.close().finally(() => port.close());
+  // In a thread, this ends the thread alone, with whatever it still waits for.
+  if (order.do === "end") void lanes.close().finally(() => process.exit());
 });

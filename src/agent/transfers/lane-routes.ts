@@ -1,6 +1,6 @@
 import { timingSafeEqual } from "node:crypto";
 import type { FrameLane, PageLane, ThreadLane } from "../../transfer/index.js";
-import { CodedError, isSame, type Holder, type Identity } from "../../base/index.js";
+import { CodedError, isSame, type Holder, type Identity, type Log } from "../../base/index.js";
 import { LaneError } from "../../lane/index.js";
 import type { ArrivedLane } from "../faults/fault-thread.js";
 
@@ -76,7 +76,7 @@ export class LaneRoutes<Taker extends LaneOwner = LaneTaker> {
 }
 
 /** Leads an urgent lane that another thread has to its transfer's session, or ends it as a listener would. */
-export function takeArrived(routes: LaneRoutes, lane: ArrivedLane): void {
+export function takeArrived(routes: LaneRoutes, lane: ArrivedLane, log: Log): void {
   const { transfer, token, epoch = 0, features } = lane.hello;
   try {
     const taker = routes.find(lane.identity, transfer, token);
@@ -89,7 +89,9 @@ export function takeArrived(routes: LaneRoutes, lane: ArrivedLane): void {
     );
   } catch (error) {
     if (!(error instanceof CodedError)) throw error;
+    const { code, message } = error;
+    log.warn({ remote: lane.remote, code, reason: message }, "a connection was refused");
     const fatal = !("fatal" in error) || error.fatal === true;
-    lane.close({ code: error.code, message: error.message, fatal });
+    lane.close({ code, message, fatal });
   }
 }

@@ -1,4 +1,4 @@
-import type { Log } from "../../base/index.js";
+import { CodedError, type Log } from "../../base/index.js";
 import { ParentSession, PrecopySource, type Instant, type WorkingSet } from "../../transfer/index.js";
 import type { Guest } from "../guests/guest.js";
 import type { NetworkForPeer } from "../network/translate.js";
@@ -39,7 +39,14 @@ export function entryOf(options: OutgoingChildOptions): TransferEntry {
 
 /** A descriptor of a guest's memory file, which whoever is given it closes; undefined when there is no such file, or no emulator on it. */
 export function shareFile(guest: Guest): number | undefined {
-  return guest.hasEmulator && guest.live.exit === undefined ? guest.live.memory.shareFile() : undefined;
+  if (!guest.hasEmulator || guest.live.exit !== undefined) return undefined;
+  try {
+    return guest.live.memory.shareFile();
+  } catch (error) {
+    if (!(error instanceof CodedError)) throw error;
+    guest.log.warn({ problem: error.message }, "pages are answered by the agent's own thread");
+    return undefined;
+  }
 }
 
 /** What gives the child its pages as they were at the instant. */

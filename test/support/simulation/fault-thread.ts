@@ -1,6 +1,7 @@
 import { ThreadChannel } from "../../../src/agent/faults/thread-channel.js";
 import {
   FaultServer,
+  Gate,
   RequestServer,
   type Channel,
   type ChildNotes,
@@ -80,7 +81,10 @@ export class SimulatedThread {
             if (stopped) return;
             const { clock } = this.#life;
             const onTaken = (pages: Parameters<typeof handlers.onTaken>[0]) =>
-              tell(() => handlers.onTaken(pages));
+              tell(() => {
+                new Gate(share.gate).addUnseen(-pages.length);
+                handlers.onTaken(pages);
+              });
             server = new FaultServer({ transfer, share, memory: joined, notes, clock, onTaken });
             server.start((error) => this.#failed(error, onFailed));
             for (const ask of asking.splice(0)) ask();
@@ -147,6 +151,7 @@ export class SimulatedThread {
         let served: { send(frame: Frame): void; close(end: LaneEnd): void } | undefined;
         const channel: ThreadChannel = new ThreadChannel({
           handlers: options.handlers,
+          gate: options.share && new Gate(options.share.gate),
           attach: () => this.#toThread.post(() => void (served = takeUp(options, channel))),
           send: (frame) => this.#toThread.post(() => served?.send(frame)),
           close: (end) => this.#toThread.post(() => (served ?? lane).close(end)),

@@ -1,35 +1,42 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { Bitmap, PAGE_BYTES, realClock, SharedBits } from "../../../src/base/index.js";
+import { Bitmap, MAX_UNSEEN_PAGES, PAGE_BYTES, realClock, SharedBits } from "../../../src/base/index.js";
 import {
   FaultServer,
   Gate,
   RequestServer,
   type FrameLane,
+  type LaneEnd,
   type TakenPage,
 } from "../../../src/transfer/index.js";
-import { decodeFrame, encodeFrame, type Frame } from "../../../src/wire/index.js";
+import { decodeFrame, encodeFrame, type Frame, type PageRun } from "../../../src/wire/index.js";
 
 const PAGES = 64;
 const TRANSFER = 7;
 
 /** One side's lane, whose other side is the test: what it is sent, and what it sends. */
-function laneOf(): { lane: FrameLane; sent: Frame[]; arrives(frame: Frame): void } {
+function laneOf(pageCount = PAGES): {
+  lane: FrameLane;
+  sent: Frame[];
+  ends: LaneEnd[];
+  arrives(frame: Frame): void;
+} {
   const sent: Frame[] = [];
+  const ends: LaneEnd[] = [];
   let onFrame: (bytes: Uint8Array) => void = () => {};
   let sequence = 0;
   const lane: FrameLane = {
     queuedBytes: 0,
     send: (bytes) => {
-      const at = { transfer: TRANSFER, sequence: sent.length + 1, pageCount: PAGES };
+      const at = { transfer: TRANSFER, sequence: sent.length + 1, pageCount };
       sent.push(decodeFrame(Uint8Array.from(bytes), at));
     },
     attach: (handlers) => (onFrame = handlers.onFrame),
-    close: () => {},
+    close: (end) => void ends.push(end),
   };
   const arrives = (frame: Frame): void =>
     onFrame(encodeFrame(frame, { transfer: TRANSFER, sequence: (sequence += 1) }));
-  return { lane, sent, arrives };
+  return { lane, sent, ends, arrives };
 }
 
 /** A parent's side: memory in which page 3 is let go of to be written while it is read. */
@@ -95,10 +102,10 @@ test("what is not owed, what was written and what is asked too early is left to 
 });
 
 /** A child's side, without a machine: the test is it. */
-function serving() {
-  const received = new Bitmap(PAGES, { shared: true });
-  const installed = new Bitmap(PAGES, { shared: true });
-  const requested = SharedBits.make(PAGES);
+function serving(pageCount = PAGES) {
+  const received = new Bitmap(pageCount, { shared: true });
+  const installed = new Bitmap(pageCount, { shared: true });
+  const requested = SharedBits.make(pageCount);
   const gate = new Gate();
   const share = {
     gate: gate.buffer,
@@ -114,7 +121,7 @@ function serving() {
     transfer: TRANSFER,
     share,
     memory: {
-      pageCount: PAGES,
+      pageCount,
       fill: (onFaults) => (touch = onFaults),
       install: (page, bytes) => void memory.set(page, bytes[0] ?? 0),
       installZero: ({ first }) => void memory.set(first, 0),
@@ -125,7 +132,7 @@ function serving() {
     onTaken: (pages) => void taken.push(...pages),
   });
   server.start((error) => assert.fail(String(error)));
-  const { lane, sent, arrives } = laneOf();
+  const { lane, sent, ends, arrives } = laneOf(pageCount);
   const tell = { passedOn: () => {}, counted: () => {}, ended: () => {} };
   const link = (): void => server.begin(server.channelOf(lane, tell, (error) => assert.fail(String(error))));
   const gives = (page: number): void =>
@@ -150,6 +157,8 @@ function serving() {
     woken,
     taken,
     sent,
+    ends,
+    arrives,
     server,
     link,
     gives,
@@ -213,4 +222,62 @@ test("what was stopped installs nothing", () => {
   child.touch(1);
   child.gives(2);
   assert.deepEqual([child.sent, [...child.memory]], [[], []]);
+});
+
+test("how long a page was waited for that came another way is told as well", () => {
+  const child = serving();
+  child.link();
+  child.touch(9);
+  child.server.settled([9, 10]);
+  assert.deepEqual(
+    child.taken.map(({ page, by }) => ({ page, by })),
+    [{ page: 9, by: "known" }],
+  );
+});
+
+test("an answer with more pages than a request has ends the lane, and nothing of it is installed", () => {
+  const child = serving(1 << 18);
+  child.link();
+  const zeros = (firstPage: number, pageCount: number): PageRun => ({
+    firstPage,
+    pageCount,
+    encoding: "zero",
+    origin: "fault",
+    data: new Uint8Array(0),
+  });
+  child.arrives({ kind: "pages", runs: [zeros(0, 1 << 18)] });
+  assert.deepEqual(
+    child.ends.map(({ code, fatal }) => ({ code, fatal })),
+    [{ code: "peer-protocol", fatal: true }],
+  );
+  assert.equal(child.memory.size, 0);
+});
+
+test("a run that does not decode is the peer's fault", () => {
+  const child = serving();
+  child.link();
+  child.arrives({
+    kind: "pages",
+    runs: [{ firstPage: 1, pageCount: 1, encoding: "lz4", origin: "fault", data: new Uint8Array(9) }],
+  });
+  assert.deepEqual(
+    child.ends.map(({ code, fatal }) => ({ code, fatal })),
+    [{ code: "bad-lz4", fatal: true }],
+  );
+});
+
+test("a lane that brings more than is seen to is ended, and may be dialled again", () => {
+  const { gate, told, ask } = answering();
+  gate.addUnseen(MAX_UNSEEN_PAGES + 1);
+  ask(1);
+  assert.deepEqual(told.answered, []);
+  gate.addUnseen(-MAX_UNSEEN_PAGES - 1);
+  const child = serving();
+  child.link();
+  child.gate.addUnseen(MAX_UNSEEN_PAGES + 1);
+  child.gives(1);
+  assert.deepEqual(
+    child.ends.map(({ code, fatal }) => ({ code, fatal })),
+    [{ code: "too-large", fatal: false }],
+  );
 });
