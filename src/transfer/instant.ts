@@ -2,14 +2,10 @@ import { assert, Bitmap, PAGE_BYTES, type Clock, type Log, type Timer } from "..
 import { CopyStore } from "./copy-store.js";
 import type { CopyFile, PageRange, TrackedMemory } from "./ports.js";
 import { rangesOf } from "./ranges.js";
-import { MAX_WRITER_RUN_PAGES, writerRun } from "./writer-run.js";
+import { MAX_WRITER_RUN_PAGES, roundFor, writerRun } from "./writer-run.js";
 
 /** Rounds of protecting again what was written meanwhile, before the guest is stopped for the last one. */
-const MAX_ARM_ROUNDS = 4;
-/** So few runs of pages written since the last round cost less in the pause than another round would outside it. */
-const FEW_RUNS = 48;
-/** So many pages written since the last round are not protected one by one again, but with all memory. */
-const MANY_PAGES = 4096;
+const MAX_ARM_ROUNDS = 6;
 /** Pages let go of per step after a reader has left, so that no fault waits behind all of a large memory. */
 const SETTLE_SLICE_PAGES = 8192;
 
@@ -129,9 +125,11 @@ export class Instant {
 
   /** Protects again, while the guest runs, what it has written since; a few rounds, so that hardly any pages are left for the pause. */
   async converge(): Promise<void> {
-    for (let round = 0; round < MAX_ARM_ROUNDS && rangesOf(this.#written).length > FEW_RUNS; round += 1) {
+    for (let round = 0; round < MAX_ARM_ROUNDS; round += 1) {
+      const again = roundFor(this.#written);
+      if (again === "none") return;
       if (this.#phase !== "armed") return;
-      if (this.#written.length > MANY_PAGES) await this.#protectAll();
+      if (again === "all") await this.#protectAll();
       else {
         this.rearm();
         await this.#turn();
