@@ -177,6 +177,7 @@ function targetsOf(field: Field, plan: Plan, source: Host, random: SeededRandom)
   const first = random.pick(others);
   switch (plan.operation) {
     case "fork-here":
+    case "fork-shared":
       return [source];
     case "fork-two":
       return [first, ...others.filter((host) => host !== first)];

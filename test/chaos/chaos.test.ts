@@ -14,6 +14,7 @@ const NAMES = [
   "stall/pausing/fork-two",
   "partition/faulting/migrate",
   "freeze-parent-agent/arming/fork-here",
+  "restart-parent-agent/pausing/fork-shared",
   "kill-parent-agent/sweeping/fork",
   "kill-child-agent/faulting/precopy",
   "restart-parent-agent/pausing/migrate",

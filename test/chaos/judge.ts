@@ -3,7 +3,7 @@ import { isFinal, type GuestView } from "../../src/control/index.js";
 import type { Injected } from "./faults.js";
 import type { Field } from "./field.js";
 import type { Answer, Running } from "./operation.js";
-import { isMigration, type FaultName, type Plan } from "./plan.js";
+import { isLocal, isMigration, type FaultName, type Plan } from "./plan.js";
 import type { Subject } from "./subject.js";
 import { on, surveyOf, type HostSurvey, type Leaving } from "./survey.js";
 
@@ -249,7 +249,7 @@ export class Judge {
 
   #mayEndChild(): boolean {
     const { fault, operation } = this.#plan;
-    return MAY_END_CHILD.has(fault) || (fault === "fill-parent-memory" && operation === "fork-here");
+    return MAY_END_CHILD.has(fault) || (fault === "fill-parent-memory" && isLocal(operation));
   }
 
   #wasAgentEnded(): boolean {

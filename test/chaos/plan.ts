@@ -15,9 +15,17 @@ export const STATES = [
 ] as const;
 export type State = (typeof STATES)[number];
 
-/** What is under way: one child on another host, two on both others, one on the same host, or a migration, at once or after a pre-copy. */
-export const OPERATIONS = ["fork", "fork-two", "fork-here", "migrate", "precopy"] as const;
+/**
+ * What is under way: one child on another host, two on both others that pass on to each other, one on the same host, which is sent its memory or shares it, or a
+ * migration, at once or after a pre-copy.
+ */
+export const OPERATIONS = ["fork", "fork-two", "fork-here", "fork-shared", "migrate", "precopy"] as const;
 export type Operation = (typeof OPERATIONS)[number];
+
+/** Whether all of it is on one host. */
+export function isLocal(operation: Operation): boolean {
+  return operation === "fork-here" || operation === "fork-shared";
+}
 
 export function isMigration(operation: Operation): boolean {
   return operation === "migrate" || operation === "precopy";
@@ -81,9 +89,11 @@ const CHILDLESS_STATES = new Set<State>(["idle", "preparing"]);
 function makesSense(fault: FaultName, state: State, operation: Operation): boolean {
   if (state === "precopying" && operation !== "precopy") return false;
   if (fault === "kill-warm-emulator") return WARM_STATES.has(state) && operation === "fork";
-  if (fault === "freeze-for-long") return WAITING_STATES.has(state) && operation !== "fork-here";
+  if (fault === "freeze-for-long") return WAITING_STATES.has(state) && !isLocal(operation);
   if (fault === "kill-child-emulator" && CHILDLESS_STATES.has(state)) return false;
-  if (operation === "fork-here") return !BETWEEN_HOSTS.has(fault) && !fault.includes("child-agent");
+  // A child that shares memory has all of it when it runs.
+  if (operation === "fork-shared" && ["sweeping", "late"].includes(state)) return false;
+  if (isLocal(operation)) return !BETWEEN_HOSTS.has(fault) && !fault.includes("child-agent");
   return true;
 }
 

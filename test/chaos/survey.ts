@@ -112,8 +112,12 @@ function leftoversIn(host: Host, guest: GuestView, pid: number): string[] {
   const found: string[] = [];
   try {
     if (isKept(guest)) return [];
-    if (registrationsOf(pid) > 0)
+    // What children share of a guest's memory is protected for as long as they do, and the memory of a parent that is gone stays mapped.
+    if (guest.sharers === undefined && registrationsOf(pid) > 0)
       found.push(`memory of guest ${guest.name} on ${host.name} is still registered`);
+    if (guest.sharesWith !== undefined) return found;
+    if (mapsRemoved(pid, host.memoryDirectory))
+      found.push(`guest ${guest.name} on ${host.name} has memory mapped that was removed`);
     const directory = join(host.memoryDirectory, guest.id);
     const files = readdirSync(directory).filter((name) => !isOfGuest(directory, name));
     if (files.length > 0)
@@ -135,7 +139,16 @@ function isKept(guest: GuestView): boolean {
   return guest.state === "paused" && /its memory cannot be completed/.test(guest.message ?? "");
 }
 
-/** What a guest keeps beside its memory for as long as it lives: what its children touched first, and that its memory was mapped by others. */
+/** Whether a process has a file below `directory` mapped that has no name any more. */
+function mapsRemoved(pid: number, directory: string): boolean {
+  const lines = readFileSync(`/proc/${pid}/maps`, "utf8").split("\n");
+  return lines.some((line) => line.includes(`${directory}/`) && line.endsWith("(deleted)"));
+}
+
+/**
+ * What a guest keeps beside its memory for as long as it lives: what its children touched first, and that its memory was mapped by others, which may be emulators that
+ * wait for a child, so it is no sign of one. Who shares memory is told by `sharers`, and seen in what is registered and mapped.
+ */
 const OF_GUESTS = new Set(["working-set", "shared"]);
 
 /** The guest's memory, and the word that it is complete, which its parent's agent may ask for as long as it lives. */
