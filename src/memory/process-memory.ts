@@ -46,8 +46,8 @@ export class PrivateMemory implements PageSource {
 
   /**
    * Gives the process pages of its own, with the content it sees there now, where it has none; what it has itself written stays. A write of the process that
-   * comes at the same moment finds the page either before or after.
-   * @returns false when it could not be given all of them: it has ended, or may not have more memory.
+   * comes at the same moment finds the page either before or after. A process that has ended sees nothing any more, so it lacks nothing.
+   * @returns false when it could not be given all of them: there is no more memory, or it may not have more.
    */
   separate(range: PageRange): boolean {
     if (this.#closed) return false;
@@ -55,9 +55,18 @@ export class PrivateMemory implements PageSource {
     for (let done = 0; done < range.count; done += MAX_SEPARATED_PAGES) {
       const address = this.#address + (range.first + done) * PAGE_BYTES;
       const length = Math.min(MAX_SEPARATED_PAGES, range.count - done) * PAGE_BYTES;
-      if (loadNative().separate(this.#pid, address, length) < 0) return false;
+      if (loadNative().separate(this.#pid, address, length) < 0) return this.#hasEnded();
     }
-    return this.#count(range, isOwn) === range.count;
+    return this.#count(range, isOwn) === range.count || this.#hasEnded();
+  }
+
+  /**
+   * Whether nobody has the memory any more. The descriptor was opened on the memory and not on the process, whose first thread may end before the
+   * others: what is read of it is nothing when its last user has gone (Linux, fs/proc/task_mmu.c), and something of a mapped address before.
+   */
+  #hasEnded(): boolean {
+    const entry = new Uint8Array(this.#entries.buffer, 0, ENTRY_BYTES);
+    return readOf(this.#pagemap, entry, (this.#address / PAGE_BYTES) * ENTRY_BYTES) === 0;
   }
 
   /** Pages that are the process's own: it wrote them, or they were separated. Takes about 10 ms per GiB. @throws MemoryError `gone`. */

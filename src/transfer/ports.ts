@@ -40,7 +40,7 @@ export interface TrackedMemory {
 export interface PrivateMapping {
   /**
    * Gives the child pages of its own, with what it sees there now, where it has none; what it has written stays. Synchronous: when it returns true, what the parent
-   * writes to these pages does not reach the child. False when that cannot be: the child has ended, or the host has no memory for it.
+   * writes to these pages does not reach the child, nor does it when the child has ended. False when the host has no memory for it.
    */
   separate(range: PageRange): boolean;
 }

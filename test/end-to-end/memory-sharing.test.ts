@@ -109,6 +109,18 @@ describe("memory that children have mapped privately", () => {
     sharing.leave();
   });
 
+  it("lets the parent's writer through at once when a child has ended, told or not", async (test) => {
+    const parent = await startParent(test);
+    const child = await startChild(test, parent);
+    await instantOf(parent);
+    const sharing = parent.shared.join(child.mapping, () => assert.fail("it has ended, and lacks nothing"));
+    parent.shared.release();
+    await child.process.kill();
+    await parent.process.write(7, 1);
+    assert.equal(sharing.sharedPages, PAGE_COUNT - 16);
+    sharing.leave();
+  });
+
   it("holds up the parent's writer for as long as a child lives that could not be given its page", async (test) => {
     const parent = await startParent(test);
     const child = await startChild(test, parent);
@@ -154,12 +166,12 @@ describe("memory that children have mapped privately", () => {
     assert.equal(memory.registration(), undefined);
   });
 
-  it("says so when the child has ended", async (test) => {
+  it("of a child that has ended lacks nothing, and cannot be read", async (test) => {
     const parent = await startParent(test);
     const child = await startChild(test, parent);
     assert.ok(child.mapping.separate({ first: 0, count: 1 }));
     await child.process.kill();
-    assert.equal(child.mapping.separate({ first: 1, count: 1 }), false);
+    assert.ok(child.mapping.separate({ first: 1, count: 1 }));
     assert.throws(() => child.mapping.read({ first: 0, count: 1 }, new Uint8Array(PAGE_BYTES)), {
       code: "gone",
     });

@@ -52,6 +52,8 @@ export class Guest {
   #ended: Promise<void> = Promise.resolve();
   #record: GuestRecord;
   #live: LiveEmulator | undefined;
+  /** Why the agent itself ends the emulator it has. */
+  #endReason: string | undefined;
   #occupation: Occupation | undefined;
   #saving: Promise<void> = Promise.resolve();
   #removed = false;
@@ -163,6 +165,7 @@ export class Guest {
   /** Gives the guest its emulator; from now on its end is the guest's. */
   attach(live: LiveEmulator): void {
     this.#live = live;
+    this.#endReason = undefined;
     this.#off = deferred();
     this.#ended = live.exited
       .then(() => this.#onExit(live))
@@ -189,6 +192,14 @@ export class Guest {
   /** Resolves when the guest has no emulator any more, its record says so, and what it had is free, unless a transfer still reads it. */
   async whenOff(): Promise<void> {
     if (this.#live !== undefined) await this.#off.promise;
+  }
+
+  /** Ends an emulator that must not run on; when it is this guest's, that has crashed for this reason. Resolves when what it had is free. */
+  async endBecause(live: LiveEmulator, reason: string): Promise<void> {
+    if (this.#live !== live) return live.end();
+    this.#endReason = reason;
+    await live.emulator.kill();
+    await this.whenOff();
   }
 
   /** Calls `handler` when the emulator ends by itself. Returns what takes that back. */
@@ -308,18 +319,12 @@ export class Guest {
     if (this.#live !== live) return;
     this.#live = undefined;
     const exit = await live.exited;
-    const how = describeExit(exit);
-    const last = exit.lastLog.trim().split("\n").at(-1) ?? "";
-    const why =
-      exit.cause === "asked"
-        ? "it was killed"
-        : exit.cause === "guest"
-          ? "it switched itself off"
-          : `its emulator ended ${how}${last === "" ? "" : `: ${last}`}`;
+    const why = this.#endReason ?? describeExit(exit);
     this.log.info({ exit }, "the emulator has ended");
     const handlers = [...this.#exitHandlers];
     try {
-      await this.update({ state: exit.expected ? "stopped" : "crashed", message: why.slice(0, 500) });
+      const isExpected = exit.expected && this.#endReason === undefined;
+      await this.update({ state: isExpected ? "stopped" : "crashed", message: why.slice(0, 500) });
       // Whoever still reads its memory takes the time that needs; nobody else waits for that.
       if (handlers.length > 0) this.#off.resolve();
       await Promise.all(handlers.map(async (handler) => handler(why)));
@@ -335,8 +340,15 @@ function isolationField({ isolation }: LiveEmulator): Pick<GuestView, "isolation
   return isolation === undefined ? {} : { isolation };
 }
 
-/** An adopted emulator's code or signal nobody can know: it was not started by this process. */
 function describeExit(exit: EmulatorExit): string {
-  if (exit.signal !== undefined) return `by ${exit.signal}`;
-  return exit.code === undefined ? "unexpectedly" : `with code ${exit.code}`;
+  if (exit.cause === "asked") return "it was killed";
+  if (exit.cause === "guest") return "it switched itself off";
+  const last = exit.lastLog.trim().split("\n").at(-1) ?? "";
+  return `its emulator ended ${crashOf(exit)}${last === "" ? "" : `: ${last}`}`;
+}
+
+/** An adopted emulator's code or signal nobody can know: it was not started by this process. */
+function crashOf({ signal, code }: EmulatorExit): string {
+  if (signal !== undefined) return `by ${signal}`;
+  return code === undefined ? "unexpectedly" : `with code ${code}`;
 }

@@ -154,15 +154,8 @@ function mappingOf({ live }: Sharer) {
 
 /** A child that cannot be given pages of its own must not see what its parent writes instead: it is ended, and its parent's writers wait for that. */
 function endSharer({ configuration }: Services, { guest, live }: Sharer): void {
-  const end = async (): Promise<void> => {
-    const isIts = guest.hasEmulator && guest.live === live;
-    if (isIts) guest.detachEmulator();
-    await live.end();
-    if (!isIts) return;
-    const message = `${configuration.name} had no memory for a page that its parent was about to write`;
-    await guest.update({ state: "crashed", message });
-  };
-  end().catch((error: unknown) => {
+  const reason = `${configuration.name} had no memory for a page that its parent was about to write`;
+  guest.endBecause(live, reason).catch((error: unknown) => {
     guest.log.error(
       { problem: messageOf(error) },
       "a child that cannot be given its pages could not be ended",
