@@ -54,3 +54,13 @@ export interface EndVector {
   /** What the other side reads, when the message had to be cut. */
   read?: string;
 }
+
+export interface DiskVector {
+  name: string;
+  sizeBytes: number;
+  /** What is not zero of it, and lies nowhere twice. */
+  data: { offset: number; bytes: VectorBytes }[];
+  /** Digests of the chunks that are not zero. */
+  chunks: { index: number; digest: string }[];
+  digest: string;
+}

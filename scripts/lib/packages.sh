@@ -14,6 +14,7 @@ util-linux        setpriv
 mount             mount
 gcc               gcc
 libc6-dev         /usr/include/stdio.h
+qemu-utils        qemu-img
 linux-libc-dev    /usr/include/linux/userfaultfd.h
 "
 

@@ -1,0 +1,14 @@
+export {
+  chunkCount,
+  chunkDigest,
+  chunkLength,
+  ContentBuilder,
+  digestFile,
+  rootDigest,
+  type Content,
+  type OnProgress,
+} from "./content-digest.js";
+export { DiskError, type DiskErrorCode } from "./errors.js";
+export type { Extent, FindData } from "./holes.js";
+export type { HeldImage, Images, ImageView, ImportOptions, UnfinishedImage } from "./images.js";
+export { CHUNK_BYTES, CHUNK_DIGEST_BYTES, MAX_DISK_BYTES, SECTOR_BYTES } from "./limits.js";
