@@ -11,6 +11,7 @@ export type DiskErrorCode =
   | "encrypted" // an image can be read with a secret only
   | "damaged" // what an image holds is not what its digest says
   | "in-use" // a chain uses it
+  | "bad-socket" // no disk can be given to an emulator there
   | "no-room" // a file system is full
   | "not-installed" // qemu-img is missing
   | "tool-failed" // qemu-img refused or ended otherwise than well

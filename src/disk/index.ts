@@ -1,3 +1,4 @@
+export type { BlockExtent, BlockSource } from "./block-source.js";
 export {
   chunkCount,
   chunkDigest,
@@ -12,3 +13,4 @@ export { DiskError, type DiskErrorCode } from "./errors.js";
 export type { Extent, FindData } from "./holes.js";
 export type { HeldImage, Images, ImageView, ImportOptions, UnfinishedImage } from "./images.js";
 export { CHUNK_BYTES, CHUNK_DIGEST_BYTES, MAX_DISK_BYTES, SECTOR_BYTES } from "./limits.js";
+export { NbdServer, type NbdServerOptions } from "./nbd-server.js";
