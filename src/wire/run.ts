@@ -5,6 +5,8 @@ import type { PageRun } from "./pages.js";
 
 const ZEROS = Buffer.alloc(MAX_RUN_PAGES * PAGE_BYTES);
 const NOTHING = new Uint8Array(0);
+/** Longer runs are compressed only when one of the pages tried first becomes less. */
+const MOST_UNTRIED_PAGES = 8;
 
 /** True when all bytes are zero. It ends at the first that is not; 64 KiB of zeros take less than 1 µs. */
 export function isZero(bytes: Uint8Array): boolean {
@@ -14,7 +16,7 @@ export function isZero(bytes: Uint8Array): boolean {
 
 /**
  * Makes a run of the content of consecutive pages: a zero run when all of it is zero, LZ4 when asked for and when that
- * saves at least an eighth, raw otherwise. A raw run's data *is* `bytes`: encode the frame before they change.
+ * saves at least an eighth, by all that is known of it before, raw otherwise. A raw run's data *is* `bytes`: encode the frame before they change.
  * @param options.bytes the content of 1 to 64 whole pages.
  */
 export function packRun(options: {
@@ -30,12 +32,24 @@ export function packRun(options: {
     `${bytes.length} bytes are no run`,
   );
   if (isZero(bytes)) return { firstPage, pageCount, encoding: "zero", origin, data: NOTHING };
-  if (options.compress) {
-    const data = compressBlock(bytes);
-    if (data.length <= bytes.length - bytes.length / 8)
-      return { firstPage, pageCount, encoding: "lz4", origin, data };
-  }
+  const data = options.compress && mayBecomeLess(bytes) ? compressBlock(bytes) : undefined;
+  if (data !== undefined && saves(data, bytes))
+    return { firstPage, pageCount, encoding: "lz4", origin, data };
   return { firstPage, pageCount, encoding: "raw", origin, data: bytes };
+}
+
+/** Tries two pages of many: where neither becomes less, the whole would cost thirty times as much to no avail. */
+function mayBecomeLess(bytes: Uint8Array): boolean {
+  const pageCount = bytes.length / PAGE_BYTES;
+  if (pageCount <= MOST_UNTRIED_PAGES) return true;
+  return [0, pageCount >> 1].some((page) => {
+    const one = bytes.subarray(page * PAGE_BYTES, (page + 1) * PAGE_BYTES);
+    return saves(compressBlock(one), one);
+  });
+}
+
+function saves(data: Uint8Array, bytes: Uint8Array): boolean {
+  return data.length <= bytes.length - bytes.length / 8;
 }
 
 /**

@@ -36,6 +36,14 @@ export function compressionFor(
   return { compress, compression: choice };
 }
 
+/**
+ * Whether there is reason enough to begin so that `auto` need not look at once: the latest transfer to the agent at `url` went so, or it is on this machine, where
+ * samples taken while the child still starts on the same processors say little.
+ */
+export function isTrusted(url: string, compress: boolean, learned: LearnedCompression): boolean {
+  return compress === (learned.of(url) ?? (isThisMachine(url) ? false : undefined));
+}
+
 function isThisMachine(url: string): boolean {
   if (url.startsWith("unix:")) return true;
   const { hostname } = new URL(url);

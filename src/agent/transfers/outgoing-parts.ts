@@ -4,6 +4,7 @@ import type { Guest } from "../guests/guest.js";
 import type { NetworkForPeer } from "../network/translate.js";
 import type { Services } from "../services.js";
 import type { ChildNames } from "./child-names.js";
+import { isTrusted } from "./compression.js";
 import { TransferEntry } from "./transfer-entry.js";
 import { compressionOf, flowOf, type ParentRecord, type RecordFile } from "./transfer-record.js";
 
@@ -60,7 +61,7 @@ export function sessionOf(options: OutgoingChildOptions, log: Log): ParentSessio
     log,
     compress: {
       ...compressionOf(record),
-      learned: services.peers.compression.of(record.url) === record.compress,
+      learned: isTrusted(record.url, record.compress, services.peers.compression),
     },
     // Until the child runs, nothing may stand in the way of the pages its loading waits for.
     sweep: false,

@@ -44,6 +44,35 @@ test("LZ4 is used only when it saves an eighth", () => {
   assert.equal(pack(randomBytes(PAGE_BYTES), true).encoding, "raw");
 });
 
+test("of many pages the whole is compressed only where the first or the middle one becomes less", () => {
+  const text = Buffer.alloc(PAGE_BYTES, "some text that repeats ");
+  const noise = randomBytes(PAGE_BYTES);
+  const mixed = (textAt: (page: number) => boolean) =>
+    Buffer.concat(Array.from({ length: MAX_RUN_PAGES }, (_, page) => (textAt(page) ? text : noise)));
+  assert.equal(
+    pack(
+      mixed((page) => page < 32),
+      true,
+    ).encoding,
+    "lz4",
+  );
+  assert.equal(
+    pack(
+      mixed((page) => page >= 32),
+      true,
+    ).encoding,
+    "lz4",
+  );
+  assert.equal(
+    pack(
+      mixed((page) => page % 32 !== 0),
+      true,
+    ).encoding,
+    "raw",
+    "what becomes less is not looked for",
+  );
+});
+
 test("a raw run is a view, not a copy", () => {
   const bytes = randomBytes(PAGE_BYTES);
   const run = pack(bytes, false);
