@@ -14,3 +14,5 @@ export type { Extent, FindData } from "./holes.js";
 export type { HeldImage, Images, ImageView, ImportOptions, UnfinishedImage } from "./images.js";
 export { CHUNK_BYTES, CHUNK_DIGEST_BYTES, MAX_DISK_BYTES, SECTOR_BYTES } from "./limits.js";
 export { NbdServer, type NbdServerOptions } from "./nbd-server.js";
+export { FillingDisk, type FillingSources, type FillingState } from "./filling-disk.js";
+export { FillingNotes } from "./filling-notes.js";

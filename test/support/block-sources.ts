@@ -8,8 +8,8 @@ export class ArraySource implements BlockSource {
   readonly bytes: Buffer;
   /** Ranges that were read, in order. */
   readonly reads: { offset: number; lengthBytes: number }[] = [];
-  /** Called before a read is answered; what it rejects with is the answer. */
-  before: (offset: number) => Promise<void> = () => Promise.resolve();
+  /** Called before a read or a question for extents is answered; what it rejects with is the answer. */
+  before: (offset: number, asked: "bytes" | "extents") => Promise<void> = () => Promise.resolve();
 
   constructor(bytes: Buffer) {
     this.bytes = bytes;
@@ -21,12 +21,13 @@ export class ArraySource implements BlockSource {
 
   async read(offset: number, lengthBytes: number): Promise<Buffer> {
     this.reads.push({ offset, lengthBytes });
-    await this.before(offset);
+    await this.before(offset, "bytes");
     if (offset + lengthBytes > this.bytes.length) throw new DiskError("bad-image", "a read beyond the end");
     return Buffer.from(this.bytes.subarray(offset, offset + lengthBytes));
   }
 
-  extents(offset: number, lengthBytes: number): Promise<BlockExtent[]> {
+  async extents(offset: number, lengthBytes: number): Promise<BlockExtent[]> {
+    await this.before(offset, "extents");
     const found: BlockExtent[] = [];
     for (let at = offset; at < offset + lengthBytes;) {
       const end = Math.min((Math.floor(at / BLOCK) + 1) * BLOCK, offset + lengthBytes);
@@ -36,7 +37,7 @@ export class ArraySource implements BlockSource {
       else found.push({ lengthBytes: end - at, hole });
       at = end;
     }
-    return Promise.resolve(found);
+    return found;
   }
 }
 
