@@ -1,5 +1,6 @@
 import { assert } from "../base/index.js";
 import type { GuestConfig, Network } from "./config.js";
+import { diskArguments } from "./disks.js";
 import type { Layout } from "./layout.js";
 
 /** Name of guest memory's backend and so of its RAM block, the same in every emulator. */
@@ -124,6 +125,7 @@ export function commandLine(options: {
   );
   args.push(...networkArguments(config.network, options.inherited.tap));
   args.push("-object", "rng-builtin,id=rng0", "-device", `virtio-rng-pci,rng=rng0,${VIRTIO_FORM}`);
+  args.push(...diskArguments(config.disks, VIRTIO_FORM));
   if (config.vmgenid !== undefined) args.push("-device", `vmgenid,guid=${config.vmgenid}`);
   args.push("-qmp", `unix:${quote(layout.qmpSocket)},server=on,wait=off`);
   if (options.incoming) args.push("-incoming", "defer");

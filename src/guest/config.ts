@@ -1,9 +1,11 @@
 import { accessSync, constants } from "node:fs";
 import { z } from "zod";
+import { diskSchema } from "./disks.js";
 import { GuestError } from "./errors.js";
 import {
   MAX_APPEND_BYTES,
   MAX_CPUS,
+  MAX_DISKS,
   MAX_MEMORY_BYTES,
   MEMORY_UNIT_BYTES,
   MIN_MEMORY_BYTES,
@@ -25,9 +27,9 @@ const REFUSED_OPTIONS: Record<string, string> = {
   pflash:
     "firmware variables in a file of their own would be shared by parent and child; boot with kernel and initrd",
   firmware: "firmware of its own would have to be the same file on every host; boot with kernel and initrd",
-  disks: "a disk would be written by parent and child alike; use an initrd or network storage",
-  drive: "a disk would be written by parent and child alike; use an initrd or network storage",
-  cdrom: "a disk would be written by parent and child alike; use an initrd or network storage",
+  drive:
+    "the emulator's own words for a disk could name a file that parent and child both write; use `disks`",
+  cdrom: "a medium that can be changed would be another one for parent and child; use `disks`",
   usb: "a device of the host cannot be in two guests",
   hostDevices: "a device of the host cannot be in two guests",
   balloon: "memory the guest gives back while it is forked could not be told from memory not yet received",
@@ -107,6 +109,7 @@ const guestConfigSchema = z
     initrd: pathSchema.optional(),
     append: appendSchema.default(""),
     network: networkSchema,
+    disks: z.array(diskSchema).max(MAX_DISKS, `must be at most ${MAX_DISKS}`).default([]),
     vmgenid: z.uuid().optional(),
   })
   .superRefine((config, context) => {
@@ -126,6 +129,11 @@ const guestConfigSchema = z
     if (config.memoryBytes > MAX_MEMORY_BYTES[architecture]) {
       refuse("memoryBytes", `must be at most ${MAX_MEMORY_BYTES[architecture]} for ${architecture}`);
     }
+    config.disks.forEach(({ name }, index) => {
+      if (name !== `disk${index}`) refuse(`disks.${index}.name`, `must be disk${index}, by its place`);
+    });
+    const written = config.disks.map(({ chain }) => chain[0]?.path);
+    if (new Set(written).size < written.length) refuse("disks", "must each have a newest layer of their own");
     if (architecture === "x86_64" && config.vmgenid === undefined) {
       refuse("vmgenid", "is needed on x86_64: by it a clone finds out that it is one");
     }
@@ -185,6 +193,7 @@ export function checkHost(config: GuestConfig): void {
   for (const [what, path] of [
     ["kernel", config.kernel],
     ["initrd", config.initrd],
+    ...config.disks.flatMap(({ name, chain }) => chain.map(({ path }) => [name, path] as const)),
   ] as const) {
     if (path === undefined) continue;
     try {

@@ -28,6 +28,8 @@ export interface Confinement {
   cgroups: readonly string[];
   /** Files and directories of the host it may read besides programs and libraries. */
   readOnly: readonly string[];
+  /** Directories of the host it may write to besides its own two, as far as the files' owners let it. */
+  writable?: readonly string[];
 }
 
 /** Where programs, libraries and the emulator's firmware are; what a host lacks of it is left out. */

@@ -35,6 +35,7 @@ import {
   type ListedBlock,
   type MemoryBlock,
 } from "./memory-blocks.js";
+import type { EmulatorDisks } from "./emulator-disks.js";
 import type { QmpClient } from "./qmp.js";
 import { saidPath } from "./said-path.js";
 
@@ -137,19 +138,20 @@ export class DeviceStateSaver {
    * Saves the device state of a guest that runs and is to run on. Undefined, and nothing was done, unless `prepare` found that possible.
    * @throws GuestError `ran-on`: to be tried again, which is done in steps; `command-failed`, `timeout`, `gone`, and what `work` throws.
    */
-  async saveHeld(qmp: QmpClient, work: InPause): Promise<SavedDeviceState | undefined> {
+  async saveHeld(qmp: QmpClient, work: InPause, disks: EmulatorDisks): Promise<SavedDeviceState | undefined> {
     if (this.#held === undefined || this.#prepared === undefined) return undefined;
     const { writer, inPause } = this.#prepared;
     this.#prepared = undefined;
     let pieces: Piece[] = [];
     try {
-      const { saved, isHeld } = await this.#held.run(qmp, {
+      const held = {
         onStopped: () => {
           work.onStopped();
           pieces = inPause.flatMap((block) => this.#readCurrent(block));
         },
         atInstant: () => work.atInstant(),
-      });
+      };
+      const { saved, isHeld } = await this.#held.run(qmp, held, disks.takePending());
       if (isHeld) {
         this.#heldSaves?.note(this.#kind(qmp), saved.length);
         return { compose: () => compose(writer, pieces, saved) };
@@ -250,8 +252,8 @@ export class DeviceStateSaver {
 
   /** Emulators of one kind have device states of one size. */
   #kind({ version }: QmpClient): string {
-    const { machine, accelerator, cpus, network } = this.#config;
-    return JSON.stringify([version, machine, accelerator, cpus, network.mode]);
+    const { machine, accelerator, cpus, network, disks } = this.#config;
+    return JSON.stringify([version, machine, accelerator, cpus, network.mode, disks.length]);
   }
 
   #readSaved(): Buffer {

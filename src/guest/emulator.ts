@@ -1,4 +1,5 @@
 import type { Forward, GuestConfig } from "./config.js";
+import type { EmulatorDisks } from "./emulator-disks.js";
 import type { InPause } from "./held-save.js";
 
 /** What an emulator is doing: waiting for a device state, running or holding the guest, or at its end. */
@@ -52,6 +53,7 @@ export interface Emulator {
   readonly version: string;
   readonly config: GuestConfig;
   readonly ramPath: string;
+  readonly disks: EmulatorDisks;
 
   /**
    * Makes sure that commands can be given, which an emulator that was found again takes only once it answers: its main loop may wait for a page.

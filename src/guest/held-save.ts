@@ -12,6 +12,9 @@
  * A running guest is stopped and resumed by the command itself (QEMU, qmp_xen_save_devices_state). Should the agent end meanwhile, the pipe has no reader: the
  * emulator's write fails, and it lets the guest run on.
  *
+ * A guest with disks is stopped and resumed by commands of their own, for its disks are frozen between the stop and the saving (`transaction`); all four are sent in a row,
+ * and the last one waits in the emulator while that is held up. Should the agent end meanwhile, that one is lost with the connection: the next agent lets the guest run on.
+ *
  * The emulator collects what it saves in a buffer and writes that when it is full, and at the end (QEMU, migration/qemu-file.c). It is held up when it writes for the
  * last time: then all devices have been saved, and nothing of that can write to memory any more. So the size of the state must be known, by an earlier saving. Of a state that
  * fits into the buffer the first byte says so, in a pipe that takes less than it. A larger one, of a guest with more than four processors, is given a pipe that
@@ -27,6 +30,7 @@ import {
   SAVE_DEADLINE_MS,
   STOP_DEADLINE_MS,
 } from "./limits.js";
+import type { PendingFreeze } from "./emulator-disks.js";
 import type { QmpClient } from "./qmp.js";
 import { saidPath } from "./said-path.js";
 import { canSeeWaiting, waitsFor, type WaitsFor } from "./waiting.js";
@@ -122,6 +126,12 @@ export class HeldSaves {
   }
 }
 
+/** Whose failure is noticed by whoever awaits it, if anybody ever does. */
+function quiet<T>(promise: Promise<T>): Promise<T> {
+  promise.catch(() => {});
+  return promise;
+}
+
 /** What was thrown, as an error. */
 function asError(thrown: unknown): Error {
   return thrown instanceof Error ? thrown : new Error(messageOf(thrown));
@@ -189,14 +199,22 @@ export class HeldSave {
   /**
    * Saves, and returns what the emulator wrote when the guest runs on, and whether that was held up when all was saved. What `work` throws is thrown
    * when the guest runs on.
+   * @param freeze a `transaction` that freezes the guest's disks at the same instant. Stop and resume are commands of their own then, sent in a row with it.
    * @throws GuestError `command-failed`, `gone`; `timeout`: the guest runs on when the emulator gets to it, once the pipe is closed.
    */
-  async run(qmp: QmpClient, work: InPause): Promise<{ saved: Buffer; isHeld: boolean }> {
+  async run(
+    qmp: QmpClient,
+    work: InPause,
+    freeze?: PendingFreeze,
+  ): Promise<{ saved: Buffer; isHeld: boolean }> {
     this.#work = work;
     const command = { filename: this.#said, live: false };
     const deadlineMs = STOP_DEADLINE_MS + 2 * SAVE_DEADLINE_MS + this.#pauseMs;
-    const answer = qmp.execute("xen-save-devices-state", command, { deadlineMs });
-    answer.catch(() => {});
+    const send = (name: string, args = {}) => quiet(qmp.execute(name, args, { deadlineMs }));
+    const before = freeze === undefined ? [] : [send("stop"), send("transaction", freeze)];
+    const answer = send("xen-save-devices-state", command);
+    // Sent now, it is carried out whatever becomes of the others: a guest that was stopped by a command is not let run on by the saving.
+    const after = freeze === undefined ? [] : [send("cont")];
     // While the emulator reads the command.
     const first = awaitFirstByte(this.#path);
     try {
@@ -204,7 +222,8 @@ export class HeldSave {
       const isHeld = first.byte.length > 0 && (await this.#waits(answer));
       if (isHeld) await this.#hold();
       else this.#letGoOn();
-      await this.#within(SAVE_DEADLINE_MS, answer);
+      await this.#within(SAVE_DEADLINE_MS, Promise.all([answer, ...after]));
+      await Promise.all(before);
       if (this.#problem !== undefined) throw this.#problem;
       const saved = Buffer.concat([first.byte, ...readAll(this.#pipe.fd)]);
       const isLast = saved.length > this.#pipeBytes && saved.length <= (this.#fullBuffers + 1) * BUFFER_BYTES;

@@ -9,6 +9,9 @@ export type {
   SavedDeviceState,
   Snapshot,
 } from "./emulator.js";
+export { nodeOf, topNodeOf } from "./disks.js";
+export type { DiskFreeze, DiskLayer, GuestDisk } from "./disks.js";
+export { EmulatorDisks } from "./emulator-disks.js";
 export { confinedCommand, prepareRoot } from "./confinement.js";
 export type { Confinement } from "./confinement.js";
 export { HeldSaves } from "./held-save.js";

@@ -18,6 +18,18 @@ export const MAX_CPUS = { x86_64: 64, aarch64: 8 } as const;
 /** Longest kernel command line, which Linux's COMMAND_LINE_SIZE (2048 on both architectures) counts with its final zero. */
 export const MAX_APPEND_BYTES = 2047;
 
+/** Most disks of a guest. */
+export const MAX_DISKS = 8;
+
+/**
+ * Most layers of a disk, the base disk and the one that is written included. Each has a file open and takes part in every read of what is not in those above it; flattening
+ * makes one of them.
+ */
+export const MAX_CHAIN_LAYERS = 64;
+
+/** The least a disk's rate may be limited to, in requests or bytes a second: below, a guest only waits. */
+export const MIN_DISK_RATE = 10;
+
 /** Longest path of a unix socket (sockaddr_un(7)), without the final zero. */
 export const MAX_SOCKET_PATH_BYTES = 107;
 
@@ -41,6 +53,9 @@ export const PROBE_DEADLINE_MS = 10_000;
 export const LIVENESS_INTERVAL_MS = 500;
 export const EXIT_POLL_MS = 10;
 
+/** How often a connection that is just ending is given time to turn out as the emulator's end. */
+export const END_GRACE_POLLS = 50;
+
 /** How often a socket that a starting emulator has yet to open is tried. */
 export const CONNECT_RETRY_MS = 5;
 
@@ -61,3 +76,4 @@ export const QUOTED_LOG_BYTES = 2048;
 assert(MAX_MEMORY_BYTES.x86_64 <= MAX_MEMORY_PAGES * PAGE_BYTES, "a guest's pages fit in a page index");
 assert(MEMORY_UNIT_BYTES % PAGE_BYTES === 0, "memory is whole pages");
 assert(KEPT_LOG_BYTES < MAX_LOG_BYTES, "cutting a log back makes it shorter");
+assert(MAX_DISKS <= 10, "a disk's number is one digit, and its slot on the bus is below 32");

@@ -1,5 +1,6 @@
 import { closeSync, fstatSync, openSync, readSync, statSync, truncateSync, writeFileSync } from "node:fs";
-import { KEPT_LOG_BYTES, MAX_LOG_BYTES } from "./limits.js";
+import type { Clock } from "../base/index.js";
+import { KEPT_LOG_BYTES, LOG_CHECK_INTERVAL_MS, MAX_LOG_BYTES } from "./limits.js";
 
 /** The last bytes of a file as text; empty when there is none. */
 export function tailOf(path: string, maxBytes: number): string {
@@ -37,4 +38,14 @@ export function trimLog(path: string): void {
   } catch {
     // Removed since it was looked at.
   }
+}
+
+/** Returns what cuts logs back that have grown too long, looking at them only now and then, however often it is called. */
+export function logTrimmer(paths: readonly string[], clock: Clock): () => void {
+  let checkedUs = clock.nowUs();
+  return () => {
+    if (clock.nowUs() - checkedUs < LOG_CHECK_INTERVAL_MS * 1000) return;
+    checkedUs = clock.nowUs();
+    for (const path of paths) trimLog(path);
+  };
 }

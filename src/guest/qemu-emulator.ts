@@ -4,6 +4,7 @@ import type { Forward, GuestConfig } from "./config.js";
 import { openConsole } from "./console.js";
 import { DeviceStateLoader } from "./device-state-loader.js";
 import { DeviceStateSaver } from "./device-state-saver.js";
+import { EmulatorDisks } from "./emulator-disks.js";
 import type { Console, Emulator, EmulatorExit, EmulatorStatus, GuestEvent, Snapshot } from "./emulator.js";
 import { GuestError } from "./errors.js";
 import { addForward, removeForward } from "./forwards.js";
@@ -11,28 +12,26 @@ import { releaseHeld, type HeldSaves, type InPause } from "./held-save.js";
 import type { Layout } from "./layout.js";
 import {
   COMMAND_DEADLINE_MS,
+  END_GRACE_POLLS,
   EXIT_POLL_MS,
   KILL_DEADLINE_MS,
   LIVENESS_INTERVAL_MS,
   LOAD_DEADLINE_MS,
-  LOG_CHECK_INTERVAL_MS,
   QUIT_DEADLINE_MS,
   QUOTED_LOG_BYTES,
   STOP_DEADLINE_MS,
 } from "./limits.js";
-import { tailOf, trimLog } from "./logs.js";
+import { logTrimmer, tailOf } from "./logs.js";
 import { isAlive, signalProcess, waitForEnd, type ProcessEnd, type ProcessIdentity } from "./process.js";
 import { EmulatorPriority } from "./priority.js";
 import { QmpClient, type QmpEvent } from "./qmp.js";
 import { snapshotInTime } from "./snapshot.js";
 import { loadOutcomeOf, statusOf } from "./run-state.js";
 
-/** How often a connection that is just ending is given time to turn out as the emulator's end. */
-const END_GRACE_POLLS = 50;
-
 export class QemuEmulator implements Emulator {
   readonly config: GuestConfig;
   readonly ramPath: string;
+  readonly disks = new EmulatorDisks((command, args) => this.#execute(command, args));
   readonly #layout: Layout;
   readonly #identity: ProcessIdentity;
   readonly #clock: Clock;
@@ -53,7 +52,7 @@ export class QemuEmulator implements Emulator {
   #detached = false;
   #opening: Promise<void> | undefined;
   #liveness: Timer | undefined;
-  #logsCheckedUs: number;
+  readonly #trimLogs: () => void;
   #consoleOpen = false;
   /** The last STOP and RESUME, which the emulator sends ahead of its answer to the command. */
   #stoppedAtUs: number | undefined;
@@ -80,7 +79,7 @@ export class QemuEmulator implements Emulator {
     const { config, layout, heldSaves, clock } = options;
     this.#saver = new DeviceStateSaver({ pid: options.identity.pid, config, layout, heldSaves, clock });
     this.#loader = new DeviceStateLoader({ machine: config.machine, socket: layout.stateSocket, clock });
-    this.#logsCheckedUs = this.#clock.nowUs();
+    this.#trimLogs = logTrimmer([layout.consoleLog, layout.emulatorLog], clock);
   }
 
   get pid(): number {
@@ -127,7 +126,12 @@ export class QemuEmulator implements Emulator {
 
   async stop(options = { forGood: false }): Promise<{ stoppedAtUs: number }> {
     this.#stoppedAtUs = undefined;
-    const stopped = this.#execute("stop", {}, STOP_DEADLINE_MS);
+    const freeze = this.disks.takePending();
+    const stopped = Promise.all([
+      this.#execute("stop", {}, STOP_DEADLINE_MS),
+      // Behind the stop and ahead of the saving, so that disks and devices are of one instant.
+      ...(freeze === undefined ? [] : [this.#execute("transaction", freeze)]),
+    ]);
     if (this.#qmp?.open === true) this.#saver.begin(this.#qmp);
     try {
       await stopped;
@@ -157,7 +161,7 @@ export class QemuEmulator implements Emulator {
     this.#resumedAtUs = undefined;
     this.#priority.hurry();
     try {
-      const saved = await this.#saver.saveHeld(this.#connection(), work);
+      const saved = await this.#saver.saveHeld(this.#connection(), work, this.disks);
       if (saved === undefined) return await snapshotInTime(this, work, this.#clock);
       return { ...saved, stoppedAtUs: this.#stoppedAtUs ?? 0, resumedAtUs: this.#resumedAtUs ?? 0 };
     } finally {
@@ -344,7 +348,7 @@ export class QemuEmulator implements Emulator {
     this.#liveness = this.#clock.after(LIVENESS_INTERVAL_MS, () => {
       this.#checkAlive();
       this.#checkConnection();
-      this.#checkLogs();
+      this.#trimLogs();
       this.#watch();
     });
   }
@@ -355,13 +359,6 @@ export class QemuEmulator implements Emulator {
     this.#openOnce(COMMAND_DEADLINE_MS).catch((error: unknown) =>
       this.#log.debug({ reason: messageOf(error) }, "the emulator cannot be reached"),
     );
-  }
-
-  #checkLogs(): void {
-    if (this.#clock.nowUs() - this.#logsCheckedUs < LOG_CHECK_INTERVAL_MS * 1000) return;
-    this.#logsCheckedUs = this.#clock.nowUs();
-    trimLog(this.#layout.consoleLog);
-    trimLog(this.#layout.emulatorLog);
   }
 
   #checkAlive(): void {

@@ -106,6 +106,7 @@ export async function startEmulator(options: StartOptions): Promise<Emulator> {
     emulator = new QemuEmulator({ ...options, layout, identity, isOwnProcess: true });
     await connectWhenReady(emulator, { identity, clock });
     await connectTap(config.network);
+    await emulator.disks.limit(config.disks);
     if (options.incoming) await emulator.expectDeviceState();
     return emulator;
   } catch (error) {
@@ -177,7 +178,7 @@ function confine(
   const confinement = { ...options.confinement, readOnly };
   const mounts = prepareRoot({
     confinement,
-    writable: [layout.runDirectory, dirname(layout.ramPath)],
+    writable: [layout.runDirectory, dirname(layout.ramPath), ...(options.confinement.writable ?? [])],
     accelerator: config.accelerator,
   });
   return confinedCommand({

@@ -20,7 +20,9 @@ export interface ChildSpec {
     | { mode: "isolated"; mac: string }
     | { mode: "user"; mac: string }
     | { mode: "tap"; mac: string };
-  /** The id a migrated guest keeps; no warm emulator has it. */
+  /** Its disks, the newest layer of each its own; absent for none. No warm emulator has them. */
+  disks?: GuestConfig["disks"];
+  /** The id a migrated guest keeps, or that layers were made for; no warm emulator has it. */
   id?: string;
   /** The id of the guest on this host whose memory it maps privately. */
   shares?: string;
@@ -30,8 +32,20 @@ export interface ChildSpec {
 
 /** Two specs with the same key fit the same warm emulators. */
 export function specKey(spec: ChildSpec): string {
-  const { architecture, machine, memoryBytes, cpus, append, kernel, initrd, network, vmgenid, id, shares } =
-    spec;
+  const {
+    architecture,
+    machine,
+    memoryBytes,
+    cpus,
+    append,
+    kernel,
+    initrd,
+    network,
+    vmgenid,
+    id,
+    shares,
+    disks,
+  } = spec;
   return JSON.stringify([
     architecture,
     machine,
@@ -45,6 +59,7 @@ export function specKey(spec: ChildSpec): string {
     vmgenid,
     id,
     shares,
+    disks?.map(({ chain }) => chain[0]?.id),
   ]);
 }
 
@@ -63,6 +78,7 @@ export function configOf(spec: ChildSpec, name: string): GuestConfig {
     ...(spec.initrd === undefined ? {} : { initrd: spec.initrd.path }),
     append: spec.append,
     network: networkOf(network),
+    disks: spec.disks ?? [],
     ...(spec.architecture === "x86_64" ? { vmgenid: spec.vmgenid ?? randomUUID() } : {}),
   };
 }

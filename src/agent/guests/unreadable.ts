@@ -30,6 +30,7 @@ export async function unreadableRecord(path: string, id: string, problem: string
       kernel: NOT_KNOWN.kernel,
       append: "",
       network: { mode: "none" },
+      disks: [],
     },
   };
 }

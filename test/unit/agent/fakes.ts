@@ -182,6 +182,7 @@ export function fakeRecord(
       kernel: `/boot/${sha256}`,
       append: "",
       network: { mode: "none" },
+      disks: [],
       vmgenid: randomUUID(),
       ...changes.config,
     },

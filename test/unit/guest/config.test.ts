@@ -27,6 +27,12 @@ function refusal(change: object): string {
   throw new assert.AssertionError({ message: "the configuration was accepted" });
 }
 
+const DISK = {
+  name: "disk0",
+  sizeBytes: 1024 * 1024,
+  chain: [{ id: "0b1c2d3e-0000-4000-8000-000000000000", format: "qcow2", path: "/disks/a" }],
+};
+
 describe("a guest's configuration", () => {
   it("is completed with defaults", () => {
     const config = parseGuestConfig(GUEST);
@@ -48,7 +54,21 @@ describe("a guest's configuration", () => {
     ["another architecture's machine", { machine: "virt-7.2" }, /machine: must be/],
     ["a graphics card", { vga: "std" }, /vga is not possible: the contents of a graphics card's memory/],
     ["firmware variables", { pflash: "/vars" }, /pflash is not possible/],
-    ["disks", { disks: [] }, /disks is not possible: a disk would be written by parent and child alike/],
+    ["a drive in the emulator's words", { drive: "file=/x" }, /drive is not possible: .*use `disks`/],
+    ["a disk out of place", { disks: [{ ...DISK, name: "disk1" }] }, /disks\.0\.name: must be disk0/],
+    ["a disk without a layer", { disks: [{ ...DISK, chain: [] }] }, /disks\.0\.chain/],
+    [
+      "half a sector",
+      { disks: [{ ...DISK, sizeBytes: 1000 }] },
+      /disks\.0\.sizeBytes: must be whole sectors/,
+    ],
+    ["a rate nobody could use", { disks: [{ ...DISK, iops: 1 }] }, /disks\.0\.iops/],
+    ["a cache that loses what was flushed", { disks: [{ ...DISK, cache: "unsafe" }] }, /disks\.0\.cache/],
+    [
+      "one layer that two disks write",
+      { disks: [DISK, { ...DISK, name: "disk1" }] },
+      /disks: must each have a newest layer of their own/,
+    ],
     ["an unknown option", { colour: "red" }, /there is no option colour/],
     [
       "memory that is no whole number of 2 MiB",

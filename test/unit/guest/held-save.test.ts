@@ -109,7 +109,12 @@ describe("a saving that is held up", () => {
   async function scene(
     stateBytes: number,
     expectedBytes = stateBytes,
-    { pauseMs = 60_000, isWaiting = anyThreadWaitsFor, breakMs = 0 } = {},
+    {
+      pauseMs = 60_000,
+      isWaiting = anyThreadWaitsFor,
+      breakMs = 0,
+      refused = undefined as string | undefined,
+    } = {},
   ): Promise<HeldSave> {
     const save = async (id: number): Promise<void> => {
       fake.send(EVENT("STOP"));
@@ -125,7 +130,13 @@ describe("a saving that is held up", () => {
       fake.send(`${EVENT("RESUME")}{"return": {}, "id": ${id}}\r\n`);
     };
     fake = await FakeQmp.open({
-      answer: (_command, id) => (save(id).catch(() => course.push("save failed")), undefined),
+      answer(command, id) {
+        if (command === "xen-save-devices-state")
+          return (save(id).catch(() => course.push("save failed")), undefined);
+        return command === refused
+          ? `{"error": {"class": "GenericError", "desc": "no"}, "id": ${id}}\r\n`
+          : `{"return": {}, "id": ${id}}\r\n`;
+      },
     });
     client = await QmpClient.connect({
       path: fake.path,
@@ -172,6 +183,22 @@ describe("a saving that is held up", () => {
       close();
     });
   }
+
+  it("freezes the guest's disks between the stop and the saving, and lets it run on whatever becomes of that", async () => {
+    for (const refused of [undefined, "transaction"]) {
+      course = [];
+      const save = await scene(23 * KIB, 23 * KIB, { refused });
+      const run = save.run(client, work, { actions: [] });
+      if (refused === undefined) assert.equal((await run).isHeld, true);
+      else await assert.rejects(run, { code: "command-failed", message: /refused transaction/ });
+      assert.deepEqual(
+        fake.commands.map(({ execute }) => execute),
+        ["qmp_capabilities", "stop", "transaction", "xen-save-devices-state", "cont"],
+      );
+      assert.deepEqual(course, ["stopped", "saved", "instant", "runs on"]);
+      close();
+    }
+  });
 
   it("says so when the guest ran on before, or the last of the state was saved later", async () => {
     for (const [stateBytes, expectedBytes] of [

@@ -1,0 +1,147 @@
+/**
+ * A guest's disks, as its emulator is told of them: every layer is a node of its own, named after what lies in it, and says which node it stands on. What a
+ * layer's file says of that itself is never believed.
+ *
+ *     disk0 ─▶ disk0-<newest layer>  read-write
+ *                └▶ disk0-<layer>    read-only: others stand on it, too
+ *                     └▶ disk0-<base disk>  read-only, raw
+ */
+import { z } from "zod";
+import { MAX_CHAIN_LAYERS, MAX_DISKS, MIN_DISK_RATE } from "./limits.js";
+
+/** How disks are called, by their place. */
+const DISK_NAME = /^disk(0|[1-9])$/;
+
+/** A node's name has 31 characters at most (QEMU, sizeof BlockDriverState.node_name). */
+const LAYER_DIGITS = 24;
+
+/** The first slot of disks on the PCI bus; they are where they are whatever else the guest has. */
+const FIRST_SLOT = 0x10;
+
+const layerSchema = z.strictObject({
+  /** The uuid of a differencing disk, or the digest of a base disk. */
+  id: z.string().regex(/^[0-9a-f-]{32,64}$/, "must be a uuid or a digest"),
+  format: z.enum(["qcow2", "raw"]),
+  path: z
+    .string()
+    .startsWith("/", "must be an absolute path")
+    .refine((path) => !path.includes("\0"), "must not contain a zero byte"),
+});
+
+const rate = z.int().min(MIN_DISK_RATE).max(Number.MAX_SAFE_INTEGER);
+
+export const diskSchema = z.strictObject({
+  name: z.string().regex(DISK_NAME, `must be disk0 to disk${MAX_DISKS - 1}`),
+  sizeBytes: z.int().min(1).multipleOf(512, "must be whole sectors of 512 bytes"),
+  /** The newest layer first, which alone is written; then what each stands on. */
+  chain: z.array(layerSchema).min(1).max(MAX_CHAIN_LAYERS),
+  /** `writeback`: through the host's page cache. `none`: past it. A flush of the guest's reaches the host's disk either way. */
+  cache: z.enum(["writeback", "none"]).default("writeback"),
+  /** Requests a second. */
+  iops: rate.optional(),
+  /** Bytes a second. */
+  bps: rate.optional(),
+});
+
+/** A disk of a guest. */
+export type GuestDisk = z.infer<typeof diskSchema>;
+export type DiskLayer = GuestDisk["chain"][number];
+
+/** A disk whose newest layer is put aside, at an instant, for an empty one over it. */
+export interface DiskFreeze {
+  disk: GuestDisk;
+  overlay: DiskLayer;
+}
+
+/** The name of a layer's node in the emulator. */
+export function nodeOf(disk: Pick<GuestDisk, "name">, layer: Pick<DiskLayer, "id">): string {
+  return `${disk.name}-${layer.id.replaceAll("-", "").slice(0, LAYER_DIGITS)}`;
+}
+
+/** The node that is written. */
+export function topNodeOf(disk: GuestDisk): string {
+  return nodeOf(disk, disk.chain[0] as DiskLayer);
+}
+
+/** The device's name in the emulator, by which events and answers speak of it. */
+export function deviceOf(disk: Pick<GuestDisk, "name">): string {
+  return disk.name;
+}
+
+/** One layer, as `blockdev-add` and -blockdev take it. What a guest discards or writes zeros to takes no room, where the file system can do that. */
+export function blockNode(
+  disk: GuestDisk,
+  layer: DiskLayer,
+  options: { backing: DiskLayer | undefined; readOnly: boolean },
+): object {
+  const { backing, readOnly } = options;
+  const common = {
+    "read-only": readOnly,
+    cache: { direct: disk.cache === "none", "no-flush": false },
+    discard: "unmap",
+  };
+  return {
+    driver: layer.format,
+    "node-name": nodeOf(disk, layer),
+    ...common,
+    "detect-zeroes": readOnly ? "off" : "unmap",
+    file: { driver: "file", filename: layer.path, ...common },
+    ...(layer.format === "raw" ? {} : { backing: backing === undefined ? null : nodeOf(disk, backing) }),
+  };
+}
+
+/**
+ * The arguments for a guest's disks. Layers that are not written are opened read-only, the lowest first. A host's file system that is full, or a disk that fails, stops the
+ * guest (`werror`), which then goes on where it was.
+ */
+export function diskArguments(disks: readonly GuestDisk[], form: string): string[] {
+  return disks.flatMap((disk) => {
+    const nodes = disk.chain.map((layer, index) =>
+      blockNode(disk, layer, { backing: disk.chain[index + 1], readOnly: index > 0 }),
+    );
+    const slot = FIRST_SLOT + Number(DISK_NAME.exec(disk.name)?.[1]);
+    const device = [
+      `virtio-blk-pci,id=${deviceOf(disk)},drive=${topNodeOf(disk)},serial=${disk.name}`,
+      `addr=0x${slot.toString(16)},write-cache=on,werror=stop,rerror=stop,${form}`,
+    ].join(",");
+    return [...nodes.toReversed().flatMap((node) => ["-blockdev", JSON.stringify(node)]), "-device", device];
+  });
+}
+
+/** The limits of a disk as `block_set_io_throttle` takes them; undefined when it has none. */
+export function throttleOf(disk: GuestDisk): object | undefined {
+  if (disk.iops === undefined && disk.bps === undefined) return undefined;
+  const none = { bps_rd: 0, bps_wr: 0, iops_rd: 0, iops_wr: 0 };
+  return { id: deviceOf(disk), bps: disk.bps ?? 0, iops: disk.iops ?? 0, ...none };
+}
+
+/** A `transaction` that puts an overlay over the newest layer of each disk, of all or of none. */
+export function freezeTransaction(freezes: readonly DiskFreeze[]): object {
+  return {
+    actions: freezes.map(({ disk, overlay }) => ({
+      type: "blockdev-snapshot",
+      data: { node: topNodeOf(disk), overlay: nodeOf(disk, overlay) },
+    })),
+  };
+}
+
+const blockAnswer = z.array(
+  z.looseObject({
+    qdev: z.string().optional(),
+    inserted: z.looseObject({ "node-name": z.string().optional() }).optional(),
+  }),
+);
+
+/** Which node each of a guest's disks writes to, from an answer to `query-block`. Undefined when that is not one. */
+export function topNodes(answer: unknown, disks: readonly GuestDisk[]): Map<string, string> | undefined {
+  const parsed = blockAnswer.safeParse(answer);
+  if (!parsed.success) return undefined;
+  const tops = new Map<string, string>();
+  for (const disk of disks) {
+    const device = parsed.data.find(({ qdev }) => qdev?.split("/").includes(deviceOf(disk)) === true);
+    const node = device?.inserted?.["node-name"];
+    if (node === undefined) return undefined;
+    tops.set(disk.name, node);
+  }
+  return tops;
+}
