@@ -6,6 +6,11 @@ export type DiskErrorCode =
   | "ambiguous" // a digest's first digits fit several of the tenant's images
   | "bad-name" // an identifier, tenant or digest breaks its rule
   | "name-taken" // the tenant has another image of that identifier
+  | "no-such-disk" // the host has no differencing disk of that id
+  | "has-children" // others stand on the disk
+  | "too-deep" // a chain would have more layers than is allowed
+  | "bad-size" // a disk's size breaks its rule
+  | "bad-record" // a disk's record is not one of this version
   | "bad-image" // a file cannot be read as an image, or is none
   | "refers-outside" // an image needs another file, which nobody named
   | "encrypted" // an image can be read with a secret only

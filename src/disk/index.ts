@@ -9,10 +9,13 @@ export {
   type Content,
   type OnProgress,
 } from "./content-digest.js";
+export type { DiskParent } from "./disk-record.js";
+export { DiskStore, type ChainLayer, type Disk, type DiskStoreOptions } from "./disk-store.js";
+export { emptyQcow2, type Backing } from "./empty-qcow2.js";
 export { DiskError, type DiskErrorCode } from "./errors.js";
 export type { Extent, FindData } from "./holes.js";
 export type { HeldImage, Images, ImageView, ImportOptions, UnfinishedImage } from "./images.js";
-export { CHUNK_BYTES, CHUNK_DIGEST_BYTES, MAX_DISK_BYTES, SECTOR_BYTES } from "./limits.js";
+export { CHUNK_BYTES, CHUNK_DIGEST_BYTES, MAX_CHAIN_DISKS, MAX_DISK_BYTES, SECTOR_BYTES } from "./limits.js";
 export { NbdServer, type NbdServerOptions } from "./nbd-server.js";
 export { FillingDisk, type FillingSources, type FillingState } from "./filling-disk.js";
 export { FillingNotes } from "./filling-notes.js";

@@ -12,6 +12,9 @@ export const SECTOR_BYTES = 512;
 /** Most bytes of a disk; its chunk digests, which are held in memory while it is digested, take 128 MiB then. */
 export const MAX_DISK_BYTES = 4 * 1024 ** 4;
 
+/** Most layers of a chain, the base disk and the one that is written included. Emulators have the same bound. */
+export const MAX_CHAIN_DISKS = 64;
+
 /** Fewest hexadecimal digits of a digest that are taken for one. */
 export const MIN_DIGEST_DIGITS = 8;
 

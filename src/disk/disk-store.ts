@@ -1,0 +1,323 @@
+/**
+ * The differencing disks of a host: `disks/<uuid>/{disk.qcow2,disk.json}`. Each stands on another one, on a base disk, or on nothing:
+ *
+ *     base disk ◀── A (frozen) ◀── B (frozen) ◀── C   written by one guest
+ *                          └─────────────── ◀── D   written by another
+ *
+ * One that has others on it is frozen: its file is read-only and nobody's, and nothing here writes or removes it. A disk is made beside its place and renamed, so that a crash
+ * leaves none half made. Emulators pass through the directory and cannot list it: a disk is found by those who know its name, and its file's owner and mode say what they may.
+ */
+import { randomUUID } from "node:crypto";
+import { chmod, chown, mkdir, open, readdir, readFile, rename, rm } from "node:fs/promises";
+import { join } from "node:path";
+import { assert, codeOf, messageOf, type Clock, type Log } from "../base/index.js";
+import { emptyQcow2, type Backing } from "./empty-qcow2.js";
+import { formatDiskRecord, parseDiskRecord, type DiskParent, type DiskRecord } from "./disk-record.js";
+import { DiskError } from "./errors.js";
+import type { HeldImage, Images } from "./images.js";
+import { MAX_CHAIN_DISKS, MAX_DISK_BYTES, SECTOR_BYTES } from "./limits.js";
+
+const UNFINISHED_PREFIX = ".unfinished-";
+const CONTENT = "disk.qcow2";
+const RECORD = "disk.json";
+
+/** A disk as it is kept. */
+export type Disk = Readonly<DiskRecord>;
+
+/** One layer of a chain, as an emulator opens it. */
+export interface ChainLayer {
+  /** A uuid, or a base disk's digest. */
+  id: string;
+  format: "raw" | "qcow2";
+  path: string;
+}
+
+interface Entry {
+  record: DiskRecord;
+  /** The base disk directly below, kept from being removed. */
+  image: HeldImage | undefined;
+}
+
+export interface DiskStoreOptions {
+  directory: string;
+  images: Pick<Images, "hold">;
+  clock: Clock;
+  log: Log;
+}
+
+export class DiskStore {
+  readonly #options: DiskStoreOptions;
+  readonly #disks = new Map<string, Entry>();
+  /** Disks whose record cannot be read, or whose base disk is not there: left as they are. */
+  readonly #unreadable = new Set<string>();
+
+  private constructor(options: DiskStoreOptions) {
+    this.#options = options;
+  }
+
+  /** Opens the store, made when missing, and removes what a crash left half made. */
+  static async open(options: DiskStoreOptions): Promise<DiskStore> {
+    const store = new DiskStore(options);
+    await mkdir(options.directory, { recursive: true });
+    await chmod(options.directory, 0o711);
+    for (const name of await readdir(options.directory)) {
+      if (name.startsWith(UNFINISHED_PREFIX)) await rm(join(options.directory, name), { recursive: true });
+      else await store.#load(name);
+    }
+    return store;
+  }
+
+  /** Where its emulators find disks. */
+  get directory(): string {
+    return this.#options.directory;
+  }
+
+  /** By age. */
+  list(): Disk[] {
+    return [...this.#disks.values()]
+      .map(({ record }) => record)
+      .toSorted((left, right) => left.createdAtMs - right.createdAtMs);
+  }
+
+  /** @throws DiskError `no-such-disk`. */
+  get(id: string): Disk {
+    return this.#entry(id).record;
+  }
+
+  has(id: string): boolean {
+    return this.#disks.has(id);
+  }
+
+  /** The disks that stand directly on this one. */
+  childrenOf(id: string): Disk[] {
+    return this.list().filter(({ parent }) => parent !== undefined && "disk" in parent && parent.disk === id);
+  }
+
+  /** The file of a disk. */
+  pathOf(id: string): string {
+    return join(this.#options.directory, id, CONTENT);
+  }
+
+  /** This disk and all that it stands on, the newest first and a base disk last. @throws DiskError `no-such-disk`, `too-deep`. */
+  chainOf(id: string): ChainLayer[] {
+    const chain: ChainLayer[] = [];
+    for (let next: string | undefined = id; next !== undefined;) {
+      const { record, image } = this.#entry(next);
+      chain.push({ id: next, format: "qcow2", path: this.pathOf(next) });
+      if (image !== undefined) chain.push({ id: image.digest, format: "raw", path: image.path });
+      if (chain.length > MAX_CHAIN_DISKS) throw tooDeep(id);
+      next = record.parent !== undefined && "disk" in record.parent ? record.parent.disk : undefined;
+    }
+    return chain;
+  }
+
+  /**
+   * Makes an empty disk over another disk, a base disk, or nothing, for one guest to write. What is below must not be written from the moment on in which somebody reads
+   * or writes the new one.
+   * @param options.sizeBytes of what is below, when that is absent; it may be larger, not smaller.
+   * @throws DiskError `no-such-disk`, `no-such-image`, `bad-size`, `too-deep`, `no-room`.
+   */
+  async create(options: { parent?: DiskParent; sizeBytes?: number; writer: string }): Promise<Disk> {
+    const { parent, writer } = options;
+    const image =
+      parent !== undefined && "image" in parent ? await this.#options.images.hold(parent.image) : undefined;
+    try {
+      const below = this.#below(parent, image);
+      const sizeBytes = checkedSize(options.sizeBytes ?? below?.sizeBytes, below?.sizeBytes);
+      const record: DiskRecord = {
+        version: 1,
+        id: randomUUID(),
+        ...(parent === undefined ? {} : { parent }),
+        sizeBytes,
+        writer,
+        frozen: false,
+        createdAtMs: this.#options.clock.wallMs(),
+      };
+      await this.#make(record, below);
+      this.#disks.set(record.id, { record, image });
+      return record;
+    } catch (error) {
+      image?.letGo();
+      throw this.#asDiskError(error);
+    }
+  }
+
+  /** Has the user of an emulator own the disk's file, which nobody else may read. */
+  async give(id: string, uid: number): Promise<void> {
+    const { record } = this.#entry(id);
+    assert(!record.frozen, "a frozen disk is nobody's");
+    await this.#own(id, uid, 0o600);
+  }
+
+  /** Lets other emulators open the file for reading, ahead of it being frozen. */
+  async share(id: string): Promise<void> {
+    if (!this.#entry(id).record.frozen) await chmod(this.pathOf(id), 0o644);
+  }
+
+  /** Takes `share` back. */
+  async unshare(id: string): Promise<void> {
+    if (!this.#entry(id).record.frozen) await chmod(this.pathOf(id), 0o600);
+  }
+
+  /** From here on nobody writes it; whoever has it open for that has been told to stop before. May be called twice. */
+  async freeze(id: string): Promise<void> {
+    const entry = this.#entry(id);
+    if (entry.record.frozen) return;
+    const { writer: _, ...record } = entry.record;
+    // At once for everybody who asks; on disk when the promise resolves.
+    entry.record = { ...record, frozen: true };
+    await this.#own(id, 0, 0o444);
+    await this.#write(entry.record);
+  }
+
+  /** Removes a disk. @throws DiskError `has-children`, `no-such-disk`. */
+  async remove(id: string): Promise<void> {
+    const { image } = this.#entry(id);
+    const children = this.childrenOf(id);
+    if (children.length > 0) {
+      const names = children.map((child) => child.id).join(", ");
+      throw new DiskError("has-children", `disk ${id} has others on it (${names}); it is not removed`);
+    }
+    const { directory } = this.#options;
+    // First the name, in one step: what is left of it then is removed by the next start.
+    const doomed = join(directory, `${UNFINISHED_PREFIX}${id}`);
+    await rename(join(directory, id), doomed);
+    this.#disks.delete(id);
+    image?.letGo();
+    await rm(doomed, { recursive: true, force: true });
+  }
+
+  /**
+   * Removes these disks and what they stand on, from the top, as far as nobody needs it: a disk stays that has others on it or that is used.
+   * @returns what was removed.
+   */
+  async removeUnused(ids: Iterable<string>, isUsed: (disk: Disk) => boolean): Promise<string[]> {
+    const removed: string[] = [];
+    for (let next = [...ids]; next.length > 0;) {
+      const below: string[] = [];
+      for (const id of next) {
+        const disk = this.#disks.get(id)?.record;
+        if (disk === undefined || this.childrenOf(id).length > 0 || isUsed(disk)) continue;
+        await this.remove(id);
+        removed.push(id);
+        if (disk.parent !== undefined && "disk" in disk.parent) below.push(disk.parent.disk);
+      }
+      next = below;
+    }
+    return removed;
+  }
+
+  /** Lets go of the base disks; the files stay. */
+  close(): void {
+    for (const { image } of this.#disks.values()) image?.letGo();
+    this.#disks.clear();
+  }
+
+  #entry(id: string): Entry {
+    const entry = this.#disks.get(id);
+    if (entry !== undefined) return entry;
+    const why = this.#unreadable.has(id) ? "; it has one that cannot be read, see the agent's log" : "";
+    throw new DiskError("no-such-disk", `this host has no disk ${id}${why}`);
+  }
+
+  #below(
+    parent: DiskParent | undefined,
+    image: HeldImage | undefined,
+  ): (Backing & { sizeBytes: number }) | undefined {
+    if (image !== undefined) return { path: image.path, format: "raw", sizeBytes: image.sizeBytes };
+    if (parent === undefined || !("disk" in parent)) return undefined;
+    const { sizeBytes } = this.get(parent.disk);
+    if (this.chainOf(parent.disk).length >= MAX_CHAIN_DISKS) throw tooDeep(parent.disk);
+    return { path: this.pathOf(parent.disk), format: "qcow2", sizeBytes };
+  }
+
+  async #make(record: DiskRecord, below: Backing | undefined): Promise<void> {
+    const { directory } = this.#options;
+    const unfinished = join(directory, `${UNFINISHED_PREFIX}${record.id}`);
+    try {
+      await mkdir(unfinished, { mode: 0o700 });
+      await writeSynced(join(unfinished, CONTENT), emptyQcow2(record.sizeBytes, below));
+      await writeSynced(join(unfinished, RECORD), formatDiskRecord(record));
+      await chmod(unfinished, 0o711);
+      await rename(unfinished, join(directory, record.id));
+      await syncDirectory(directory);
+    } catch (error) {
+      await rm(unfinished, { recursive: true, force: true });
+      throw error;
+    }
+  }
+
+  async #load(id: string): Promise<void> {
+    const { directory, images, log } = this.#options;
+    const path = join(directory, id, RECORD);
+    try {
+      const record = parseDiskRecord(path, await readFile(path, "utf8"));
+      const { parent } = record;
+      const image = parent !== undefined && "image" in parent ? await images.hold(parent.image) : undefined;
+      this.#disks.set(id, { record, image });
+    } catch (error) {
+      this.#unreadable.add(id);
+      log.error({ disk: id, problem: messageOf(error) }, "a disk is left as it is: it cannot be read");
+    }
+  }
+
+  async #write(record: DiskRecord): Promise<void> {
+    const path = join(this.#options.directory, record.id, RECORD);
+    await writeSynced(`${path}.new`, formatDiskRecord(record));
+    await rename(`${path}.new`, path);
+    await syncDirectory(join(this.#options.directory, record.id));
+  }
+
+  async #own(id: string, uid: number, mode: number): Promise<void> {
+    const path = this.pathOf(id);
+    if (process.geteuid?.() === 0) await chown(path, uid, uid);
+    await chmod(path, mode);
+  }
+
+  #asDiskError(error: unknown): unknown {
+    if (codeOf(error) !== "ENOSPC" && codeOf(error) !== "EDQUOT") return error;
+    const message = `the file system of ${this.#options.directory} is full: make room there`;
+    return new DiskError("no-room", message, { cause: error });
+  }
+}
+
+function tooDeep(id: string): DiskError {
+  return new DiskError(
+    "too-deep",
+    `disk ${id} stands on so many others that no more can be put over it (${MAX_CHAIN_DISKS} is the most); flatten it`,
+  );
+}
+
+function checkedSize(sizeBytes: number | undefined, leastBytes = SECTOR_BYTES): number {
+  const rule =
+    sizeBytes === undefined
+      ? "a disk over nothing needs a size"
+      : sizeBytes % SECTOR_BYTES !== 0
+        ? `a disk's size must be a multiple of ${SECTOR_BYTES} bytes`
+        : sizeBytes < leastBytes
+          ? `a disk cannot be smaller than what it stands on, which has ${leastBytes} bytes`
+          : sizeBytes > MAX_DISK_BYTES
+            ? `a disk may have ${MAX_DISK_BYTES} bytes at the most`
+            : undefined;
+  if (rule !== undefined) throw new DiskError("bad-size", `${rule}; ${sizeBytes ?? "none"} was asked for`);
+  return sizeBytes as number;
+}
+
+async function writeSynced(path: string, content: string | Uint8Array): Promise<void> {
+  const file = await open(path, "w", 0o600);
+  try {
+    await file.writeFile(content);
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+}
+
+async function syncDirectory(path: string): Promise<void> {
+  const directory = await open(path, "r");
+  try {
+    await directory.sync();
+  } finally {
+    await directory.close();
+  }
+}
