@@ -11,7 +11,7 @@ import { LogFollowers } from "./api/log-followers.js";
 import { Sessions } from "./api/sessions.js";
 import { transferHandlers } from "./api/transfer-handlers.js";
 import { formatAddress, transportOf, type LoadedConfiguration } from "./configuration/index.js";
-import { connectionsTo, startFaultThread } from "./connections.js";
+import { connectionsTo, startFaultThread, waitingLanes } from "./connections.js";
 import { drainTransfers } from "./drain.js";
 import { AgentError } from "./errors.js";
 import { EventHub } from "./events.js";
@@ -222,6 +222,8 @@ export class Agent {
     const routes = new LaneRoutes({ isWhole: () => registry.isWhole });
     const faults = startFaultThread(configuration, { clock, log, routes });
     this.#undo.push(() => faults.close());
+    const waiting = waitingLanes(configuration, { clock, log, routes, peers, faults, credentials });
+    this.#undo.push(() => waiting.close());
     return {
       configuration,
       clock,
@@ -240,6 +242,7 @@ export class Agent {
       // An agent that has ended has left nothing to pass on.
       relays: new LaneRoutes({ isWhole: () => true }),
       peers,
+      ...waiting.lanes,
       faults,
       credentials,
       isAccepting: () => this.#accepting,
@@ -282,6 +285,7 @@ export class Agent {
       "peer.cancel": (params, context) => incoming.cancel(params, context),
       "peer.fence": (params, context) => incoming.fence(params, context),
       "peer.warm": (params, context) => incoming.warm(params, context),
+      "peer.spare": (params, context) => incoming.spare(params, context),
     };
     return new Sessions({ client, peer, events: services.events, audit, clock, log });
   }

@@ -7,6 +7,9 @@ import { FaultThreadHandle } from "./faults/fault-thread.js";
 import type { Socketed } from "./faults/messages.js";
 import type { Services } from "./services.js";
 import { takeArrived, type LaneRoutes } from "./transfers/lane-routes.js";
+import { LanesAhead } from "./transfers/lanes-ahead.js";
+import { newIdentity } from "./transfers/new-transfer.js";
+import { SpareLanes } from "./transfers/spare-lanes.js";
 
 /** Starts the thread that serves faults; the urgent lanes that come to it are led to the sessions of their transfers. */
 export function startFaultThread(
@@ -15,6 +18,23 @@ export function startFaultThread(
 ): FaultThreadHandle {
   const onArrived = (lane: Parameters<typeof takeArrived>[1]): void => takeArrived(routes, lane, log);
   return new FaultThreadHandle({ settings: { tls, key, logLevel }, clock, onArrived });
+}
+
+/** The page lanes that wait for transfers to come, of this host's guests and of its children; `close` ends all of them. */
+export function waitingLanes(
+  configuration: LoadedConfiguration,
+  parts: Pick<Services, "clock" | "log" | "routes" | "peers" | "faults" | "credentials">,
+): { lanes: Pick<Services, "spares" | "lanesAhead">; close(): void } {
+  const { clock, log, routes, peers, faults, credentials } = parts;
+  const identify = () => newIdentity({ routes });
+  const idleMs = configuration.limits.warmIdleSeconds * 1000;
+  const spares = new SpareLanes({ routes, peers, identify, idleMs, clock, log });
+  const lanesAhead = new LanesAhead({ faults, dialler: { configuration, credentials, clock } });
+  const close = (): void => {
+    spares.close();
+    lanesAhead.close();
+  };
+  return { lanes: { spares, lanesAhead }, close };
 }
 
 /** What becomes of the connections to one of the agent's sockets: who they are for decides whether they are let in, and takes them. */

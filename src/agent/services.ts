@@ -12,7 +12,9 @@ import type { BootStore } from "./store/boot-store.js";
 import type { FormerChildren } from "./store/former-children.js";
 import type { Paths } from "./store/paths.js";
 import type { LaneRoutes, RelayTaker } from "./transfers/lane-routes.js";
+import type { LanesAhead } from "./transfers/lanes-ahead.js";
 import type { Peers } from "./transfers/peers.js";
+import type { SpareLanes } from "./transfers/spare-lanes.js";
 import type { TransferBook } from "./transfers/transfer-book.js";
 
 /** The agent's parts, as its commands see them. Made once by `Agent.start`, which also ends them. */
@@ -34,6 +36,10 @@ export interface Services {
   /** The lanes of children that children of this host pass on to. */
   readonly relays: LaneRoutes<RelayTaker>;
   readonly peers: Peers;
+  /** Lanes that wait for the transfers of this host's guests to come. */
+  readonly spares: SpareLanes;
+  /** Lanes that wait for the children of this host to come. */
+  readonly lanesAhead: LanesAhead;
   /** What serves faults and has the urgent lanes. */
   readonly faults: FaultThreadHandle;
   /** What this agent shows over TCP and whose certificates it takes; undefined without TLS. */

@@ -51,6 +51,7 @@ export const METHOD_ACCESS: { readonly [Name in MethodName]: AccessRole } = {
   "peer.cancel": "peer",
   "peer.fence": "peer",
   "peer.warm": "peer",
+  "peer.spare": "peer",
 };
 
 /** Who may have the events of a topic. All others come only to who has opened or begun something by a method. */

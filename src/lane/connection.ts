@@ -33,6 +33,11 @@ export interface Connection {
   readonly queuedBytes: number;
   /** Must be called once, directly after the connection is obtained; what arrived before is delivered then, in order. */
   attach(handlers: ConnectionHandlers): void;
+  /**
+   * Keeps it alive while nobody has a use for it: called before `attach`, which may then come much later. Nothing may come over it meanwhile, so a message ends it. `onEnd`
+   * is called once when it ends before it is attached, whoever ended it but `close`.
+   */
+  park(onEnd: () => void): void;
   /** Tells the other side why, and ends the connection within a second; `onEnd` is not called. May be called twice. */
   close(end: ConnectionEnd): void;
 }
@@ -50,6 +55,7 @@ export class SocketConnection implements Connection {
   readonly #maxMessageBytes: number;
   readonly #early = new BoundedQueue<Uint8Array>(MAX_EARLY_FRAMES);
   #handlers: ConnectionHandlers | undefined;
+  #onParkedEnd: (() => void) | undefined;
   /** `open`; `ended` by the other side or for its fault, to be told to the owner; `over`, nothing more to tell. */
   #state: { is: "open" } | { is: "ended"; end: ConnectionEnd } | { is: "over" } = { is: "open" };
   #closing: Timer | undefined;
@@ -116,6 +122,14 @@ export class SocketConnection implements Connection {
     this.#webSocket.resume();
   }
 
+  park(onEnd: () => void): void {
+    assert(this.#handlers === undefined, "a connection is parked before it is attached");
+    if (this.#state.is !== "open") return onEnd();
+    this.#onParkedEnd = onEnd;
+    // What says that the other side lives must be read.
+    this.#webSocket.resume();
+  }
+
   close(end: ConnectionEnd): void {
     if (this.#state.is === "over") return;
     this.#state = { is: "over" };
@@ -134,6 +148,9 @@ export class SocketConnection implements Connection {
       this.#end({ code: "bad-message", message: "a text message came where all are binary", fatal: true });
     } else if (this.#handlers !== undefined) {
       this.#handlers.onFrame(data);
+    } else if (this.#onParkedEnd !== undefined) {
+      const message = `a message came on a ${this.hello.purpose} lane that nobody has taken up`;
+      this.#end({ code: "bad-message", message, fatal: true });
     } else if (!this.#early.offer(data)) {
       this.#end({
         code: "too-large",
@@ -183,6 +200,7 @@ export class SocketConnection implements Connection {
     this.#liveness.stop();
     if (this.#state.is !== "open") return;
     this.#state = { is: "ended", end };
+    if (this.#handlers === undefined) this.#onParkedEnd?.();
     this.#tellEnd();
   }
 

@@ -94,8 +94,8 @@ export async function forkGuest(options: ForkOptions): Promise<ForkOutcome> {
     // Each page that the guest writes from now on costs it a fault, once, however long the children's hosts take.
     const head = options.emulator.prepareDeviceState({ handOver: false });
     await settleAll([
-      prepareChildren(options, head, marks),
-      head.then(() => marks.set("described")),
+      prepareChildren(options, marks),
+      describe(options, head, marks),
       arm(options).then(() => marks.set("armed")),
     ]);
     await options.instant.converge();
@@ -126,17 +126,20 @@ export async function forkGuest(options: ForkOptions): Promise<ForkOutcome> {
   }
 }
 
-/** Has every child prepared, sends the first part of the device state ahead, and waits for the lanes. */
-async function prepareChildren(options: ForkOptions, head: Promise<Uint8Array>, marks: Marks): Promise<void> {
+/** Has every child prepared, and waits for the lanes. */
+async function prepareChildren(options: ForkOptions, marks: Marks): Promise<void> {
   await prepareTargets(options);
   marks.set("prepared");
   options.onStep("arming");
+  await Promise.all([waitForLanes(options).then(() => marks.set("linked")), options.onPrepared?.()]);
+}
+
+/** Sends the first part of the device state ahead when that is known, however far the children's hosts are. */
+async function describe(options: ForkOptions, head: Promise<Uint8Array>, marks: Marks): Promise<void> {
   const bytes = await head;
-  await Promise.all([
-    waitForLanes(options).then(() => marks.set("linked")),
-    sendAhead(options, bytes).then(() => marks.set("sentAhead")),
-    options.onPrepared?.(),
-  ]);
+  marks.set("described");
+  if (bytes.length > 0) await forEachChild(options, ({ target }) => target.sendAhead(bytes));
+  marks.set("sentAhead");
 }
 
 /** After the children's hosts have been asked, which then work at the same time. */
@@ -144,10 +147,6 @@ async function arm({ instant, clock }: ForkOptions): Promise<void> {
   await new Promise<void>((resolve) => clock.soon(resolve));
   // The agent may have begun to leave.
   if (instant.phase === "idle") await instant.arm();
-}
-
-async function sendAhead(options: ForkOptions, head: Uint8Array): Promise<void> {
-  if (head.length > 0) await forEachChild(options, ({ target }) => target.sendAhead(head));
 }
 
 /** Waits for all of them, so that nothing goes on when one fails; then fails as the first in the row that did. */

@@ -248,7 +248,7 @@ export interface ChildTarget {
   readonly host: string;
   /** Reserves memory, makes an emulator wait for device state, and dials the page lanes. */
   prepare(): Promise<void>;
-  /** Sends the first part of the device state ahead to a prepared child. `start` is given all of it nevertheless, and sends what is left. */
+  /** Sends the first part of the device state ahead, once `prepare` was called, and waits for that where it must. `start` is given all of it nevertheless, and sends what is left. */
   sendAhead(head: Uint8Array): Promise<void>;
   /**
    * Loads the device state; with `run`, the child executes its first instruction as soon as it is loaded. After a pre-copy, `lacking` are the pages that

@@ -2,7 +2,7 @@ import { closeSync } from "node:fs";
 import { codeOf, createLog, messageOf, realClock, silentLog, sleep, type Log } from "../../base/index.js";
 import { Credentials, Listener, type Connection } from "../../lane/index.js";
 import { JoinedFile, JoinedFilling } from "../../memory/index.js";
-import { FaultServer, Gate, RequestServer, type FrameLane, type LaneEnd } from "../../transfer/index.js";
+import { FaultServer, Gate, RequestServer, type LaneEnd } from "../../transfer/index.js";
 import type { Frame } from "../../wire/index.js";
 import { dialLane } from "../transfers/dial-lane.js";
 import { BatchedTellings } from "./batched-tellings.js";
@@ -14,9 +14,12 @@ const CLOSE_MS = 100;
 
 const CLOSED: LaneEnd = { code: "closed", message: "the agent is stopping", fatal: false };
 
+/** Why is not told of a lane that nobody has taken up. */
+const PARKED_END: LaneEnd = { code: "lane-lost", message: "the lane has ended", fatal: false };
+
 /** A lane of this thread: not taken up by anybody yet, or served. */
 type Served =
-  | { lane: FrameLane }
+  | { lane: Connection }
   | { send(frame: Frame): void; close(end: LaneEnd): void; file?: JoinedFile | undefined };
 
 interface ServedChild {
@@ -73,6 +76,8 @@ export class FaultLanes {
         return this.#listeners[order.at]?.take(order.handed);
       case "dial":
         return void this.#dial(order);
+      case "park":
+        return this.#takeUp(order.lane)?.park(() => this.#onEnded(order.lane, PARKED_END));
       case "answer":
         return this.#answer(order);
       case "ask":
@@ -139,7 +144,7 @@ export class FaultLanes {
     }
   }
 
-  #takeUp(lane: number): FrameLane | undefined {
+  #takeUp(lane: number): Connection | undefined {
     const served = this.#lanes.get(lane);
     return served !== undefined && "lane" in served ? served.lane : undefined;
   }

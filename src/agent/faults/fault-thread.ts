@@ -27,6 +27,17 @@ const STOP_DEADLINE_MS = 30_000;
 /** How long it may take to end its lanes, for which it has a tenth of a second. */
 const END_DEADLINE_MS = 1000;
 
+/** An urgent lane, which may wait for somebody to take it up. */
+export interface UrgentLane extends ThreadLane {
+  /** Keeps it alive until it is taken up; calls `onEnd` once when it ends before that. */
+  park(onEnd: () => void): void;
+}
+
+/** An urgent lane that was dialled for a child that is not there yet. */
+export interface LaneAhead extends Pick<UrgentLane, "park" | "close"> {
+  readonly lane: number;
+}
+
 /** An urgent lane that has come to this agent. */
 export interface ArrivedLane {
   hello: Hello;
@@ -34,7 +45,7 @@ export interface ArrivedLane {
   /** Address of the other side, for messages. */
   remote: string;
   /** Takes it over. @param shareFile gives a descriptor of the memory file that requests may be answered from. */
-  over(shareFile: () => number | undefined): ThreadLane;
+  over(shareFile: () => number | undefined): UrgentLane;
   close(end: LaneEnd): void;
 }
 
@@ -50,6 +61,8 @@ export class FaultThreadHandle {
   readonly #clock: Clock;
   readonly #channels = new Map<number, ThreadChannel>();
   readonly #dialled = new Map<number, Deferred<void>>();
+  /** What is called when a lane ends that nobody has taken up. */
+  readonly #parked = new Map<number, () => void>();
   readonly #children = new Map<number, FaultHandlers>();
   readonly #onArrived: (lane: ArrivedLane) => void;
   readonly #ended = deferred<void>();
@@ -88,7 +101,12 @@ export class FaultThreadHandle {
     digests: string | undefined;
     /** This host, for messages. */
     host: string;
-  }): { faults: FaultThread; dial(address: LaneAddress): Promise<ThreadLane> } {
+  }): {
+    faults: FaultThread;
+    dial(address: LaneAddress): Promise<ThreadLane>;
+    /** Takes a lane that was dialled before. */
+    use(ahead: LaneAhead): ThreadLane;
+  } {
     const { transfer, digests, host } = options;
     const child = (this.#lastChild += 1);
     let filling: ChildShare | undefined;
@@ -112,7 +130,21 @@ export class FaultThreadHandle {
           if (filling !== undefined && this.#children.delete(child)) this.#stop(child, filling.gate);
         },
       },
-      dial: (address) => this.#dial(address, ask),
+      dial: async (address) => {
+        const lane = await this.#dial(address);
+        return this.#laneOf(lane, () => ask(lane));
+      },
+      use: ({ lane }) => this.#laneOf(lane, () => ask(lane)),
+    };
+  }
+
+  /** Dials an urgent lane for a child that is not there yet. @throws LaneError. */
+  async dialAhead(address: LaneAddress): Promise<LaneAhead> {
+    const lane = await this.#dial(address);
+    return {
+      lane,
+      park: (onEnd) => this.#park(lane, onEnd),
+      close: (end) => this.#closeLane(lane, end),
     };
   }
 
@@ -146,18 +178,25 @@ export class FaultThreadHandle {
     );
   }
 
-  async #dial(address: LaneAddress, ask: (lane: number) => void): Promise<ThreadLane> {
+  async #dial(address: LaneAddress): Promise<number> {
     const lane = (this.#lanes += 1);
     const dialled = deferred<void>();
     this.#dialled.set(lane, dialled);
     this.#order({ do: "dial", lane, address });
     await dialled.promise;
-    return this.#laneOf(lane, () => ask(lane));
+    return lane;
   }
 
-  #laneOf(lane: number, takeUp: (options: TakeUp) => void): ThreadLane {
+  #park(lane: number, onEnd: () => void): void {
+    this.#parked.set(lane, onEnd);
+    this.#order({ do: "park", lane });
+  }
+
+  #laneOf(lane: number, takeUp: (options: TakeUp) => void): UrgentLane {
     return {
+      park: (onEnd) => this.#park(lane, onEnd),
       takeUp: (options) => {
+        this.#parked.delete(lane);
         const channel = new ThreadChannel({
           handlers: options.handlers,
           gate: options.share && new Gate(options.share.gate),
@@ -174,6 +213,7 @@ export class FaultThreadHandle {
 
   #closeLane(lane: number, end: LaneEnd): void {
     this.#channels.delete(lane);
+    this.#parked.delete(lane);
     this.#order({ do: "close", lane, end });
   }
 
@@ -189,6 +229,8 @@ export class FaultThreadHandle {
       case "failed":
         return this.#onFailed(telling);
       case "ended":
+        this.#parked.get(telling.lane)?.();
+        this.#parked.delete(telling.lane);
         this.#channels.get(telling.lane)?.told(telling);
         return void this.#channels.delete(telling.lane);
       default:

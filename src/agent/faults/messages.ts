@@ -20,6 +20,7 @@ export type Socketed = "tcp" | "unix";
 export type Order =
   | { do: "take"; at: Socketed; handed: Handed }
   | { do: "dial"; lane: number; address: LaneAddress }
+  | { do: "park"; lane: number }
   | {
       do: "answer";
       lane: number;

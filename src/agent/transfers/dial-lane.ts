@@ -1,6 +1,5 @@
 import { isSame, type Clock, type Holder } from "../../base/index.js";
-import { dial, LaneError, type Credentials } from "../../lane/index.js";
-import type { FrameLane } from "../../transfer/index.js";
+import { dial, LaneError, type Connection, type Credentials } from "../../lane/index.js";
 
 const LANE_DEADLINE_MS = 5000;
 
@@ -28,7 +27,7 @@ export interface Dialler {
 export function dialLane(
   { configuration, credentials, clock }: Dialler,
   lane: LaneAddress,
-): Promise<FrameLane> {
+): Promise<Connection> {
   const { url, holder, ...hello } = lane;
   return dial({
     url,

@@ -134,8 +134,8 @@ class OutgoingFork implements ForkAttempt<ChildOutcome[]> {
     const services = this.#services;
     const guest = this.#guest;
     const params = this.#params;
-    const record = newParentRecord(services, guest, {
-      kind: "fork",
+    const wanted = {
+      kind: "fork" as const,
       url,
       host: host ?? services.configuration.name,
       verify: params.verify,
@@ -146,16 +146,23 @@ class OutgoingFork implements ForkAttempt<ChildOutcome[]> {
       priority: params.priority,
       workingSet: params.workingSet,
       linkDeadlineMs: params.linkDeadlineMs,
-    });
-    return new OutgoingChild({
-      services,
-      guest,
-      instant: this.#instant,
-      record: this.#keep.add(record),
-      workingSet: this.#keep.workingSet.set,
-      making,
-      abort: (reason) => this.#cancelAll(reason),
-    });
+    };
+    const spare = services.spares.take(url);
+    try {
+      return new OutgoingChild({
+        services,
+        guest,
+        instant: this.#instant,
+        record: this.#keep.add(newParentRecord(services, guest, wanted, spare)),
+        workingSet: this.#keep.workingSet.set,
+        making,
+        spare,
+        abort: (reason) => this.#cancelAll(reason),
+      });
+    } catch (error) {
+      spare?.close();
+      throw error;
+    }
   }
 
   async run(): Promise<ChildOutcome[]> {

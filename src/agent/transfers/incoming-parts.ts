@@ -8,6 +8,7 @@ import { ChildPrecopy } from "./child-precopy.js";
 import { dialLane } from "./dial-lane.js";
 import { AgentError } from "../errors.js";
 import type { HostedChild } from "./hosted-child.js";
+import { FIRST_EPOCH } from "./lanes-ahead.js";
 import { Lease } from "./lease.js";
 import { namingTheEnd } from "./naming-the-end.js";
 import { TransferEntry, type TransferCommands } from "./transfer-entry.js";
@@ -72,14 +73,17 @@ export function machineOf(
     host,
   });
   const dialBulk = dialParent(services, record);
+  const ahead = incarnation === 0 && services.lanesAhead.take({ transfer, token, url, holder });
   return new ChildMachine({
     transfer,
     memory: namingTheEnd(live.memory.fillable(), host),
     faults: thread.faults,
-    dial: (purpose, epoch) =>
-      purpose === "urgent"
+    dial: async (purpose, epoch) => {
+      if (ahead && epoch === FIRST_EPOCH) return purpose === "urgent" ? thread.use(ahead.urgent) : ahead.bulk;
+      return purpose === "urgent"
         ? thread.dial({ url, holder, purpose, transfer, token, epoch })
-        : dialBulk(purpose, epoch),
+        : dialBulk(purpose, epoch);
+    },
     clock: services.clock,
     log,
     verify: params.verify,

@@ -1,4 +1,4 @@
-import { isSame, messageOf, type Holder, type Identity, type Timer } from "../../base/index.js";
+import { deferred, isSame, messageOf, type Holder, type Identity, type Timer } from "../../base/index.js";
 import type { CallContext, Params, Result, RpcServerSession } from "../../control/index.js";
 import { AgentError } from "../errors.js";
 import type { Guest } from "../guests/guest.js";
@@ -29,7 +29,8 @@ export class IncomingTransfers {
   readonly #holders = new Map<number, Holder>();
   /** Transfers whose child is here and could not be taken over. */
   readonly #unsettled = new Set<number>();
-  readonly #preparing = new Set<number>();
+  /** Each resolves when that is over, well or badly. */
+  readonly #preparing = new Map<number, Promise<void>>();
   readonly #heads = new KnownHeads();
   readonly #forgetting = new Set<Timer>();
 
@@ -47,7 +48,8 @@ export class IncomingTransfers {
     if (this.#children.has(transfer) || this.#preparing.has(transfer)) {
       throw new AgentError("busy", `transfer ${transfer} is under way on this host already`);
     }
-    this.#preparing.add(transfer);
+    const over = deferred<void>();
+    this.#preparing.set(transfer, over.promise);
     try {
       await this.#services.catalogue.requireMachine(guest.architecture, guest.machine);
       this.#services.registry.requireRoomFor(guest.name, guest.id);
@@ -58,6 +60,7 @@ export class IncomingTransfers {
       return { ready: true, missingFiles: [], takesAhead: true };
     } finally {
       this.#preparing.delete(transfer);
+      over.resolve();
     }
   }
 
@@ -97,8 +100,10 @@ export class IncomingTransfers {
     return {};
   }
 
-  /** The first part of a child's device state. */
+  /** The first part of the device state of a child that is there, or is being prepared. */
   async ahead(params: Params<"peer.ahead">, { session }: CallContext): Promise<Result<"peer.ahead">> {
+    // It is sent directly behind what has the child prepared.
+    await this.#preparing.get(params.transfer);
     const child = this.#find(params.transfer, session.identity);
     const head = this.#heads.take(params);
     if (head !== undefined) await child.ahead(head);
@@ -184,6 +189,17 @@ export class IncomingTransfers {
     if (missingFiles.length > 0) return { ready: false, missingFiles, count: 0 };
     const spec = childSpecOf(this.#services, guest, "fork");
     return { ready: true, missingFiles: [], count: await this.#services.starter.pool.warm(spec, count) };
+  }
+
+  /** Dials the page lanes of a child that is to come. */
+  async spare(
+    { transfer, token, parentUrl }: Params<"peer.spare">,
+    { session }: CallContext,
+  ): Promise<Result<"peer.spare">> {
+    this.#services.requireAccepting();
+    const holder = holderOf(session.identity);
+    await this.#services.lanesAhead.dial({ transfer, token, url: parentUrl, holder });
+    return {};
   }
 
   /** Leaves every child to the next agent. */

@@ -1,8 +1,8 @@
 import { timingSafeEqual } from "node:crypto";
-import type { FrameLane, PageLane, ThreadLane } from "../../transfer/index.js";
+import type { FrameLane, PageLane } from "../../transfer/index.js";
 import { CodedError, isSame, type Holder, type Identity, type Log } from "../../base/index.js";
-import { LaneError } from "../../lane/index.js";
-import type { ArrivedLane } from "../faults/fault-thread.js";
+import { LaneError, type Connection } from "../../lane/index.js";
+import type { ArrivedLane, UrgentLane } from "../faults/fault-thread.js";
 
 /** Whose lanes are let in. */
 interface LaneOwner {
@@ -16,7 +16,7 @@ export interface LaneTaker extends LaneOwner {
   acceptLane(
     lane: PageLane | "precopy",
     epoch: number,
-    connection: FrameLane | ThreadLane,
+    connection: Connection | UrgentLane,
     options: { lz4: boolean },
   ): void;
   /** A descriptor of the memory file, for whoever answers requests; it is closed there. Undefined when there is no such file. */

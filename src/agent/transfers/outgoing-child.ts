@@ -14,6 +14,7 @@ import {
 import { Inquiry } from "./inquiry.js";
 import { runsThere, toldToRun, verifyError } from "./outgoing-errors.js";
 import { entryOf, precopyOf, sessionOf, shareFile, type OutgoingChildOptions } from "./outgoing-parts.js";
+import type { LaneTaker } from "./lane-routes.js";
 import { PeerChild } from "./peer-child.js";
 import { prepareParams } from "./prepare-params.js";
 import { Steering } from "./steering.js";
@@ -53,11 +54,12 @@ export class OutgoingChild implements ForkChild {
     this.precopy = precopyOf(options, log);
     this.target = this.#makeTarget(log);
     this.#inquiry = this.#makeInquiry(log);
-    this.#closeRoute = services.routes.open(transfer, token, {
+    const taker: LaneTaker = {
       holder: () => this.record.holder,
       acceptLane: (lane, epoch, connection, offers) => this.#acceptLane(lane, epoch, connection, offers),
       shareFile: () => shareFile(guest),
-    });
+    };
+    this.#closeRoute = services.routes.open(transfer, token, taker);
     this.#steering = new Steering({
       entry: this.entry,
       session: this.session,
@@ -72,6 +74,7 @@ export class OutgoingChild implements ForkChild {
     };
     this.entry.countFrom(() => this.#count());
     services.book.add(this.entry);
+    options.spare?.handTo(taker);
   }
 
   #acceptLane(

@@ -5,6 +5,7 @@ import type { NetworkForPeer } from "../network/translate.js";
 import type { Services } from "../services.js";
 import type { ChildNames } from "./child-names.js";
 import { isTrusted } from "./compression.js";
+import type { SpareTransfer } from "./spare-lanes.js";
 import { TransferEntry } from "./transfer-entry.js";
 import { compressionOf, flowOf, type ParentRecord, type RecordFile } from "./transfer-record.js";
 
@@ -17,6 +18,8 @@ export interface OutgoingChildOptions {
   workingSet?: WorkingSet;
   /** What its host needs to make it; absent for the child of an earlier agent. */
   making?: { names: ChildNames; network: NetworkForPeer; precopy?: boolean };
+  /** The lanes that wait for it, where the transfer was a spare one. */
+  spare?: SpareTransfer | undefined;
   /** Cancels the whole fork or migration while it has no child that runs. */
   abort: (reason: string) => void;
 }

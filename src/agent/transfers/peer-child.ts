@@ -1,6 +1,7 @@
 import {
   assert,
   codeOf,
+  deferred,
   isSame,
   messageOf,
   sleep,
@@ -34,6 +35,9 @@ export type Settled = "runs" | "gone" | { kept: string };
 
 /** Answers that say nothing of the child. */
 const ASK_AGAIN: ReadonlySet<string> = new Set(["not-ready", "busy", "refused", "forbidden", "draining"]);
+
+/** Answers to what is sent ahead of a child that is not there (any more), or by an agent that takes nothing ahead. */
+const NOT_YET: ReadonlySet<string> = new Set(["no-such-transfer", "unknown-method"]);
 
 type PrepareParams = ParamsInput<"peer.prepare">;
 
@@ -82,6 +86,9 @@ export class PeerChild implements ChildTarget {
   #holder: Holder | undefined;
   #stopListening: () => void = () => {};
   #controlBytes = 0;
+  /** Its host was asked to prepare it, or will not be. */
+  readonly #asked = deferred<void>();
+  #prepared: Promise<void> | undefined;
   #takesAhead = false;
   /** What was sent of the device state before the guest was stopped. */
   #head: Uint8Array | undefined;
@@ -98,7 +105,12 @@ export class PeerChild implements ChildTarget {
     return this.#controlBytes;
   }
 
-  async prepare(): Promise<void> {
+  prepare(): Promise<void> {
+    this.#prepared = this.#prepare().finally(() => this.#asked.resolve());
+    return this.#prepared;
+  }
+
+  async #prepare(): Promise<void> {
     const { making } = this.#options;
     assert(making !== undefined, "a child of an earlier agent is prepared already");
     const client = await this.#connect();
@@ -115,8 +127,20 @@ export class PeerChild implements ChildTarget {
     }
   }
 
+  /** Directly behind the question whether its host can take the child: a host that can has no more to wait for then. */
   async sendAhead(head: Uint8Array): Promise<void> {
-    if (!this.#takesAhead) return;
+    await this.#asked.promise;
+    try {
+      await this.#giveAhead(head);
+    } catch (error) {
+      // It was not prepared yet, because its host lacks files or its name is taken there, or its agent is older than that.
+      if (!(error instanceof RemoteError) || !NOT_YET.has(error.code)) throw error;
+      await this.#prepared;
+      if (this.#takesAhead) await this.#giveAhead(head);
+    }
+  }
+
+  async #giveAhead(head: Uint8Array): Promise<void> {
     const params = { transfer: this.transfer, sha256: digestOf(head) };
     const client = this.#connected();
     const { taken } = await client.call("peer.ahead", params, { deadlineMs: START_DEADLINE_MS });
@@ -306,7 +330,9 @@ export class PeerChild implements ChildTarget {
   async #prepareAs(client: RpcClient, { prepare }: PeerChildMaking, name: string): Promise<void> {
     const { peers, url, log } = this.#options;
     const params: PrepareParams = { ...prepare, guest: { ...prepare.guest, name } };
-    const first = await client.call("peer.prepare", params, { deadlineMs: PREPARE_DEADLINE_MS });
+    const answer = client.call("peer.prepare", params, { deadlineMs: PREPARE_DEADLINE_MS });
+    this.#asked.resolve();
+    const first = await answer;
     this.#takesAhead = first.takesAhead === true;
     if (first.ready) return;
     log.info({ transfer: this.transfer, missing: first.missingFiles }, "the peer lacks boot files");

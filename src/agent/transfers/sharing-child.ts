@@ -50,6 +50,7 @@ export class SharingChild implements ForkingChild {
   /** Bytes of the device state that its emulator was given before the instant. */
   #aheadBytes = 0;
   #running = false;
+  #prepared: Promise<void> | undefined;
 
   constructor(options: SharingChildOptions) {
     const { services, parent } = options;
@@ -72,7 +73,7 @@ export class SharingChild implements ForkingChild {
       transfer,
       host: configuration.name,
       controlBytes: 0,
-      prepare: () => this.#prepare(),
+      prepare: () => (this.#prepared = this.#prepare()),
       sendAhead: (head) => this.#begin(head),
       start: (deviceState, { run }) => this.#start(deviceState, run),
       run: () => this.#run(),
@@ -165,6 +166,7 @@ export class SharingChild implements ForkingChild {
   }
 
   async #begin(head: Uint8Array): Promise<void> {
+    await this.#prepared;
     this.#aheadBytes = head.length;
     await this.#made().live.emulator.beginDeviceState(head);
   }

@@ -36,10 +36,13 @@ async function warmAtOne(
     count: options.count,
   };
   const first = await client.call("peer.warm", params, { deadlineMs: WARM_DEADLINE_MS });
-  if (first.ready) return first.count;
   for (const sha256 of first.missingFiles) await services.peers.putFile(url, sha256);
-  const second = await client.call("peer.warm", params, { deadlineMs: WARM_DEADLINE_MS });
-  if (second.ready) return second.count;
+  const last = first.ready ? first : await client.call("peer.warm", params, { deadlineMs: WARM_DEADLINE_MS });
+  if (last.ready) {
+    // More lanes than emulators would be of no use.
+    await services.spares.want(url, guest.id, last.count);
+    return last.count;
+  }
   throw new AgentError("transfer-failed", `${host} asks again for boot files it was given`);
 }
 

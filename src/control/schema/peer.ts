@@ -246,4 +246,14 @@ export const PEER_METHODS = {
     }),
     result: z.object({ ready: z.boolean(), missingFiles: z.array(sha256).max(2), count }),
   },
+  /** Dials the page lanes of a transfer that is to come, so that its child need not wait for them. Answered when they are there. */
+  "peer.spare": {
+    role: "peer",
+    params: z.strictObject({
+      transfer: u32,
+      token,
+      parentUrl: hostAddress.regex(/^wss?:\/\//, "must be wss://HOST:PORT, or ws://HOST:PORT on loopback"),
+    }),
+    result: nothing,
+  },
 } as const;

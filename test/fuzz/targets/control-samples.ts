@@ -140,4 +140,5 @@ export const PARAMS: { [Name in MethodName]?: readonly object[] } = {
   "peer.show": [{ transfer: 7 }],
   "peer.cancel": [{ transfer: 7, reason: "cancelled" }],
   "peer.warm": [{ guest: PEER_GUEST, emulatorVersion: "7.2.19", count: 2 }],
+  "peer.spare": [{ transfer: 7, token: "a".repeat(32), parentUrl: "wss://192.0.2.1:7070" }],
 };

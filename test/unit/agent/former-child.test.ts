@@ -138,6 +138,7 @@ function migrated(directory: string) {
     registry: { remove: () => removing.promise },
     paths: { guestMemory: () => directory },
     faults: idleThread,
+    lanesAhead: { take: () => undefined },
   };
   const session = { onEnd: () => () => {}, sendEvent: () => true };
   const live = { emulator, memory: { fillable: () => ({ pageCount: 16 }) } };
@@ -202,6 +203,7 @@ function loaded(directory: string, { kind = "fork", step = "loaded" } = {}) {
     book: { add: () => {} },
     paths: { guestMemory: () => directory },
     faults: idleThread,
+    lanesAhead: { take: () => undefined },
   };
   const installed = () => [{ first: 0, count: 16 }];
   const memory = { pageCount: 16, fill: () => {}, installed, release: () => {} };

@@ -153,6 +153,7 @@ test("a peer's connection may call only the methods of peers", async () => {
     "peer.show": no,
     "peer.cancel": no,
     "peer.warm": no,
+    "peer.spare": no,
   };
   new RpcServerSession(far, { identity: LOCAL_IDENTITY, role: "peer", handlers, clock, log: silentLog });
   const client = new RpcClient(near, { clock, log: silentLog });

@@ -127,3 +127,45 @@ test("addresses", () => {
   ];
   for (const url of wrong) assert.throws(() => parseAddress(url), { code: "bad-address", fatal: true }, url);
 });
+
+test("a parked connection lives on however long, and can then be attached", async () => {
+  const clock = new ManualClock();
+  const { child, parent, close } = await openPair(clock);
+  const ended: string[] = [];
+  child.park(() => ended.push("child"));
+  parent.park(() => ended.push("parent"));
+  for (let ms = 0; ms < 3 * DEAD_AFTER_MS; ms += PING_INTERVAL_MS) {
+    clock.advance(PING_INTERVAL_MS);
+    await settle();
+  }
+  const owners = [new Recorder(), new Recorder()] as const;
+  child.attach(owners[0].handlers);
+  parent.attach(owners[1].handlers);
+  child.send(Buffer.from("have"));
+  parent.send(Buffer.from("pages"));
+  await until("both messages", () => owners[0].frames.length + owners[1].frames.length === 2);
+  assert.deepEqual(ended, []);
+  child.close(END);
+  await until("the end", () => owners[1].ends.length === 1);
+  await close();
+});
+
+test("a message that comes to a parked connection ends it, which each side is told once", async () => {
+  const clock = new ManualClock();
+  const { child, parent, close } = await openPair(clock);
+  const ended: string[] = [];
+  child.park(() => ended.push("child"));
+  parent.park(() => ended.push("parent"));
+  child.send(Buffer.from("have"));
+  await until("both ends", () => ended.length === 2);
+  await settle();
+  assert.deepEqual(ended.toSorted(), ["child", "parent"]);
+  const late = new Recorder();
+  parent.attach(late.handlers);
+  assert.deepEqual(
+    late.ends.map(({ code }) => code),
+    ["bad-message"],
+  );
+  await close();
+  await until("no timer", () => clock.pending === 0);
+});
