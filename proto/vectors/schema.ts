@@ -1,4 +1,4 @@
-import type { Encoding, Frame, Origin } from "../../src/wire/index.js";
+import type { BlockFrame, Encoding, Frame, Origin } from "../../src/wire/index.js";
 import type { VectorBytes } from "./bytes.js";
 
 /** A frame as the vectors write it. */
@@ -63,4 +63,29 @@ export interface DiskVector {
   /** Digests of the chunks that are not zero. */
   chunks: { index: number; digest: string }[];
   digest: string;
+}
+
+/** A frame of a block lane as the vectors write it: content by what it holds. */
+export type VectorBlockFrame =
+  | { kind: "content"; request: number; encodings: Encoding[]; content: VectorBytes }
+  | Exclude<BlockFrame, { kind: "content" }>;
+
+export interface BlockVector {
+  name: string;
+  transfer: number;
+  sequence: number;
+  /** Bytes of each disk of the grant. */
+  sizes: number[];
+  encode: boolean;
+  frame: VectorBlockFrame;
+  bytes: VectorBytes;
+}
+
+export interface BlockRefusedVector {
+  name: string;
+  transfer: number;
+  sequence: number;
+  sizes: number[];
+  bytes: VectorBytes;
+  error: string;
 }

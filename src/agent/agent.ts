@@ -5,6 +5,7 @@ import type { AgentInfo, Handlers } from "../control/index.js";
 import { Credentials, Listener } from "../lane/index.js";
 import { checkKernel } from "../memory/index.js";
 import { agentHandlers, describeToPeer } from "./api/agent-handlers.js";
+import { BlockGrants } from "./blocks/block-grants.js";
 import { Consoles } from "./api/consoles.js";
 import { guestHandlers } from "./api/guest-handlers.js";
 import { LogFollowers } from "./api/log-followers.js";
@@ -220,6 +221,8 @@ export class Agent {
     const peers = this.#makePeers({ boot, credentials });
     this.#undo.push(() => peers.close());
     const routes = new LaneRoutes({ isWhole: () => registry.isWhole });
+    const blocks = new BlockGrants({ clock, log });
+    this.#undo.push(() => blocks.close());
     const faults = startFaultThread(configuration, { clock, log, routes });
     this.#undo.push(() => faults.close());
     const waiting = waitingLanes(configuration, { clock, log, routes, peers, faults, credentials });
@@ -241,6 +244,7 @@ export class Agent {
       routes,
       // An agent that has ended has left nothing to pass on.
       relays: new LaneRoutes({ isWhole: () => true }),
+      blocks,
       peers,
       ...waiting.lanes,
       faults,

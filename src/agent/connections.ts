@@ -1,7 +1,8 @@
 import type { Clock, Identity, Log } from "../base/index.js";
-import type { Connection, Handed, ListenerOptions } from "../lane/index.js";
+import type { Connection, Handed, ListenerOptions, Purpose } from "../lane/index.js";
 import { takeDescriptor } from "../memory/index.js";
 import type { Sessions } from "./api/sessions.js";
+import type { BlockPurpose } from "./blocks/block-supply.js";
 import type { LoadedConfiguration } from "./configuration/index.js";
 import { FaultThreadHandle } from "./faults/fault-thread.js";
 import type { Socketed } from "./faults/messages.js";
@@ -39,7 +40,7 @@ export function waitingLanes(
 
 /** What becomes of the connections to one of the agent's sockets: who they are for decides whether they are let in, and takes them. */
 export function connectionsTo(
-  { routes, relays, faults }: Services,
+  { routes, relays, blocks, faults }: Services,
   sessions: Sessions,
   at: Socketed,
 ): Pick<ListenerOptions, "authorise" | "onConnection" | "handOn"> {
@@ -47,6 +48,7 @@ export function connectionsTo(
     authorise: (hello: Connection["hello"], identity: Identity) => {
       const { purpose, transfer, token } = hello;
       if (purpose === "relay") relays.find(identity, transfer, token);
+      else if (isBlocks(purpose)) blocks.routes.find(identity, transfer, token);
       else if (purpose !== "control") routes.find(identity, transfer, token);
     },
     onConnection: (connection: Connection) => {
@@ -56,6 +58,8 @@ export function connectionsTo(
       if (purpose === "control") sessions.take(connection);
       else if (purpose === "relay")
         relays.find(identity, transfer, token).acceptLane(epoch, connection, offers);
+      else if (isBlocks(purpose))
+        blocks.routes.find(identity, transfer, token).acceptLane(purpose, epoch, connection, offers);
       else routes.find(identity, transfer, token).acceptLane(purpose, epoch, connection, offers);
     },
     handOn: {
@@ -63,4 +67,8 @@ export function connectionsTo(
       take: (handed: Handed) => faults.take(at, handed),
     },
   };
+}
+
+function isBlocks(purpose: Purpose): purpose is BlockPurpose {
+  return purpose === "block-urgent" || purpose === "block-bulk";
 }

@@ -49,6 +49,28 @@ export const BULK_WINDOW_BYTES = 4 * 1024 * 1024;
 /** Bytes of temporary copies one instant may hold before the parent's writers wait. */
 export const COPY_BUDGET_BYTES = 64 * 1024 * 1024;
 
+/** Most bytes of a disk that one request for blocks asks for. */
+export const MAX_BLOCK_READ_BYTES = 512 * 1024;
+
+/** Most bytes in one run of a disk's content, and most runs in one frame of it. */
+export const MAX_BLOCK_RUN_BYTES = 64 * 1024;
+export const MAX_BLOCK_RUNS = 64;
+
+/** Most extents in one answer of where a disk has content. */
+export const MAX_BLOCK_EXTENTS = 4096;
+
+/** Most requests for blocks that are under way on one lane. */
+export const MAX_BLOCK_REQUESTS = 64;
+
+/** Most disks one grant of blocks names. */
+export const MAX_BLOCK_DISKS = 256;
+
+/** Most bytes of a disk or of a file that is one: they must stay exact as a number and fit 48 bits. */
+export const MAX_BLOCK_DISK_BYTES = 2 ** 47;
+
+/** Most bytes of the sentence that says why blocks cannot be had. */
+export const MAX_BLOCK_FAILURE_BYTES = 512;
+
 assert(SWEEP_RUN_PAGES <= MAX_RUN_PAGES, "a sweep run fits in a run");
 assert(MAX_RUN_PAGES <= CALM_FRAME_PAGES, "the longest run fits in a frame of the sweep");
 assert(
@@ -60,3 +82,10 @@ assert(4 + MAX_REQUEST_PAGES * 4 <= MAX_FRAME_BODY_BYTES, "a request fits in a f
 assert(8 + MAX_RECEIVED_RUNS * 8 <= MAX_FRAME_BODY_BYTES, "a report fits in a frame");
 assert(8 + MAX_FRAME_HASHES * PAGE_HASH_BYTES <= MAX_FRAME_BODY_BYTES, "hashes fit in a frame");
 assert(MAX_RUN_PAGES * PAGE_BYTES <= COPY_BUDGET_BYTES, "a run fits in the copy budget");
+assert(MAX_BLOCK_RUNS * MAX_BLOCK_RUN_BYTES >= MAX_BLOCK_READ_BYTES, "what is asked for fits in one answer");
+assert(
+  8 + MAX_BLOCK_RUNS * 12 + MAX_BLOCK_READ_BYTES <= MAX_FRAME_BODY_BYTES,
+  "an answer with content fits in a frame",
+);
+assert(8 + MAX_BLOCK_EXTENTS * 8 <= MAX_FRAME_BODY_BYTES, "an answer with extents fits in a frame");
+assert(MAX_BLOCK_READ_BYTES <= BULK_WINDOW_BYTES, "one request for blocks fits in the window");

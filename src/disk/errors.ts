@@ -17,6 +17,7 @@ export type DiskErrorCode =
   | "damaged" // what an image holds is not what its digest says
   | "in-use" // a chain uses it
   | "bad-socket" // no disk can be given to an emulator there
+  | "source-lost" // the host that has a disk does not give it any more
   | "no-room" // a file system is full
   | "not-installed" // qemu-img is missing
   | "tool-failed" // qemu-img refused or ended otherwise than well

@@ -1,4 +1,4 @@
-export type { BlockExtent, BlockSource } from "./block-source.js";
+export { cutExtents, type BlockExtent, type BlockSource } from "./block-source.js";
 export {
   chunkCount,
   chunkDigest,
@@ -19,3 +19,4 @@ export { CHUNK_BYTES, CHUNK_DIGEST_BYTES, MAX_CHAIN_DISKS, MAX_DISK_BYTES, SECTO
 export { NbdServer, type NbdServerOptions } from "./nbd-server.js";
 export { FillingDisk, type FillingSources, type FillingState } from "./filling-disk.js";
 export { FillingNotes } from "./filling-notes.js";
+export { FileSource } from "./file-source.js";

@@ -4,8 +4,19 @@ import { MAX_LANE_MESSAGE_BYTES } from "./limits.js";
 /** The WebSocket subprotocol of every connection. */
 export const SUBPROTOCOL = "ramet.v1";
 
-/** What a connection is for: commands, one of a transfer's two page lanes, its memory copied ahead, or what another child passes on. */
-export const PURPOSES = ["control", "urgent", "bulk", "precopy", "relay"] as const;
+/**
+ * What a connection is for: commands, one of a transfer's two page lanes, its memory copied ahead, what another child passes on, or blocks of disks, those
+ * somebody waits for apart from the rest.
+ */
+export const PURPOSES = [
+  "control",
+  "urgent",
+  "bulk",
+  "precopy",
+  "relay",
+  "block-urgent",
+  "block-bulk",
+] as const;
 export type Purpose = (typeof PURPOSES)[number];
 
 /** Who dials: a person's or a manager's tool, or another agent. */

@@ -13,7 +13,10 @@ export type WireErrorCode =
   | "bad-run"
   | "bad-credit"
   | "page-out-of-range"
-  | "bad-lz4";
+  | "bad-lz4"
+  | "bad-extent"
+  | "unknown-disk"
+  | "block-out-of-range";
 
 /** What a peer sent is not a frame of this protocol. The connection it came on must be ended. */
 export class WireError extends CodedError<WireErrorCode> {}

@@ -4,7 +4,7 @@ import { doneCodec, type DoneFrame } from "./done.js";
 import { hashesCodec, type HashesFrame } from "./hashes.js";
 import { haveCodec, type HaveFrame } from "./have.js";
 import { decodeHeader, encodeHeader, type FramePosition } from "./header.js";
-import type { FrameKind } from "./numbers.js";
+import { FRAME_KIND, kindOf, type FrameKind } from "./numbers.js";
 import { pagesCodec, type PagesFrame } from "./pages.js";
 import { receivedCodec, type ReceivedFrame } from "./received.js";
 import { relayedCodec, type RelayedFrame } from "./relayed.js";
@@ -80,7 +80,7 @@ export function decodeFrame(bytes: Uint8Array, expect: FramePosition & { pageCou
     `no memory has ${expect.pageCount} pages`,
   );
   const whole = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  const header = decodeHeader(whole, expect);
+  const header = decodeHeader(whole, expect, kindOf);
   const context = { flags: header.flags, pageCount: expect.pageCount };
   return decodeBody(header.kind, whole.subarray(FRAME_HEADER_BYTES), context);
 }
@@ -93,7 +93,7 @@ function write<F extends Frame>(
   const bodyBytes = codec.bodyBytes(frame);
   const frameBytes = FRAME_HEADER_BYTES + bodyBytes;
   const bytes = room(frameBytes).subarray(0, frameBytes);
-  encodeHeader(bytes, { kind: frame.kind, flags: codec.flags(frame), bodyBytes }, at);
+  encodeHeader(bytes, { kind: FRAME_KIND[frame.kind], flags: codec.flags(frame), bodyBytes }, at);
   codec.encode(frame, bytes.subarray(FRAME_HEADER_BYTES));
   return bytes;
 }

@@ -1,6 +1,5 @@
 import { assert, FRAME_HEADER_BYTES, MAX_FRAME_BODY_BYTES } from "../base/index.js";
 import { WireError } from "./errors.js";
-import { FRAME_KIND, kindOf, type FrameKind } from "./numbers.js";
 
 /** The last sequence number: 48 bits. At a million frames a second it is reached after nine years. */
 export const MAX_SEQUENCE = 2 ** 48 - 1;
@@ -8,8 +7,8 @@ export const MAX_SEQUENCE = 2 ** 48 - 1;
 const MAX_U32 = 0xffffffff;
 
 /** What stands in the 16 bytes before every body, once checked. */
-export interface Header {
-  kind: FrameKind;
+export interface Header<Kind> {
+  kind: Kind;
   flags: number;
   bodyBytes: number;
 }
@@ -21,12 +20,12 @@ export interface FramePosition {
 }
 
 /** Writes the header into the first 16 bytes of `into`. The body already has its length. */
-export function encodeHeader(into: Buffer, header: Header, at: FramePosition): void {
+export function encodeHeader(into: Buffer, header: Header<number>, at: FramePosition): void {
   assert(header.bodyBytes <= MAX_FRAME_BODY_BYTES, `a frame's body of ${header.bodyBytes} bytes is too long`);
   assert(Number.isSafeInteger(at.sequence) && at.sequence >= 1, `sequence ${at.sequence} starts at 1`);
   assert(at.sequence <= MAX_SEQUENCE, `sequence ${at.sequence} does not fit in 48 bits`);
   assert(at.transfer >= 0 && at.transfer <= MAX_U32, `transfer ${at.transfer} does not fit in 32 bits`);
-  into[0] = FRAME_KIND[header.kind];
+  into[0] = header.kind;
   into[1] = header.flags;
   into.writeUIntBE(at.sequence, 2, 6);
   into.writeUInt32BE(at.transfer, 8);
@@ -35,9 +34,14 @@ export function encodeHeader(into: Buffer, header: Header, at: FramePosition): v
 
 /**
  * Reads and checks a header against the position its frame must have.
+ * @param kindOf the name of a kind's number; undefined for one that has no place on the lane.
  * @throws WireError `short-frame`, `unknown-kind`, `wrong-transfer`, `bad-sequence` or `bad-length`.
  */
-export function decodeHeader(bytes: Buffer, expect: FramePosition): Header {
+export function decodeHeader<Kind>(
+  bytes: Buffer,
+  expect: FramePosition,
+  kindOf: (number: number) => Kind | undefined,
+): Header<Kind> {
   if (bytes.length < FRAME_HEADER_BYTES) {
     throw new WireError(
       "short-frame",

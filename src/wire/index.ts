@@ -1,3 +1,7 @@
+export { packContent, unpackContent, type BlockRun, type ContentFrame } from "./block-content.js";
+export { decodeBlockFrame, encodeBlockFrame, type BlockFrame } from "./block-frame.js";
+export { BLOCK_EXTENT, BLOCK_FAILURE, BLOCK_FRAME_KIND } from "./block-numbers.js";
+export type { MapFrame, ReadFrame } from "./block-requests.js";
 export { WireError, type WireErrorCode } from "./errors.js";
 export { decodeFrame, encodeFrame, frameBytes, type Frame } from "./frame.js";
 export { MAX_SEQUENCE, type FramePosition } from "./header.js";

@@ -1,5 +1,5 @@
 import { isSame, type Clock, type Holder } from "../../base/index.js";
-import { dial, LaneError, type Connection, type Credentials } from "../../lane/index.js";
+import { dial, LaneError, type Connection, type Credentials, type Purpose } from "../../lane/index.js";
 
 const LANE_DEADLINE_MS = 5000;
 
@@ -7,7 +7,7 @@ const LANE_DEADLINE_MS = 5000;
 export interface LaneAddress {
   url: string;
   holder: Holder;
-  purpose: "urgent" | "bulk" | "precopy" | "relay";
+  purpose: Exclude<Purpose, "control">;
   transfer: number;
   token: string;
   epoch: number;
