@@ -12,6 +12,20 @@ export interface Identity {
   /** A certificate's subject, all of it: two connections are of one holder when this and `kind` are equal. */
   readonly name: string;
   readonly roles: readonly AccessRole[];
+  /** Whose things this holder may see and change, and nobody else's; without it, anybody's. */
+  readonly tenant?: string | undefined;
+}
+
+/** What belongs to nobody in particular belongs to this tenant: that of whoever runs the host. */
+export const DEFAULT_TENANT = "default";
+
+/** In lower case only, because tenants name files too. */
+export const TENANT_PATTERN = /^[a-z0-9][a-z0-9._-]{0,62}$/;
+
+/** What is wrong with a tenant's name, as a sentence; undefined when nothing is. */
+export function tenantProblem(name: string): string | undefined {
+  if (TENANT_PATTERN.test(name)) return undefined;
+  return `"${name}" cannot name a tenant: a name has 1 to 63 lower-case letters, digits, dots, dashes or underscores, and begins with a letter or digit`;
 }
 
 /** Who somebody is, without what he may do: this lasts, and is kept in files. */

@@ -121,8 +121,8 @@ export async function digestFile(path: string, options: DigestOptions): Promise<
 
 /** Reads every chunk of a disk that is not all hole, in order, into one buffer that is used again. @throws as `digestFile`. */
 export async function eachDataChunk(
-  options: { file: FileHandle; path: string; sizeBytes: number } & DigestOptions,
-  visit: (index: number, bytes: Buffer) => Promise<void>,
+  options: { file: FileHandle; path: string; sizeBytes: number } & Omit<DigestOptions, "clock">,
+  visit: (index: number, bytes: Buffer, offset: number) => Promise<void>,
 ): Promise<void> {
   const { file, path, sizeBytes, findData, onProgress, signal } = options;
   const buffer = Buffer.allocUnsafeSlow(CHUNK_BYTES);
@@ -133,7 +133,7 @@ export async function eachDataChunk(
     if (index >= chunkCount(sizeBytes)) break;
     const bytes = buffer.subarray(0, chunkLength(index, sizeBytes));
     await readWhole(file, { path, bytes, offset: index * CHUNK_BYTES });
-    await visit(index, bytes);
+    await visit(index, bytes, index * CHUNK_BYTES);
     index += 1;
     onProgress?.(Math.min(index * CHUNK_BYTES, sizeBytes), sizeBytes);
   }

@@ -1,4 +1,14 @@
-import type { Content, OnProgress } from "./content-digest.js";
+import type { Content } from "./content-digest.js";
+
+/** How far an import is: the phases follow each other in this order; only a raw file is done after the first. */
+export interface ImportProgress {
+  readonly phase: "copy" | "convert" | "digest";
+  readonly doneBytes: number;
+  readonly sizeBytes: number;
+}
+
+/** Must not throw. */
+export type OnImportProgress = (progress: ImportProgress) => void;
 
 /** An image as one tenant has it. Who else has the same bytes is not seen here. */
 export interface ImageView {
@@ -10,6 +20,29 @@ export interface ImageView {
   readonly tenant: string;
   /** Since when the tenant has it, in milliseconds since 1970. */
   readonly sinceMs: number;
+  /** Whether chains of the tenant's use it, on any host. */
+  readonly isUsed: boolean;
+  /** What a check found wrong with it; undefined when none did. */
+  readonly problem: string | undefined;
+}
+
+/** An image as whoever runs the host has it: its bytes, with all who have or use them. */
+export interface StoredImage {
+  readonly digest: string;
+  readonly sizeBytes: number;
+  /** What its file takes. */
+  readonly allocatedBytes: number;
+  /** The directory of images it lies in. */
+  readonly directory: string;
+  /** None where it was only brought for a chain, or all who had it removed it. */
+  readonly owners: readonly { tenant: string; identifier: string | undefined }[];
+  /** Tenants with chains over it, on any host. */
+  readonly usedBy: readonly string[];
+  /** Other hosts that use it. */
+  readonly otherHosts: readonly string[];
+  /** When it was last used or, if it never was, came, in milliseconds since 1970. */
+  readonly lastUsedMs: number;
+  readonly problem: string | undefined;
 }
 
 /** Keeps an image's bytes from being removed, on this host and on those that share the directory. */
@@ -27,7 +60,7 @@ export interface ImportOptions {
   identifier?: string | undefined;
   /** What the file is; without it, what its first bytes say. */
   format?: "raw" | "qcow2" | undefined;
-  onProgress?: OnProgress | undefined;
+  onProgress?: OnImportProgress | undefined;
   signal?: AbortSignal | undefined;
 }
 
@@ -37,9 +70,9 @@ export interface UnfinishedImage {
   readonly path: string;
   /**
    * Makes it an image, synced and read-only, in one step; when the image is here by now, this one is dropped. What `content` says is what was found by
-   * digesting the file, not what somebody announced. The image is held for the caller, for otherwise it could be pruned at once.
+   * digesting the file, not what somebody announced. The image is held for a chain of the tenant's, for otherwise it could be pruned at once.
    */
-  publish(content: Content): Promise<HeldImage>;
+  publish(content: Content, tenant: string): Promise<HeldImage>;
   /** Removes it. Does nothing after `publish`; may be called twice. */
   drop(): Promise<void>;
 }
@@ -54,8 +87,13 @@ export interface Images {
   find(reference: string, tenant: string): Promise<ImageView>;
   /** Whether the bytes are on this host, or on a directory it shares, whoever has them. For agents, never to answer a tenant. */
   has(digest: string): Promise<boolean>;
-  /** Keeps the bytes, whoever has them. @throws DiskError `no-such-image`, `damaged`. */
-  hold(digest: string): Promise<HeldImage>;
+  /** Keeps the bytes, whoever has them, for a tenant's chain. @throws DiskError `no-such-image`, `damaged`. */
+  hold(digest: string, tenant: string): Promise<HeldImage>;
   /** Begins an image that comes from elsewhere. A crash leaves nothing of it. */
   begin(): Promise<UnfinishedImage>;
+  /**
+   * As `begin`, with a directory that is there, on the same file system as the images, and has a `disk.raw`: what has been filled over more than one
+   * life of the agent. The directory becomes the image; nothing else may be in it. `drop` removes it.
+   */
+  adopt(directory: string): UnfinishedImage;
 }

@@ -14,7 +14,19 @@ export { DiskStore, type ChainLayer, type Disk, type DiskStoreOptions } from "./
 export { emptyQcow2, type Backing } from "./empty-qcow2.js";
 export { DiskError, type DiskErrorCode } from "./errors.js";
 export type { Extent, FindData } from "./holes.js";
-export type { HeldImage, Images, ImageView, ImportOptions, UnfinishedImage } from "./images.js";
+export { ImageStore, type ImageStoreOptions } from "./image-store.js";
+export type { PruneOptions } from "./image-pruning.js";
+export type {
+  HeldImage,
+  Images,
+  ImageView,
+  ImportOptions,
+  ImportProgress,
+  StoredImage,
+  UnfinishedImage,
+} from "./images.js";
+export { passedPath, QemuImg, type QemuImgAnswer, type QemuImgRun } from "./qemu-img.js";
+export type { HostMark } from "./use-marks.js";
 export { CHUNK_BYTES, CHUNK_DIGEST_BYTES, MAX_CHAIN_DISKS, MAX_DISK_BYTES, SECTOR_BYTES } from "./limits.js";
 export { NbdServer, type NbdServerOptions } from "./nbd-server.js";
 export { FillingDisk, type FillingSources, type FillingState } from "./filling-disk.js";

@@ -1,0 +1,98 @@
+import type { Clock, Log } from "../base/index.js";
+import type { ImageDirectories } from "./image-directories.js";
+import { isMissing } from "./image-files.js";
+import type { ImageInstances } from "./image-instances.js";
+import type { StoredImage } from "./images.js";
+import type { UseMarks } from "./use-marks.js";
+
+export interface PruneOptions {
+  /** Images that were used later than so long ago stay; so do those that came later. */
+  unusedForMs: number;
+  /** Images that some tenant has stay, too. */
+  keepOwned: boolean;
+  /** Only says which would be removed. */
+  dryRun: boolean;
+}
+
+/**
+ * The only thing that removes images' bytes. An image is set aside first, where no host finds it any more, and then the marks are looked at again: a
+ * host that came before that has left its mark, and the image is put back; one that comes later finds nothing.
+ */
+export class ImagePruning {
+  readonly #directories: ImageDirectories;
+  readonly #instances: ImageInstances;
+  readonly #marks: UseMarks;
+  readonly #clock: Clock;
+  readonly #log: Log;
+  /** What is being removed by this host, and when that is over. */
+  readonly #removing = new Map<string, Promise<boolean>>();
+
+  constructor(options: {
+    directories: ImageDirectories;
+    instances: ImageInstances;
+    marks: UseMarks;
+    clock: Clock;
+    log: Log;
+  }) {
+    this.#directories = options.directories;
+    this.#instances = options.instances;
+    this.#marks = options.marks;
+    this.#clock = options.clock;
+    this.#log = options.log;
+  }
+
+  /** Waits for a removal that has begun; it may be put back. */
+  async whenDone(digest: string): Promise<void> {
+    await this.#removing.get(digest)?.catch(() => {});
+  }
+
+  async prune(candidates: readonly StoredImage[], options: PruneOptions): Promise<StoredImage[]> {
+    const removed: StoredImage[] = [];
+    for (const image of candidates) {
+      if (!this.#isDue(image, options)) continue;
+      if (options.dryRun || (await this.#remove(image.digest, options))) removed.push(image);
+    }
+    return removed;
+  }
+
+  #isDue(image: StoredImage, options: PruneOptions): boolean {
+    if (image.usedBy.length > 0 || image.otherHosts.length > 0) return false;
+    if (options.keepOwned && image.owners.length > 0) return false;
+    return image.lastUsedMs + options.unusedForMs <= this.#clock.wallMs();
+  }
+
+  /** Nothing is waited for between the look at what this host uses and the note that it is being removed. */
+  async #remove(digest: string, options: PruneOptions): Promise<boolean> {
+    if (this.#marks.has(digest) || this.#removing.has(digest)) return false;
+    const removing = this.#removeUnlessUsed(digest, options);
+    this.#removing.set(digest, removing);
+    try {
+      return await removing;
+    } finally {
+      this.#removing.delete(digest);
+    }
+  }
+
+  async #removeUnlessUsed(digest: string, options: PruneOptions): Promise<boolean> {
+    const image = await this.#directories.find(digest);
+    if (image === undefined) return false;
+    let aside;
+    try {
+      aside = await this.#directories.setAside(image);
+    } catch (error) {
+      // Another host was first.
+      if (isMissing(error)) return false;
+      throw error;
+    }
+    const { otherHosts, tenants } = await this.#marks.useOf(aside, digest);
+    const owners = options.keepOwned ? await this.#instances.ownersOf({ ...image, files: aside }) : [];
+    if (otherHosts.length + tenants.size + owners.length > 0) {
+      await this.#directories.putBack(image, aside);
+      return false;
+    }
+    this.#marks.forget(digest);
+    await this.#directories.removeAside(aside);
+    this.#log.info({ digest, directory: image.directory }, "an image nobody used was removed");
+    return true;
+  }
+}
