@@ -207,9 +207,8 @@ export class DiskStore {
     return removed;
   }
 
-  /** Lets go of the base disks; the files stay. */
+  /** The files stay, and so does what says that base disks are used: on a directory that hosts share, another one could remove them otherwise. */
   close(): void {
-    for (const { image } of this.#disks.values()) image?.letGo();
     this.#disks.clear();
   }
 

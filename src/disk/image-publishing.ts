@@ -1,6 +1,6 @@
 import { chmod, mkdir, open, rename, rm, stat } from "node:fs/promises";
 import { dirname } from "node:path";
-import { assert, codeOf, messageOf, sleep, type Clock, type Log } from "../base/index.js";
+import { assert, codeOf, DEFAULT_TENANT, messageOf, sleep, type Clock, type Log } from "../base/index.js";
 import type { Content } from "./content-digest.js";
 import { DiskError } from "./errors.js";
 import type { FoundImage, ImageDirectories } from "./image-directories.js";
@@ -71,7 +71,7 @@ export class ImagePublishing {
     let published = false;
     return {
       path: files.disk,
-      publish: async (content, tenant) => {
+      publish: async (content, tenant = DEFAULT_TENANT) => {
         assert(!published, "an image is published once");
         published = true;
         try {
@@ -130,6 +130,7 @@ export class ImagePublishing {
       await writeSynced(files.record, `${JSON.stringify(record)}\n`);
       await mkdir(files.tenants, { recursive: true });
       await mkdir(files.hosts, { recursive: true });
+      await chmod(files.directory, 0o711);
       await syncDirectory(files.directory);
     } catch (error) {
       throw asDiskError(error, files.disk);

@@ -1,5 +1,5 @@
 import { mkdir, rm, stat } from "node:fs/promises";
-import { assert, sleep, type Clock, type Log } from "../base/index.js";
+import { assert, DEFAULT_TENANT, sleep, type Clock, type Log } from "../base/index.js";
 import { chunkCount, digestFile, rootDigest, type Content, type OnProgress } from "./content-digest.js";
 import { DiskError } from "./errors.js";
 import type { FindData } from "./holes.js";
@@ -76,7 +76,8 @@ export class ImageStore implements Images {
   static async open(options: ImageStoreOptions): Promise<ImageStore> {
     const first = options.directories[0];
     assert(first !== undefined, "images lie in one directory at least");
-    if (options.makeFirst) await mkdir(first, { recursive: true, mode: 0o700 });
+    // Emulators pass through to what they have been told of, and cannot list it.
+    if (options.makeFirst) await mkdir(first, { recursive: true, mode: 0o711 });
     const store = new ImageStore(options);
     await store.#directories.clean();
     return store;
@@ -155,7 +156,7 @@ export class ImageStore implements Images {
     return isDigest(digest) && (await this.#directories.find(digest)) !== undefined;
   }
 
-  async hold(digest: string, tenant: string): Promise<HeldImage> {
+  async hold(digest: string, tenant = DEFAULT_TENANT): Promise<HeldImage> {
     requireTenantName(tenant);
     const held = await this.#hold(digest, tenant);
     const problem = await problemOf(held.files);

@@ -72,7 +72,7 @@ export interface UnfinishedImage {
    * Makes it an image, synced and read-only, in one step; when the image is here by now, this one is dropped. What `content` says is what was found by
    * digesting the file, not what somebody announced. The image is held for a chain of the tenant's, for otherwise it could be pruned at once.
    */
-  publish(content: Content, tenant: string): Promise<HeldImage>;
+  publish(content: Content, tenant?: string): Promise<HeldImage>;
   /** Removes it. Does nothing after `publish`; may be called twice. */
   drop(): Promise<void>;
 }
@@ -87,8 +87,11 @@ export interface Images {
   find(reference: string, tenant: string): Promise<ImageView>;
   /** Whether the bytes are on this host, or on a directory it shares, whoever has them. For agents, never to answer a tenant. */
   has(digest: string): Promise<boolean>;
-  /** Keeps the bytes, whoever has them, for a tenant's chain. @throws DiskError `no-such-image`, `damaged`. */
-  hold(digest: string, tenant: string): Promise<HeldImage>;
+  /**
+   * Keeps the bytes, whoever has them, for a tenant's chain. That it is used lasts on the disk until it is let go: whoever stops, and still has chains, does not let go.
+   * @throws DiskError `no-such-image`, `damaged`.
+   */
+  hold(digest: string, tenant?: string): Promise<HeldImage>;
   /** Begins an image that comes from elsewhere. A crash leaves nothing of it. */
   begin(): Promise<UnfinishedImage>;
   /**

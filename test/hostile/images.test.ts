@@ -140,16 +140,17 @@ test("a qcow2 file that keeps its data elsewhere is refused, by its feature and 
   await refuses(named, { code: "refers-outside", words: /keeps its data in another file/ });
 });
 
-test("an encrypted qcow2 file is refused", async () => {
-  const encrypted = async (directory: string) => {
-    const path = join(directory, "secret");
-    qemuImg(
-      ...["create", "-f", "qcow2", "--object", "secret,id=s,data=secret"],
-      ...["-o", "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10", path, "4M"],
-    );
-    return path;
-  };
-  await refuses(encrypted, { code: "encrypted", words: /is encrypted/ });
+test("an encrypted qcow2 file is refused, by either method and by the header of one alone", async () => {
+  for (const method of ["00000001", "00000002"]) {
+    const encrypted = (directory: string) => spoilt(directory, (path) => overwrite(path, 32, method));
+    await refuses(encrypted, { code: "encrypted", words: /is encrypted/ });
+  }
+  const extension = (directory: string) =>
+    spoilt(directory, async (path) => {
+      await overwrite(path, 100, "00000068");
+      await overwrite(path, 104, "0537be7700000010");
+    });
+  await refuses(extension, { code: "encrypted", words: /is encrypted/ });
 });
 
 test("headers that break a rule are refused before any program opens the file", async () => {
