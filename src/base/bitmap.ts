@@ -1,4 +1,4 @@
-import { assert } from "./assert.js";
+import { assert, AssertionError } from "./assert.js";
 
 /** A run of set (or clear) bits: `first` and how many. */
 export interface BitRun {
@@ -72,36 +72,15 @@ export class Bitmap {
 
   /** Sets every bit of a run and returns how many of them were clear. */
   setRun(first: number, count: number): number {
-    let changed = 0;
-    for (let index = first; index < first + count;) {
-      if ((index & 31) === 0 && index + 32 <= first + count && this.#words[index >>> 5] === 0) {
-        assert(index + 32 <= this.length, `bit ${index + 31} lies outside a bitmap of ${this.length}`);
-        this.#words[index >>> 5] = ALL;
-        this.#count += 32;
-        changed += 32;
-        index += 32;
-      } else {
-        if (this.set(index)) changed += 1;
-        index += 1;
-      }
-    }
+    const changed = this.#changeRun(first, count, true);
+    this.#count += changed;
     return changed;
   }
 
   /** Clears every bit of a run and returns how many of them were set. */
   clearRun(first: number, count: number): number {
-    let changed = 0;
-    for (let index = first; index < first + count;) {
-      if ((index & 31) === 0 && index + 32 <= first + count && this.#words[index >>> 5] === ALL) {
-        this.#words[index >>> 5] = 0;
-        this.#count -= 32;
-        changed += 32;
-        index += 32;
-      } else {
-        if (this.clear(index)) changed += 1;
-        index += 1;
-      }
-    }
+    const changed = this.#changeRun(first, count, false);
+    this.#count -= changed;
     return changed;
   }
 
@@ -117,9 +96,9 @@ export class Bitmap {
     this.setRun(0, this.length);
   }
 
-  /** The first set bit at or after `from`, or -1. */
-  nextSet(from: number): number {
-    return this.#next(from, 0);
+  /** The first set bit at or after `from` and before `past`, or -1. With a bound, it looks no further in a large memory than it has to. */
+  nextSet(from: number, past = this.length): number {
+    return this.#next(from, past, 0);
   }
 
   /** The first bit at or after `from` that is set here and clear in `other`, which is as long; -1 when there is none. */
@@ -137,9 +116,9 @@ export class Bitmap {
     return wordIndex * 32 + (31 - Math.clz32(word & -word));
   }
 
-  /** The first clear bit at or after `from`, or -1. */
-  nextClear(from: number): number {
-    return this.#next(from, ALL);
+  /** The first clear bit at or after `from` and before `past`, or -1. */
+  nextClear(from: number, past = this.length): number {
+    return this.#next(from, past, ALL);
   }
 
   /** The bits from `first` on (a multiple of 8) as bytes, bit 0 of a byte first; the last byte is filled up with clear bits. */
@@ -149,13 +128,12 @@ export class Bitmap {
       `bits ${first}+${count} are not bytes of ${this.length} bits`,
     );
     const bytes = new Uint8Array(Math.ceil(count / 8));
-    for (
-      let index = this.nextSet(first);
-      index !== -1 && index < first + count;
-      index = this.nextSet(index + 1)
-    ) {
-      bytes[(index - first) >>> 3] = (bytes[(index - first) >>> 3] as number) | (1 << (index & 7));
+    for (let at = 0; at < bytes.length; at += 1) {
+      const byte = (first >>> 3) + at;
+      bytes[at] = (this.#words[byte >>> 2] as number) >>> ((byte & 3) * 8);
     }
+    const last = bytes.length - 1;
+    if ((count & 7) !== 0) bytes[last] = (bytes[last] as number) & (0xff >>> (8 - (count & 7)));
     return bytes;
   }
 
@@ -180,16 +158,45 @@ export class Bitmap {
     }
   }
 
-  #next(from: number, flip: number): number {
-    if (from >= this.length) return -1;
+  #next(from: number, past: number, flip: number): number {
+    if (from >= past) return -1;
+    const lastIndex = (past - 1) >>> 5;
     let wordIndex = from >>> 5;
     let word = ((this.#words[wordIndex] as number) ^ flip) & (ALL << (from & 31));
     while (word === 0) {
       wordIndex += 1;
-      if (wordIndex >= this.#words.length) return -1;
+      if (wordIndex > lastIndex) return -1;
       word = (this.#words[wordIndex] as number) ^ flip;
     }
     const index = wordIndex * 32 + (31 - Math.clz32(word & -word));
-    return index < this.length ? index : -1;
+    return index < past ? index : -1;
   }
+
+  /** Word by word, each of them written once; returns how many bits were changed. */
+  #changeRun(first: number, count: number, on: boolean): number {
+    const past = first + count;
+    if (count > 0 && (first < 0 || past > this.length))
+      throw new AssertionError(`bits ${first} to ${past - 1} lie outside a bitmap of ${this.length}`);
+    let changed = 0;
+    for (let index = first; index < past;) {
+      const wordIndex = index >>> 5;
+      const end = Math.min(past, (wordIndex + 1) * 32);
+      const word = this.#words[wordIndex] as number;
+      const run = (ALL << (index & 31)) & (ALL >>> (31 - ((end - 1) & 31)));
+      const change = on ? run & ~word : run & word;
+      if (change !== 0) this.#words[wordIndex] = word ^ change;
+      changed += bitsIn(change);
+      index = end;
+    }
+    return changed;
+  }
+}
+
+/** How many bits of a word are set. */
+function bitsIn(word: number): number {
+  if (word === 0) return 0;
+  if (word === ALL) return 32;
+  const pairs = (word - ((word >>> 1) & 0x55555555)) | 0;
+  const fours = (pairs & 0x33333333) + ((pairs >>> 2) & 0x33333333);
+  return Math.imul((fours + (fours >>> 4)) & 0x0f0f0f0f, 0x01010101) >>> 24;
 }

@@ -199,12 +199,12 @@ export class ChildPages {
     const ranges: PageRange[] = [];
     const past = run.firstPage + run.pageCount;
     let missing = 0;
-    for (let first = this.received.nextClear(run.firstPage); first !== -1 && first < past;) {
-      const next = this.received.nextSet(first);
-      const end = next === -1 || next > past ? past : next;
+    for (let first = this.received.nextClear(run.firstPage, past); first !== -1;) {
+      const next = this.received.nextSet(first, past);
+      const end = next === -1 ? past : next;
       ranges.push({ first, count: end - first });
       missing += end - first;
-      first = this.received.nextClear(end);
+      first = this.received.nextClear(end, past);
     }
     this.duplicates += run.pageCount - missing;
     return ranges;

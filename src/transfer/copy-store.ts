@@ -37,6 +37,14 @@ export class CopyStore {
     return this.#pages.has(page);
   }
 
+  /** The first page at or after `from` that is held; `past` when none before that is. */
+  next(from: number, past: number): number {
+    if (this.#pages.size === 0) return past;
+    let page = from;
+    while (page < past && !this.#pages.has(page)) page += 1;
+    return page;
+  }
+
   /** Copies a held page to the start of `into`. */
   read(page: number, into: Uint8Array): void {
     assert(this.#pages.has(page), `page ${page} is read from the copies without being there`);

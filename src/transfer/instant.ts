@@ -180,11 +180,9 @@ export class Instant {
         first += 1;
         continue;
       }
-      let past = first;
-      while (past < end && !this.#copies.has(past)) {
-        assert(!this.#tracking || this.#protected.has(past), `page ${past} that is read may have changed`);
-        past += 1;
-      }
+      const past = this.#copies.next(first, end);
+      const changed = this.#tracking ? this.#protected.nextClear(first, past) : -1;
+      assert(changed === -1, `page ${changed} that is read may have changed`);
       const place = into.subarray(offset, offset + (past - first) * PAGE_BYTES);
       this.#memory.read({ first, count: past - first }, place);
       first = past;
@@ -234,7 +232,7 @@ export class Instant {
    * writer that touches one of a later slice is let through meanwhile, as nobody is owed it.
    */
   settle(ranges: readonly PageRange[]): void {
-    if (this.#phase !== "frozen") return;
+    if (this.#phase !== "frozen" || this.#holdsNothing) return;
     const later: PageRange[] = [];
     let room = SETTLE_SLICE_PAGES;
     for (const { first, count } of ranges) {
@@ -268,6 +266,10 @@ export class Instant {
     this.#readers.clear();
     this.#waitingWriters = [];
     this.#written = [];
+  }
+
+  get #holdsNothing(): boolean {
+    return !this.#tracking && this.#copies.pages === 0;
   }
 
   #settleRange({ first, count }: PageRange): void {

@@ -82,6 +82,10 @@ export class PageSupply implements SweepSource {
     return this.#instant.hasCopy(page);
   }
 
+  get hasCopies(): boolean {
+    return this.#instant.copies.pages > 0;
+  }
+
   nextData(page: number): PageRange | undefined {
     return this.#instant.nextData(page);
   }
@@ -173,12 +177,12 @@ export class PageSupply implements SweepSource {
     const settled: PageRange[] = [];
     for (const { first, count } of ranges) {
       const past = first + count;
-      for (let page = this.owed.nextSet(first); page !== -1 && page < past;) {
-        const clear = this.owed.nextClear(page);
-        const end = clear === -1 || clear > past ? past : clear;
+      for (let page = this.owed.nextSet(first, past); page !== -1;) {
+        const clear = this.owed.nextClear(page, past);
+        const end = clear === -1 ? past : clear;
         settled.push({ first: page, count: end - page });
         this.owed.clearRun(page, end - page);
-        page = this.owed.nextSet(end);
+        page = this.owed.nextSet(end, past);
       }
     }
     this.#instant.settle(settled);

@@ -304,15 +304,16 @@ export class PrecopySource {
     const { memory } = this.#options;
     const first = this.#due.nextSet(this.#cursor);
     if (first === -1) return undefined;
-    const clear = this.#due.nextClear(first);
-    const due = (clear === -1 ? memory.pageCount : clear) - first;
-    const hole = Math.min(due, MAX_HOLE_PAGES, this.#holeFrom(first));
+    const bound = Math.min(memory.pageCount, first + MAX_HOLE_PAGES);
+    const clear = this.#due.nextClear(first, bound);
+    const due = (clear === -1 ? bound : clear) - first;
+    const hole = Math.min(due, this.#holeFrom(first));
     let range = { first, count: hole > 0 ? hole : Math.min(due, MAX_RUN_PAGES) };
     memory.protect(range);
     // Only what is a hole now, when nobody can fill it unnoticed, is told as one.
     const still = hole > 0 ? Math.min(hole, this.#holeFrom(first)) : 0;
     if (hole > 0) range = { first, count: still > 0 ? still : Math.min(hole, MAX_RUN_PAGES) };
-    for (let page = first; page < first + range.count; page += 1) this.#due.clear(page);
+    this.#due.clearRun(first, range.count);
     this.#cursor = first + range.count;
     return { kind: still > 0 ? "hole" : "data", range };
   }

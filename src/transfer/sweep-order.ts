@@ -9,6 +9,8 @@ export interface SweepSource {
   /** Pages sent over the present connection; the sweep does not send them again. */
   readonly sent: Bitmap;
   hasCopy(page: number): boolean;
+  /** Whether any page has a copy. */
+  readonly hasCopies: boolean;
   nextData(page: number): PageRange | undefined;
 }
 
@@ -43,10 +45,9 @@ export class AfterFaultOrder implements SweepOrder {
     const dataFirst = this.#dataAtOrAfter(source, first);
     const isHole = dataFirst === undefined || dataFirst > first;
     const kind = isHole ? "hole" : "data";
-    const bound = isHole ? (dataFirst ?? source.pageCount) : this.#endOf(first, source.pageCount);
-    const longest = Math.min(bound, first + (isHole ? MAX_HOLE_PAGES : mostPages));
-    let past = first + 1;
-    while (past < longest && this.#wants(source, past)) past += 1;
+    const most = Math.min(source.pageCount, first + (isHole ? MAX_HOLE_PAGES : mostPages));
+    const bound = isHole ? Math.min(most, dataFirst ?? most) : this.#endOfData(first, most);
+    const past = this.#endOfWanted(source, first, bound);
     this.#cursor = past;
     return { kind, range: { first, count: past - first } };
   }
@@ -94,8 +95,18 @@ export class AfterFaultOrder implements SweepOrder {
     return undefined;
   }
 
-  #endOf(page: number, pageCount: number): number {
-    const hole = this.#data?.nextClear(page) ?? -1;
-    return hole === -1 ? pageCount : Math.max(hole, page + 1);
+  #endOfData(page: number, bound: number): number {
+    const hole = this.#data?.nextClear(page + 1, bound) ?? -1;
+    return hole === -1 ? bound : hole;
+  }
+
+  /** Where the pages end that are wanted as `first` is. */
+  #endOfWanted(source: SweepSource, first: number, bound: number): number {
+    const notOwed = source.owed.nextClear(first, bound);
+    const sent = source.sent.nextSet(first, notOwed === -1 ? bound : notOwed);
+    const past = sent !== -1 ? sent : notOwed !== -1 ? notOwed : bound;
+    if (!source.hasCopies) return past;
+    for (let page = first; page < past; page += 1) if (source.hasCopy(page)) return page;
+    return past;
   }
 }

@@ -56,13 +56,8 @@ export class FileNotes implements ChildNotes {
     for (const { first, count } of ranges) {
       this.#zeros.setRun(first, count);
       const from = first >>> 3;
-      const bytes = new Uint8Array(((first + count - 1) >>> 3) - from + 1);
-      for (let page = from * 8; page < Math.min(this.#pageCount, (from + bytes.length) * 8); page += 1) {
-        if (!this.#zeros.has(page)) continue;
-        const index = (page >>> 3) - from;
-        bytes[index] = (bytes[index] as number) | (1 << (page & 7));
-      }
-      this.#zerosFile.write(from, bytes);
+      const past = Math.min(this.#pageCount, (((first + count - 1) >>> 3) + 1) * 8);
+      this.#zerosFile.write(from, this.#zeros.bytes(from * 8, past - from * 8));
     }
   }
 

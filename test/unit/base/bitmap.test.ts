@@ -31,6 +31,16 @@ test("runs of bits are set, cleared, counted and searched as single bits are", (
     );
     assert.equal(bits.nextSet(from), plain.indexOf(true, from));
     assert.equal(bits.nextClear(from), plain.indexOf(false, from));
+    const past = random.below(length + 1);
+    assert.equal(bits.nextSet(from, past), plain.slice(0, past).indexOf(true, from));
+    assert.equal(bits.nextClear(from, past), plain.slice(0, past).indexOf(false, from));
+    const byte = 8 * random.below(1 + (length >>> 3));
+    const again = new Bitmap(length);
+    again.setBytes(byte, bits.bytes(byte, length - byte));
+    assert.deepEqual(
+      plain.map((_, index) => again.has(index)),
+      plain.map((bit, index) => bit && index >= byte),
+    );
     const outside = plain.findIndex((bit, index) => index >= from && bit && other.plain[index] === false);
     assert.equal(bits.nextSetOutside(other.bits, from), outside);
     assert.equal(

@@ -198,7 +198,7 @@ test("holes are told of in steps that keep nobody waiting", () => {
   const owed = new Bitmap(pageCount);
   owed.fill();
   const sent = new Bitmap(pageCount);
-  const source = { pageCount, owed, sent, hasCopy: () => false, nextData: () => undefined };
+  const source = { pageCount, owed, sent, hasCopy: () => false, hasCopies: false, nextData: () => undefined };
   const order = new AfterFaultOrder();
   let steps = 0;
   for (let step = order.next(source, 16); step !== undefined; step = order.next(source, 16), steps += 1) {

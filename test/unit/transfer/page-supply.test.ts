@@ -11,6 +11,7 @@ function supplyOf(pageCount: number, kindOf: (page: number) => "data" | "hole" |
   const instant = {
     pageCount,
     hasCopy: () => false,
+    copies: { pages: 0 },
     read({ first, count }: PageRange, into: Uint8Array) {
       for (let index = 0; index < count; index += 1)
         into.fill(kindOf(first + index) === "data" ? 1 : 0, index * PAGE_BYTES, (index + 1) * PAGE_BYTES);

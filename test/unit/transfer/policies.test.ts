@@ -27,6 +27,7 @@ function source(options: {
     owed,
     sent,
     hasCopy: (page) => options.copies?.includes(page) === true,
+    hasCopies: options.copies !== undefined,
     nextData(page) {
       let first = page;
       while (first < options.pages && holes.has(first)) first += 1;
