@@ -41,6 +41,7 @@ export class FillingDisk implements BlockSource {
   #noting: Promise<void> = Promise.resolve();
   #sweep: FillingSweep | undefined;
   #sources = deferred<FillingSources>();
+  #attached: FillingSources | undefined;
   readonly #whole = deferred<void>();
   #state: FillingState = { phase: "filling" };
   #closed = false;
@@ -89,11 +90,9 @@ export class FillingDisk implements BlockSource {
   attach(sources: FillingSources): void {
     assert(sources.bulk.sizeBytes === this.sizeBytes, "a disk is filled with one of its size");
     if (this.#state.phase === "damaged" || this.#state.phase === "whole" || this.#closed) return;
-    this.#state = { phase: "filling" };
+    this.detach();
+    this.#attached = sources;
     this.#sources.resolve(sources);
-    this.#sources = deferred();
-    this.#sources.resolve(sources);
-    void this.#sweep?.stop();
     const sweep = new FillingSweep({
       here: this.#here,
       source: sources.bulk,
@@ -106,6 +105,17 @@ export class FillingDisk implements BlockSource {
       () => this.#onSwept(sweep),
       (error: unknown) => this.#onTrouble(sweep, error),
     );
+  }
+
+  /** Nothing comes for now: what is asked for, and what its source has not answered, waits for another one. */
+  detach(): void {
+    if (this.#state.phase === "stuck") this.#state = { phase: "filling" };
+    void this.#sweep?.stop();
+    this.#sweep = undefined;
+    if (this.#attached === undefined) return;
+    this.#attached = undefined;
+    this.#sources = deferred();
+    this.#sources.promise.catch(() => {});
   }
 
   async read(offset: number, lengthBytes: number): Promise<Buffer> {
@@ -185,10 +195,7 @@ export class FillingDisk implements BlockSource {
 
   async #fetchRun(firstBlock: number, count: number): Promise<{ firstBlock: number; bytes: Buffer }> {
     try {
-      const { urgent } = await this.#sources.promise;
-      const offset = firstBlock * BLOCK_BYTES;
-      const length = Math.min(count * BLOCK_BYTES, this.sizeBytes - offset);
-      const bytes = await urgent.read(offset, length);
+      const bytes = await this.#bring(firstBlock, count);
       try {
         await this.#keep(firstBlock, bytes);
       } catch (error) {
@@ -198,6 +205,20 @@ export class FillingDisk implements BlockSource {
       return { firstBlock, bytes };
     } finally {
       for (let block = firstBlock; block < firstBlock + count; block += 1) this.#urgent.delete(block);
+    }
+  }
+
+  /** What one source does not answer because it is lost, the next one is asked for. */
+  async #bring(firstBlock: number, count: number): Promise<Buffer> {
+    const offset = firstBlock * BLOCK_BYTES;
+    const length = Math.min(count * BLOCK_BYTES, this.sizeBytes - offset);
+    for (;;) {
+      const sources = await this.#sources.promise;
+      try {
+        return await sources.urgent.read(offset, length);
+      } catch (error) {
+        if (this.#closed || this.#attached === sources) throw error;
+      }
     }
   }
 

@@ -10,8 +10,11 @@ import { chunkCount } from "./content-digest.js";
 /** The files of a disk under way, in a directory of its own. `noted` and `content` belong together; `filling.json` is there when all are. */
 const CONTENT = "disk.raw";
 const NOTED = "noted";
-const CHUNKS = "chunks";
+const CHUNKS = "expected";
 const RECORD = "filling.json";
+
+/** The record first: without it, what is left is no disk under way. */
+export const FILES_BESIDES_CONTENT = [RECORD, NOTED, CHUNKS] as const;
 
 const VERSION = 1;
 const record = z.object({

@@ -32,3 +32,4 @@ export { NbdServer, type NbdServerOptions } from "./nbd-server.js";
 export { FillingDisk, type FillingSources, type FillingState } from "./filling-disk.js";
 export { FillingNotes } from "./filling-notes.js";
 export { FileSource } from "./file-source.js";
+export { FillingImage, type FillingImageOptions, type WantedImage } from "./filling-image.js";

@@ -231,6 +231,26 @@ test("a source that gives up is told, and another one goes on where it was", asy
   await disk.close();
 });
 
+test("what a source that is lost has not answered is asked of the next one", async () => {
+  const bytes = content();
+  const { disk, urgent, bulk } = await begin(bytes);
+  let lose: (error: Error) => void = () => {};
+  urgent.before = () => new Promise((_, reject) => (lose = reject));
+  hold(bulk);
+  disk.attach({ urgent, bulk });
+  const waiting = disk.read(100, 100);
+  await new Promise((resolve) => setTimeout(resolve, 10));
+  lose(new DiskError("source-lost", "the host is gone"));
+  disk.detach();
+  const later = disk.read(2 * MIB, 10);
+  assert.equal(disk.state.phase, "filling");
+  disk.attach({ urgent: new ArraySource(bytes), bulk: new ArraySource(bytes) });
+  assert.ok((await waiting).equals(bytes.subarray(100, 200)));
+  assert.ok((await later).equals(bytes.subarray(2 * MIB, 2 * MIB + 10)));
+  await disk.whole;
+  await disk.close();
+});
+
 test("it tells where it is known to hold nothing, and takes what it does not know for content", async () => {
   const bytes = content();
   const { disk, urgent, bulk } = await begin(bytes);
