@@ -61,9 +61,19 @@ export class ImagePublishing {
   /** Makes a directory an image that a tenant has. @throws DiskError `name-taken`. */
   async give(files: ImageFiles, content: Content, as: As): Promise<Instance> {
     await this.#finish(files, content);
-    const giving = this.#turn.then(() => this.#give(files, content, as));
-    this.#turn = giving.catch(() => {});
-    return giving;
+    await writeInstance(files, as);
+    return this.#inTurn(() => this.#give(content.digest, as, () => this.#place(files, content)));
+  }
+
+  /** Lets a tenant have an image that is there. @throws DiskError `no-such-image`, `name-taken`. */
+  async assign(digest: string, as: As): Promise<Instance> {
+    return this.#inTurn(() =>
+      this.#give(digest, as, async () => {
+        const image = await this.#directories.find(digest);
+        if (image !== undefined) return { image, isOurs: false };
+        throw new DiskError("no-such-image", `there is no image ${digest.slice(0, 12)}… on this host`);
+      }),
+    );
   }
 
   /** A directory on its way to becoming an image that no tenant has, for a chain that needs it. */
@@ -137,29 +147,36 @@ export class ImagePublishing {
     }
   }
 
-  async #give(files: ImageFiles, content: Content, as: As): Promise<Instance> {
+  #inTurn(give: () => Promise<Instance>): Promise<Instance> {
+    const giving = this.#turn.then(give);
+    this.#turn = giving.catch(() => {});
+    return giving;
+  }
+
+  /** @param place finds the image, or makes it, in which case it says whom it is for. */
+  async #give(
+    digest: string,
+    as: As,
+    place: () => Promise<{ image: FoundImage; isOurs: boolean }>,
+  ): Promise<Instance> {
     const { tenant, identifier } = as;
-    await writeInstance(files, as);
     for (let attempt = 0; attempt < RACE_ATTEMPTS; attempt += 1) {
-      if (identifier !== undefined) await this.#instances.requireFree(identifier, tenant, content.digest);
+      if (identifier !== undefined) await this.#instances.requireFree(identifier, tenant, digest);
       try {
-        const { image, isOurs } = await this.#place(files, content);
+        const { image, isOurs } = await place();
         // What was made here says already whom it is for; whoever sees it may remove it by now.
         const instance = isOurs ? { image, ...as } : await this.#instances.add(image, as);
         if (await this.#instances.isAlone(instance)) return instance;
         // Perhaps the other host gives way, too, and both come again: not at the same time.
         await this.#instances.remove(instance);
-        await sleep(this.#clock, Number.parseInt(content.digest.slice(2 * attempt, 2 * attempt + 2), 16));
+        await sleep(this.#clock, Number.parseInt(digest.slice(2 * attempt, 2 * attempt + 2), 16));
       } catch (error) {
         // Another host removed the image between its being found and its being given; what was made here is there still.
-        if (!isMissing(error)) throw asDiskError(error, files.directory);
+        if (!isMissing(error)) throw asDiskError(error, `${this.#directories.paths[0]}/${digest}`);
         await sleep(this.#clock, RACE_PAUSE_MS);
       }
     }
-    throw new DiskError(
-      "timeout",
-      `the image ${content.digest} is removed or named by another host again and again`,
-    );
+    throw new DiskError("timeout", `the image ${digest} is removed or named by another host again and again`);
   }
 
   /** Another host may remove the image that was there before it is held; what was made here is there still. */

@@ -118,6 +118,15 @@ export class ImageStore implements Images {
     }
   }
 
+  async assign(digest: string, as: { tenant: string; identifier?: string | undefined }): Promise<ImageView> {
+    const { tenant, identifier } = as;
+    requireDigest(digest);
+    requireTenantName(tenant);
+    if (identifier !== undefined) requireIdentifier(identifier);
+    const sinceMs = this.#options.clock.wallMs();
+    return this.#view(await this.#publishing.assign(digest, { tenant, identifier, sinceMs }));
+  }
+
   async list(tenant: string): Promise<ImageView[]> {
     requireTenantName(tenant);
     const views: ImageView[] = [];

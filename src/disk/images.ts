@@ -81,6 +81,11 @@ export interface UnfinishedImage {
 export interface Images {
   /** @throws DiskError `bad-image`, `refers-outside`, `encrypted`, `bad-name`, `name-taken`, `no-room`, `cancelled`, … */
   import(path: string, options: ImportOptions): Promise<ImageView>;
+  /**
+   * Lets a tenant have an image whose bytes are here, as if it had imported them: for agents, which have seen to it that it may.
+   * @throws DiskError `no-such-image`, `name-taken`, `bad-name`.
+   */
+  assign(digest: string, as: { tenant: string; identifier?: string | undefined }): Promise<ImageView>;
   /** What a tenant has, by identifier and then by digest. */
   list(tenant: string): Promise<ImageView[]>;
   /** @param reference an identifier, a digest, or at least 8 of its first digits. @throws DiskError `no-such-image`, `ambiguous`. */
