@@ -1,4 +1,3 @@
-import { touchFreeMemory } from "./host-memory.js";
 import { Laboratory } from "./laboratory.js";
 import { showProgress, type Bench } from "./suite.js";
 import { takeTurns } from "./turns.js";
@@ -7,9 +6,6 @@ const GUEST_MIB = 1024;
 /** Content that does not compress, for compression is a choice and not the sweep. */
 const POPULATED_MIB = 768;
 const MIB_PER_GIB = 1024;
-/** What the guest's kernel has of its own, at the most. */
-const KERNEL_MIB = 128;
-const TMPFS = "/dev/shm";
 
 /** Moves a guest that does nothing: all its memory goes over, and nobody waits for any of it. */
 export async function measureSweep({ runs, results, versusQemu }: Bench): Promise<void> {
@@ -24,7 +20,6 @@ export async function measureSweep({ runs, results, versusQemu }: Bench): Promis
         await guest.rest();
       },
       async measure({ suffix, move }, round) {
-        touchFreeMemory(TMPFS, POPULATED_MIB + KERNEL_MIB);
         const { totalMs, cpuSeconds } = await move();
         showProgress(`sweep${suffix}`, round, runs);
         if (round === 0) return;
