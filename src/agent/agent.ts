@@ -8,6 +8,7 @@ import { agentHandlers, describeToPeer } from "./api/agent-handlers.js";
 import { BlockGrants } from "./blocks/block-grants.js";
 import { Consoles } from "./api/consoles.js";
 import { guestHandlers } from "./api/guest-handlers.js";
+import { imageHandlers } from "./api/image-handlers.js";
 import { LogFollowers } from "./api/log-followers.js";
 import { Sessions } from "./api/sessions.js";
 import { transferHandlers } from "./api/transfer-handlers.js";
@@ -17,12 +18,14 @@ import { drainTransfers } from "./drain.js";
 import { AgentError } from "./errors.js";
 import { EventHub } from "./events.js";
 import type { Socketed } from "./faults/messages.js";
-import { Admission, checkMemoryDirectory, measureRoom } from "./guests/admission.js";
+import { admissionOf, checkMemoryDirectory, type Admission } from "./guests/admission.js";
 import { EmulatorCatalogue } from "./guests/emulator-catalogue.js";
 import { EmulatorStarter } from "./guests/emulator-starter.js";
 import { Launcher } from "./guests/launcher.js";
 import { GuestRegistry } from "./guests/registry.js";
 import { Isolation } from "./isolation/isolation.js";
+import { ImageWorks } from "./images/image-works.js";
+import { openImages } from "./images/open-images.js";
 import type { Services } from "./services.js";
 import { AuditLog } from "./store/audit-log.js";
 import { takeoverHandlers, type Inheritance } from "./takeover.js";
@@ -39,8 +42,6 @@ import { goOnSharing, restoreSharing } from "./transfers/sharers.js";
 import { restoreMigrations } from "./transfers/roll-back.js";
 import { TransferBook } from "./transfers/transfer-book.js";
 import { AGENT_VERSION } from "./version.js";
-
-const MIB = 1024 * 1024;
 
 /** How long an agent that leaves may take to let go of its directories. */
 const LOCK_DEADLINE_MS = 10_000;
@@ -158,6 +159,7 @@ export class Agent {
     this.#noteTakeover();
     // Only now: an emulator may wait for pages that are sent by this very agent.
     await services.registry.settle();
+    await services.images.settle();
     await restoreMigrations(services);
     this.#log.info(
       {
@@ -191,14 +193,11 @@ export class Agent {
     const boot = await BootStore.open(paths.boot);
     const formerChildren = await FormerChildren.open({ path: paths.formerChildren, clock, log });
     const credentials = this.#loadCredentials();
-    const admission = new Admission({
-      limitBytes: limits.memoryMib === undefined ? undefined : limits.memoryMib * MIB,
-      reserveBytes: limits.memoryReserveMib * MIB,
-      room: () => measureRoom(paths.memory),
-      sharedChildPercent: limits.sharedChildPercent,
-    });
+    const admission = admissionOf(limits, paths.memory);
     const isolation = await Isolation.open({ settings: configuration.isolation, paths, log });
     this.#undo.push(() => isolation.close());
+    const images = await openImages({ configuration, paths, isolation, clock, log });
+    this.#undo.push(() => images.close());
     const source = new Launcher({ paths, isolation, clock, log });
     this.#undo.push(() => source.close());
     const registry = await GuestRegistry.open({
@@ -234,6 +233,7 @@ export class Agent {
       events,
       paths,
       boot,
+      images,
       admission,
       catalogue: new EmulatorCatalogue({ log }),
       starter,
@@ -264,6 +264,8 @@ export class Agent {
       ...(this.url === undefined ? [] : [this.url]),
     ];
     const audit = new AuditLog(paths.audit, log);
+    const works = new ImageWorks({ clock });
+    this.#undo.push(() => works.close());
     const client: Handlers<"client"> = {
       ...agentHandlers(services, {
         startedAtMs: this.#startedAtMs,
@@ -272,6 +274,7 @@ export class Agent {
         takeover: () => (this.#takeover === undefined ? {} : { takeover: this.#takeover }),
       }),
       ...guestHandlers(services, { consoles: new Consoles(), logs: new LogFollowers({ paths, clock }) }),
+      ...imageHandlers(services, works),
       ...transferHandlers(services),
       ...takeoverHandlers({ clock, listeners: () => this.#listeners(), leave: this.#onLeave }),
     };

@@ -1,4 +1,5 @@
 import type { Clock, Log } from "../base/index.js";
+import type { ImageStore } from "../disk/index.js";
 import type { Credentials } from "../lane/index.js";
 import type { BlockGrants } from "./blocks/block-grants.js";
 import type { LoadedConfiguration } from "./configuration/index.js";
@@ -26,6 +27,8 @@ export interface Services {
   readonly events: EventHub;
   readonly paths: Paths;
   readonly boot: BootStore;
+  /** Base disks. */
+  readonly images: ImageStore;
   readonly admission: Admission;
   readonly catalogue: EmulatorCatalogue;
   readonly starter: EmulatorStarter;

@@ -11,9 +11,10 @@ const HINTS: { [code: string]: string } = {
   forbidden:
     "have a certificate with that role issued (ramet pki issue YOU --renew --role ROLE), or ask somebody who has it",
   internal: "this is a fault of the agent; its log has the details (journalctl -u rametd)",
-  "name-taken": "choose another name, or remove the guest that has it: ramet remove NAME",
+  "name-taken": "choose another name, or remove what has it",
   "no-memory": "remove a guest, or give this one less memory",
-  "no-room": "remove a guest, or give this one less memory",
+  "no-room":
+    "remove a guest, give this one less memory, or delete images nobody uses: ramet image prune --unused-for TIME",
   "no-such-guest": "ramet list shows the guests of this agent",
   "no-such-peer": "ramet peers shows the peers this agent knows; host:port names any other",
   "no-such-transfer": "ramet transfers shows the transfers of this agent",

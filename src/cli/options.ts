@@ -32,6 +32,21 @@ export function rateOrNone(text: string): number {
 
 export type Priority = "high" | "normal" | "low";
 
+const DURATIONS: { [unit: string]: number } = {
+  s: 1000,
+  m: 60_000,
+  h: 3_600_000,
+  d: 86_400_000,
+  w: 604_800_000,
+};
+
+/** Parses a length of time with its unit into milliseconds. */
+export function durationMs(text: string): number {
+  const match = /^([0-9]{1,9})([smhdw])$/.exec(text);
+  if (match) return Number(match[1]) * (DURATIONS[match[2] as string] as number);
+  throw new InvalidArgumentError("It must be a number with s, m, h, d or w, such as 12h or 30d.");
+}
+
 /** `--priority`, of whatever sends memory. */
 export function priorityOption(): Option {
   return new Option(

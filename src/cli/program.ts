@@ -5,6 +5,7 @@ import { completionCommand } from "./commands/completion.js";
 import { consoleCommand } from "./commands/console.js";
 import { forkCommand } from "./commands/fork.js";
 import { freezeCommand, thawCommand } from "./commands/freeze.js";
+import { imageCommand } from "./commands/image.js";
 import { killCommand } from "./commands/kill.js";
 import { listCommand } from "./commands/list.js";
 import { logsCommand } from "./commands/logs.js";
@@ -65,6 +66,7 @@ export function createProgram(cli: Cli): Command {
     forkCommand(cli),
     migrateCommand(cli),
     warmCommand(cli),
+    imageCommand(cli),
     transfersCommand(cli),
     watchCommand(cli),
     cancelCommand(cli),

@@ -4,7 +4,7 @@ import type { MethodName } from "./methods.js";
 import type { Topic } from "./schema/agent.js";
 
 /**
- * Who may call what. `guest.run` takes paths of the agent's machine, hence `admin`; a console and its log are the inside of a guest, hence
+ * Who may call what. `guest.run` and `image.import` take paths of the agent's machine, and `image.stored` shows what all tenants have, hence `admin`; a console and its log are the inside of a guest, hence
  * `operate`; a ping dials whatever address it is given, hence `operate` too. docs/security.md shows this table to people, and a test holds it to this one.
  */
 export const METHOD_ACCESS: { readonly [Name in MethodName]: AccessRole } = {
@@ -30,6 +30,13 @@ export const METHOD_ACCESS: { readonly [Name in MethodName]: AccessRole } = {
   "guest.fork": "operate",
   "guest.migrate": "operate",
   "guest.rollback": "operate",
+  "image.import": "admin",
+  "image.list": "observe",
+  "image.show": "observe",
+  "image.verify": "operate",
+  "image.remove": "operate",
+  "image.stored": "admin",
+  "image.prune": "admin",
   "transfer.list": "observe",
   "transfer.show": "observe",
   "transfer.cancel": "operate",
@@ -60,8 +67,25 @@ export const TOPIC_ACCESS: { readonly [Name in Topic]: AccessRole } = {
   transfer: "observe",
 };
 
+/**
+ * What a holder who belongs to a tenant may call, with the role it needs: what shows and changes nothing but the tenant's own. All else is of the host, or
+ * of guests, which are not told apart by tenants yet.
+ */
+export const TENANT_METHODS: ReadonlySet<MethodName> = new Set([
+  "image.list",
+  "image.show",
+  "image.verify",
+  "image.remove",
+]);
+
 /** @throws ControlError `forbidden`, naming who lacks what. */
 export function requireAccess(identity: Identity, method: MethodName): void {
+  if (identity.tenant !== undefined && !TENANT_METHODS.has(method)) {
+    throw new ControlError(
+      "forbidden",
+      `${method} is not for tenants; ${identity.name} belongs to the tenant ${identity.tenant}`,
+    );
+  }
   const role = METHOD_ACCESS[method];
   if (hasRole(identity, role)) return;
   throw new ControlError(
@@ -72,6 +96,8 @@ export function requireAccess(identity: Identity, method: MethodName): void {
 
 /** @throws ControlError `forbidden`, naming the topic. */
 export function requireTopic(identity: Identity, topic: Topic): void {
+  if (identity.tenant !== undefined)
+    throw new ControlError("forbidden", `events of ${topic} are not for tenants, as ${identity.name} is one`);
   const role = TOPIC_ACCESS[topic];
   if (hasRole(identity, role)) return;
   throw new ControlError(

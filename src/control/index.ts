@@ -1,4 +1,4 @@
-export { METHOD_ACCESS, TOPIC_ACCESS } from "./access.js";
+export { METHOD_ACCESS, TENANT_METHODS, TOPIC_ACCESS } from "./access.js";
 export type { ChannelEnd, MessageChannel } from "./channel.js";
 export { RpcClient } from "./client.js";
 export { decodeMessage, encodeMessage } from "./codec.js";
@@ -36,6 +36,7 @@ export {
   type GuestIsolation,
   type GuestView,
 } from "./schema/guest.js";
+export { IMAGE_FORMATS, tenantName, type ImageView, type StoredImageView } from "./schema/image.js";
 export type { BootFile, ChildReport, PeerGuest, PeerInfo, PeerView } from "./schema/peer.js";
 export {
   childrenOf,

@@ -1,6 +1,7 @@
 import type { z } from "zod";
 import { AGENT_METHODS } from "./schema/agent.js";
 import { GUEST_METHODS } from "./schema/guest.js";
+import { IMAGE_METHODS } from "./schema/image.js";
 import { PEER_METHODS } from "./schema/peer.js";
 import { TRANSFER_METHODS } from "./schema/transfer.js";
 
@@ -11,7 +12,13 @@ export const API_VERSION = 1;
 export type Role = "client" | "peer";
 
 /** Every method, with the schema of its parameters and of its result. */
-export const METHODS = { ...AGENT_METHODS, ...GUEST_METHODS, ...TRANSFER_METHODS, ...PEER_METHODS } as const;
+export const METHODS = {
+  ...AGENT_METHODS,
+  ...GUEST_METHODS,
+  ...IMAGE_METHODS,
+  ...TRANSFER_METHODS,
+  ...PEER_METHODS,
+} as const;
 
 export type MethodName = keyof typeof METHODS;
 export type MethodOf<R extends Role> = {

@@ -1,9 +1,12 @@
 import type { X509Certificate } from "node:crypto";
-import { ACCESS_ROLES, type AccessRole, type Identity } from "../base/index.js";
+import { ACCESS_ROLES, TENANT_PATTERN, type AccessRole, type Identity } from "../base/index.js";
 import { LaneError } from "./errors.js";
 
 /** A role in a certificate: a subject alternative name of the kind URI (RFC 5280, 4.2.1.6), once for each role. */
 const ROLE_URI = /^ramet:role:([a-z]+)$/;
+
+/** The tenant a holder belongs to, in the same place; at most once. */
+const TENANT_URI = /^ramet:tenant:(.*)$/;
 
 /** One name as Node writes it: quoted as JSON when it holds anything that could be taken for a separator. */
 const ALTERNATIVE_NAME = /(?:^|, )([A-Za-z ]+):("(?:[^"\\]|\\.)*"|[^,"]*)/gy;
@@ -20,7 +23,26 @@ export function identityOf(certificate: X509Certificate): Identity {
       `the certificate ${certificate.serialNumber} has no subject: nobody could be told by it`,
     );
   }
-  return { kind: "certificate", name, roles: rolesOf(certificate) };
+  const tenant = tenantOf(certificate);
+  const identity: Identity = { kind: "certificate", name, roles: rolesOf(certificate) };
+  return tenant === undefined ? identity : { ...identity, tenant };
+}
+
+/**
+ * The tenant a certificate names; undefined when it names none.
+ * @throws LaneError `certificate-role` when what it names is no tenant, or more than one: taken for none, it would give more than it should.
+ */
+export function tenantOf(certificate: X509Certificate): string | undefined {
+  const named = uniformResourceIdentifiers(certificate)
+    .filter((uri) => uri.startsWith("ramet:tenant"))
+    .map((uri) => TENANT_URI.exec(uri)?.[1] ?? "");
+  const [tenant] = named;
+  if (tenant === undefined) return undefined;
+  if (named.length === 1 && TENANT_PATTERN.test(tenant)) return tenant;
+  throw new LaneError(
+    "certificate-role",
+    `the certificate ${certificate.serialNumber} names ${named.length === 1 ? "no tenant" : "more than one tenant"} where it names a tenant`,
+  );
 }
 
 /** The subject on one line, such as `O=Ramet, CN=hosta`. */

@@ -1,6 +1,6 @@
 export { isLoopback, parseAddress, type Address, type PeerAddress } from "./address.js";
 export type { Connection, ConnectionHandlers } from "./connection.js";
-export { rolesOf, subjectOf } from "./certificate.js";
+export { rolesOf, tenantOf, subjectOf } from "./certificate.js";
 export { Credentials, type CredentialFiles } from "./credentials.js";
 export { dial, type DialOptions } from "./dial.js";
 export type { ConnectionEnd } from "./end.js";

@@ -12,6 +12,7 @@ export { openTap } from "./tap.js";
 export { NamedPipe } from "./named-pipe.js";
 export { PrivateMemory } from "./process-memory.js";
 export { RamFile } from "./ram-file.js";
+export { findData } from "./sparse.js";
 export type { TrackedRegion } from "./tracked.js";
 export type { FaultMode, SharedFaults } from "./userfault.js";
 export { WritableRegion } from "./writable.js";

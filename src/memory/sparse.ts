@@ -19,3 +19,15 @@ export function nextDataOf(
   const first = Math.floor(data / PAGE_BYTES);
   return { first, count: Math.ceil(hole / PAGE_BYTES) - first };
 }
+
+/**
+ * The first bytes at or after `offset` of any sparse file that are no hole; undefined when only a hole follows. Where the file system knows no holes, all
+ * the rest is data.
+ */
+export function findData(fd: number, offset: number): { start: number; end: number } | undefined {
+  const native = loadNative();
+  const start = native.seek(fd, offset, 0);
+  if (start === -ERRNO.ENXIO) return undefined;
+  const end = start < 0 ? start : native.seek(fd, start, 1);
+  return end < 0 ? { start: offset, end: Number.MAX_SAFE_INTEGER } : { start, end };
+}

@@ -83,6 +83,11 @@ const isolation = z.strictObject({
   spareCpus: whole(0, 1024).default(1),
 });
 
+const images = z.strictObject({
+  /** Where base disks lie, searched in this order; what is imported goes to the first. Hosts may share some. */
+  directories: z.array(directory).min(1, "must name a directory").max(16, "must name at most 16").optional(),
+});
+
 /** The configuration file. Unknown fields are refused, so that a misspelt one is not silently ignored. */
 export const configurationSchema = z.strictObject({
   name: name.default(defaultName),
@@ -105,6 +110,7 @@ export const configurationSchema = z.strictObject({
   drainSeconds: whole(0, 3600).default(30),
   limits: limits.prefault({}),
   isolation: isolation.prefault({}),
+  images: images.prefault({}),
 });
 
 /** A validated configuration. */

@@ -133,3 +133,16 @@ export function measureRoom(directory: string): MemoryRoom {
 function mib(bytes: number): number {
   return Math.round(bytes / MIB);
 }
+
+/** The admission a configuration asks for. */
+export function admissionOf(
+  limits: { memoryMib?: number | undefined; memoryReserveMib: number; sharedChildPercent: number },
+  memoryDirectory: string,
+): Admission {
+  return new Admission({
+    limitBytes: limits.memoryMib === undefined ? undefined : limits.memoryMib * MIB,
+    reserveBytes: limits.memoryReserveMib * MIB,
+    room: () => measureRoom(memoryDirectory),
+    sharedChildPercent: limits.sharedChildPercent,
+  });
+}

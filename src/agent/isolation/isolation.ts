@@ -90,6 +90,12 @@ export class Isolation {
     return this.#confines;
   }
 
+  /** The user for programs that read what strangers made: the last of the range, which no emulator is given. Undefined where there is no other user. */
+  get toolUid(): number | undefined {
+    const { firstUid, uidCount } = this.#settings;
+    return this.#confines && uidCount > 1 ? firstUid + uidCount - 1 : undefined;
+  }
+
   /** Lets go of what no emulator uses. */
   close(): void {
     this.#cgroups?.close();
@@ -149,7 +155,8 @@ export class Isolation {
    * same, and then the file systems of the two emulators still keep them apart.
    */
   #takeUser(): number {
-    const { firstUid, uidCount } = this.#settings;
+    const { firstUid, uidCount: all } = this.#settings;
+    const uidCount = Math.max(1, all - 1);
     if (this.#users.size >= uidCount) {
       throw new AgentError(
         "no-isolation",

@@ -13,6 +13,8 @@ export const COPIES_NAME = "copies";
  *       audit.log(.1 to .4)
  *       former-children.json
  *       lock                        <uuid>/ram       a guest's memory, while an emulator has it
+ *       host-id
+ *       images/<digest>/
  *       boot/<sha256>               <uuid>/copies    pages a fork's parent wrote and its children lack
  *                                   <uuid>/working-set      in which order children of the guest touched its pages
  *                                   <uuid>/zeros, digests   notes of a child that is not complete
@@ -47,6 +49,16 @@ export class Paths {
   /** Which migrated guests ran here and are gone. */
   get formerChildren(): string {
     return join(this.#stateDirectory, "former-children.json");
+  }
+
+  /** Who this agent is to those it shares directories with. */
+  get hostId(): string {
+    return join(this.#stateDirectory, "host-id");
+  }
+
+  /** Base disks, unless the configuration says where else. */
+  get images(): string {
+    return join(this.#stateDirectory, "images");
   }
 
   get boot(): string {

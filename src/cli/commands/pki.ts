@@ -1,11 +1,11 @@
 import { Command, Option } from "commander";
-import { ACCESS_ROLES, type AccessRole } from "../../base/index.js";
+import { ACCESS_ROLES, tenantProblem, type AccessRole } from "../../base/index.js";
 import type { Cli } from "../cli.js";
 import { CliError } from "../errors.js";
 import { formatFields, formatTable } from "../format/table.js";
 import { formatTime } from "../format/units.js";
 import { collect, wholeNumber } from "../options.js";
-import { NAME_RULE, type Issued } from "../pki/authority.js";
+import { NAME_RULE, type Issued, type Wanted } from "../pki/authority.js";
 
 const DEFAULT_DIRECTORY = "/etc/ramet/pki";
 const AUTHORITY_DAYS = 3650;
@@ -51,6 +51,28 @@ function initCommand(cli: Cli): Command {
   });
 }
 
+interface IssueOptions {
+  role: string[];
+  tenant?: string;
+  address?: string[];
+  days: number;
+}
+
+/** What is asked for, checked. @throws CliError `usage` */
+function wantedOf(name: string, options: IssueOptions): Wanted {
+  requireRule("holder's name", name, NAME_RULE);
+  const roles = options.role.map(requireRole);
+  const { tenant, days, address: addresses = [] } = options;
+  if (tenant !== undefined) requireTenant(tenant, roles);
+  for (const address of addresses) requireRule("address", address, ADDRESS_RULE);
+  if (roles.includes("peer") && addresses.length === 0) {
+    throw new CliError("usage", "an agent's certificate needs an address", {
+      hint: "give every name and IP address it is dialled by with --address",
+    });
+  }
+  return { name, roles: [...new Set(roles)], tenant, addresses: [...new Set(addresses)], days };
+}
+
 function issueCommand(cli: Cli): Command {
   const command = new Command("issue")
     .description("issue a certificate, with a key, to a host or a person")
@@ -68,45 +90,31 @@ function issueCommand(cli: Cli): Command {
       "host name or IP address under which the holder is dialled, repeatable",
       collect,
     )
+    .option(
+      "--tenant <tenant>",
+      "whose images alone the holder sees and changes (default: those of all, and the host)",
+    )
     .option("--days <days>", "how long it lasts", wholeNumber(1, MAX_DAYS), CERTIFICATE_DAYS)
     .option("--renew", "issue another to a holder who has one");
-  return command.action(
-    (
-      name: string,
-      options: { directory: string; role: string[]; address?: string[]; days: number; renew?: true },
-    ) => {
-      const context = cli.context(command);
-      requireRule("holder's name", name, NAME_RULE);
-      const roles = options.role.map(requireRole);
-      const addresses = options.address ?? [];
-      for (const address of addresses) requireRule("address", address, ADDRESS_RULE);
-      if (roles.includes("peer") && addresses.length === 0) {
-        throw new CliError("usage", "an agent's certificate needs an address", {
-          hint: "give every name and IP address it is dialled by with --address",
-        });
-      }
-      const authority = cli.environment.authorities.open(options.directory, cli.environment.clock);
-      const wanted = {
-        name,
-        roles: [...new Set(roles)],
-        addresses: [...new Set(addresses)],
-        days: options.days,
-      };
-      const { issued, created } = authority.issue(wanted, { renew: options.renew === true });
-      const files = authority.directoryOf(name);
-      context.answer({ ...issued, files, created }, () => [
-        created ? `${name} has a new certificate` : `${name} has this certificate already; it is kept`,
-        ...formatFields([
-          ["serial number", issued.serial],
-          ["roles", issued.roles.join(", ")],
-          ["addresses", issued.addresses.join(", ") || "-"],
-          ["expires", formatTime(issued.expiresAtMs)],
-          ["files", files],
-        ]),
-        `take ${files} to ${name}, over ssh, as ${roles.includes("peer") ? "/etc/ramet/tls" : "~/.config/ramet/tls"}`,
-      ]);
-    },
-  );
+  return command.action((name: string, options: IssueOptions & { directory: string; renew?: true }) => {
+    const context = cli.context(command);
+    const wanted = wantedOf(name, options);
+    const authority = cli.environment.authorities.open(options.directory, cli.environment.clock);
+    const { issued, created } = authority.issue(wanted, { renew: options.renew === true });
+    const files = authority.directoryOf(name);
+    context.answer({ ...issued, files, created }, () => [
+      created ? `${name} has a new certificate` : `${name} has this certificate already; it is kept`,
+      ...formatFields([
+        ["serial number", issued.serial],
+        ["roles", issued.roles.join(", ")],
+        ["tenant", issued.tenant],
+        ["addresses", issued.addresses.join(", ") || "-"],
+        ["expires", formatTime(issued.expiresAtMs)],
+        ["files", files],
+      ]),
+      `take ${files} to ${name}, over ssh, as ${wanted.roles.includes("peer") ? "/etc/ramet/tls" : "~/.config/ramet/tls"}`,
+    ]);
+  });
 }
 
 function revokeCommand(cli: Cli): Command {
@@ -176,6 +184,12 @@ function requireRole(text: string): AccessRole {
   throw new CliError("usage", `${JSON.stringify(text)} is not a role`, {
     hint: `roles are ${ACCESS_ROLES.join(", ")}`,
   });
+}
+
+/** An agent serves all tenants. */
+function requireTenant(tenant: string, roles: readonly AccessRole[]): void {
+  const problem = roles.includes("peer") ? "an agent belongs to no tenant" : tenantProblem(tenant);
+  if (problem !== undefined) throw new CliError("usage", problem);
 }
 
 function requireRule(what: string, text: string, rule: RegExp): void {

@@ -14,7 +14,7 @@ import {
 import { isIP } from "node:net";
 import { join } from "node:path";
 import type { AccessRole, Clock } from "../../base/index.js";
-import { rolesOf } from "../../lane/index.js";
+import { rolesOf, tenantOf } from "../../lane/index.js";
 import { CliError } from "../errors.js";
 import { readIndex, type IndexEntry } from "./index-file.js";
 import { whileLocked } from "./lock.js";
@@ -67,6 +67,8 @@ const NEW_KEY = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes
 export interface Wanted {
   name: string;
   roles: readonly AccessRole[];
+  /** Whose things alone the holder sees and changes. */
+  tenant?: string | undefined;
   /** Host names and IP addresses under which the holder is dialled. */
   addresses: readonly string[];
   days: number;
@@ -77,6 +79,7 @@ export interface Wanted {
 /** A certificate the authority has issued. */
 export interface Issued extends IndexEntry {
   roles: AccessRole[];
+  tenant?: string;
   addresses: string[];
 }
 
@@ -148,7 +151,7 @@ export class Authority {
         if (isSameAs(former, wanted)) return { issued: former, created: false };
         throw new CliError(
           "failed",
-          `${wanted.name} has a certificate already, with other roles or addresses`,
+          `${wanted.name} has a certificate already, with other roles, addresses or another tenant`,
           {
             hint: "issue another with --renew, and revoke the former by its serial number: ramet pki list",
           },
@@ -195,11 +198,13 @@ export class Authority {
     return entries.map((entry) => {
       const path = join(this.directory, "certificates", `${entry.serial}.pem`);
       const certificate = existsSync(path) ? new X509Certificate(readFileSync(path)) : undefined;
+      const tenant = certificate === undefined ? undefined : tenantOf(certificate);
       const over = entry.state === "valid" && entry.expiresAtMs <= this.#clock.wallMs();
       return {
         ...entry,
         state: over ? "expired" : entry.state,
         roles: certificate === undefined ? [] : rolesOf(certificate),
+        ...(tenant === undefined ? {} : { tenant }),
         addresses: certificate === undefined ? [] : addressesOf(certificate),
       };
     });
@@ -266,10 +271,14 @@ export class Authority {
 }
 
 /** Agents are dialled and dial; everybody else only dials. */
-function extensionsOf({ roles, addresses }: Wanted): string {
+function extensionsOf({ roles, tenant, addresses }: Wanted): string {
   const uses = roles.includes("peer") ? "serverAuth,clientAuth" : "clientAuth";
+  const uris = [
+    ...roles.map((role) => `ramet:role:${role}`),
+    ...(tenant === undefined ? [] : [`ramet:tenant:${tenant}`]),
+  ];
   const names = [
-    ...roles.map((role, index) => `URI.${index + 1} = ramet:role:${role}`),
+    ...uris.map((uri, index) => `URI.${index + 1} = ${uri}`),
     ...addresses.map((address, index) => `${isIP(address) === 0 ? "DNS" : "IP"}.${index + 1} = ${address}`),
   ];
   return [
@@ -295,6 +304,8 @@ function addressesOf(certificate: X509Certificate): string[] {
 function isSameAs(former: Issued, wanted: Wanted): boolean {
   const sorted = (texts: readonly string[]): string => [...texts].sort().join(" ");
   return (
-    sorted(former.roles) === sorted(wanted.roles) && sorted(former.addresses) === sorted(wanted.addresses)
+    former.tenant === wanted.tenant &&
+    sorted(former.roles) === sorted(wanted.roles) &&
+    sorted(former.addresses) === sorted(wanted.addresses)
   );
 }

@@ -2,6 +2,7 @@ import { z } from "zod";
 import { MAX_LOG_LINES, MAX_LOG_LINE_CHARACTERS } from "../limits.js";
 import { count, guestName, message, optional, u32 } from "./common.js";
 import { consoleBytes, guestView } from "./guest.js";
+import { imageWork } from "./image.js";
 import { childReport } from "./peer.js";
 import { transferView } from "./transfer.js";
 
@@ -18,6 +19,8 @@ export const EVENTS = {
     guest: guestName,
     lines: z.array(z.string().max(MAX_LOG_LINE_CHARACTERS)).max(MAX_LOG_LINES),
   }),
+  /** How far an import or a check of an image is that this connection began with this number. */
+  image: imageWork,
   /** To a peer: a transfer it commands changed on the child's side. */
   peerTransfer: childReport,
   /** So many events were dropped because this connection did not read; ask for what matters again. */

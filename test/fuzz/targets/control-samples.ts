@@ -85,6 +85,16 @@ export const PARAMS: { [Name in MethodName]?: readonly object[] } = {
   "guest.migrate": [
     { name: "web", to: "b", verify: true, compression: "none", rateLimitBytesPerSecond: 4096 },
   ],
+  "image.import": [
+    { path: "/srv/disk.qcow2" },
+    { path: "/srv/disk", identifier: "debian-12", tenant: "acme", format: "raw", work: 1 },
+  ],
+  "image.list": [{}, { tenant: "acme" }],
+  "image.show": [{ reference: "debian-12" }],
+  "image.verify": [{ reference: "0123abcd", tenant: "acme", work: 2 }],
+  "image.remove": [{ reference: "debian-12" }],
+  "image.stored": [{}],
+  "image.prune": [{ unusedForMs: 1000, keepOwned: true, dryRun: true }],
   "transfer.list": [{ active: true }],
   "transfer.show": [{ transfer: 7, role: "child" }],
   "transfer.cancel": [{ transfer: 7, reason: "enough" }],

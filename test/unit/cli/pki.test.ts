@@ -1,10 +1,12 @@
 import assert from "node:assert/strict";
+import { X509Certificate } from "node:crypto";
 import { execFileSync } from "node:child_process";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import { Authority } from "../../../src/cli/pki/authority.js";
+import { identityOf } from "../../../src/lane/certificate.js";
 import { FakeSetting } from "./support.js";
 
 const directory = mkdtempSync(join(tmpdir(), "ramet-pki-"));
@@ -78,7 +80,7 @@ test("who has a certificate keeps it, unless it is renewed; the former stays goo
   assert.equal(readFileSync(join(pki, "issued", "hosta", "key.pem"), "utf8"), key);
   const other = await run("issue", "hosta", "--role", "peer", "--address", "hostb");
   assert.equal(other.code, 1);
-  assert.match(other.err, /with other roles or addresses\n {2}issue another with --renew/);
+  assert.match(other.err, /with other roles, addresses or another tenant\n {2}issue another with --renew/);
   await done(...same, "--renew");
   assert.notEqual(readFileSync(join(pki, "issued", "hosta", "key.pem"), "utf8"), key);
   const { certificates } = JSON.parse(await done("list", "--json")) as { certificates: { state: string }[] };
@@ -86,6 +88,30 @@ test("who has a certificate keeps it, unless it is renewed; the former stays goo
     certificates.map(({ state }) => state),
     ["valid", "valid"],
   );
+});
+
+test("a certificate names a tenant, and only one that is a name; an agent's names none", async () => {
+  const issued = JSON.parse(
+    await done("issue", "carol", "--role", "operate", "--tenant", "acme", "--json"),
+  ) as {
+    tenant: string;
+    files: string;
+  };
+  assert.equal(issued.tenant, "acme");
+  const certificate = new X509Certificate(readFileSync(join(issued.files, "certificate.pem")));
+  assert.deepEqual(identityOf(certificate), {
+    kind: "certificate",
+    name: "O=Ramet, CN=carol",
+    roles: ["operate"],
+    tenant: "acme",
+  });
+  const kept = await done("issue", "carol", "--role", "operate", "--tenant", "acme");
+  assert.match(kept, /carol has this certificate already/);
+  assert.equal((await run("issue", "carol", "--role", "operate")).code, 1);
+  assert.equal((await run("issue", "dave", "--role", "operate", "--tenant", "A/B")).code, 2);
+  const agent = await run("issue", "hostz", "--role", "peer", "--address", "hostz", "--tenant", "acme");
+  assert.match(agent.err, /an agent belongs to no tenant/);
+  await done("revoke", "carol");
 });
 
 test("revoking takes all of a name, or one by its number, and everybody's list is renewed", async () => {
@@ -108,7 +134,7 @@ test("revoking takes all of a name, or one by its number, and everybody's list i
   const text = execFileSync("openssl", ["crl", "-noout", "-text", "-in", join(pki, "revoked.pem")], {
     encoding: "utf8",
   });
-  assert.equal(text.match(/Serial Number:/g)?.length, 3);
+  assert.equal(text.match(/Serial Number:/g)?.length, 4);
 });
 
 test("wrong names, roles and addresses are wrong usage", async () => {

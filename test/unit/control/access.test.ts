@@ -3,7 +3,14 @@ import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { ACCESS_ROLES, hasRole, type AccessRole, type Identity } from "../../../src/base/index.js";
 import { requireAccess, requireTopic } from "../../../src/control/access.js";
-import { METHOD_ACCESS, METHODS, TOPIC_ACCESS, TOPICS, type MethodName } from "../../../src/control/index.js";
+import {
+  METHOD_ACCESS,
+  METHODS,
+  TENANT_METHODS,
+  TOPIC_ACCESS,
+  TOPICS,
+  type MethodName,
+} from "../../../src/control/index.js";
 
 const holder = (...roles: AccessRole[]): Identity => ({ kind: "certificate", name: "CN=somebody", roles });
 const methods = Object.keys(METHODS) as MethodName[];
@@ -42,6 +49,25 @@ test("each role may do what its own methods and those of the roles within it do,
     requireTopic(holder("observe"), topic);
     assert.throws(() => requireTopic(holder("peer"), topic), { code: "forbidden" });
   }
+});
+
+test("who belongs to a tenant may do what is the tenant's own, with the role for it, and nothing else", () => {
+  const tenant = (...roles: AccessRole[]): Identity => ({ ...holder(...roles), tenant: "acme" });
+  for (const name of methods) {
+    const may = TENANT_METHODS.has(name);
+    assert.ok(!may || name.startsWith("image."), name);
+    for (const role of ACCESS_ROLES) {
+      const call = () => requireAccess(tenant(role), name);
+      if (may && hasRole(tenant(role), METHOD_ACCESS[name])) call();
+      else assert.throws(call, { code: "forbidden" });
+    }
+  }
+  assert.throws(
+    () => requireAccess(tenant("admin"), "guest.list"),
+    /not for tenants; CN=somebody belongs to .* acme/,
+  );
+  for (const topic of TOPICS)
+    assert.throws(() => requireTopic(tenant("admin"), topic), { code: "forbidden" });
 });
 
 test("docs/security.md and proto/CONTROL.md have the same table", () => {

@@ -6,7 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import { realClock, silentLog } from "../../../src/base/index.js";
-import { rolesOf, subjectOf } from "../../../src/lane/certificate.js";
+import { identityOf, rolesOf, subjectOf } from "../../../src/lane/certificate.js";
 import { derValues } from "../../../src/lane/der.js";
 import { Credentials, type CredentialFiles } from "../../../src/lane/index.js";
 import { RevokedSerials, splitLists } from "../../../src/lane/revocation.js";
@@ -38,6 +38,25 @@ test("roles are whole URIs, and what only looks like one is none", () => {
     ["email:ramet:role:peer@example.org", []],
   ];
   for (const [names, roles] of cases) assert.deepEqual(rolesOf(selfSigned("/CN=x", names)), roles, names);
+});
+
+test("a tenant is one whole URI; what names one otherwise is refused rather than taken for none", () => {
+  const certificateWith = (subjectAltName: string) =>
+    ({ subjectAltName, subject: "CN=a", serialNumber: "01" }) as X509Certificate;
+  assert.equal(identityOf(certificateWith("URI:ramet:role:observe, URI:ramet:tenant:acme")).tenant, "acme");
+  assert.equal(
+    identityOf(certificateWith("URI:ramet:role:observe, URI:x-ramet:tenant:acme")).tenant,
+    undefined,
+  );
+  const refused = [
+    "URI:ramet:tenant:",
+    "URI:ramet:tenant:A",
+    "URI:ramet:tenant:a/../b",
+    "URI:ramet:tenants:a",
+    "URI:ramet:tenant:a, URI:ramet:tenant:b",
+  ];
+  for (const names of refused)
+    assert.throws(() => identityOf(certificateWith(names)), { code: "certificate-role" }, names);
 });
 
 test("a name that holds a separator is not taken for two", () => {
