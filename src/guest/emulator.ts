@@ -84,11 +84,11 @@ export interface Emulator {
   /** Gives an emulator that was started with `incoming` the first part of a device state; `loadDeviceState` then takes the rest. Errors as that one's. */
   beginDeviceState(head: Uint8Array): Promise<void>;
   /**
-   * Loads a device state into an emulator that was started with `incoming`; the guest stays stopped. Guest memory is touched meanwhile
+   * Loads a device state into an emulator that was started with `incoming`; the guest stays stopped, or with `run` runs as soon as that is done. Guest memory is touched meanwhile
    * (rings of network and random numbers, the generation id): whoever fills it must serve faults from the start.
    * When it fails, the emulator is ended: a half-loaded guest is of no use. Rejects with `load-failed` or `bad-device-state`.
    */
-  loadDeviceState(state: Uint8Array, options?: { deadlineMs?: number }): Promise<void>;
+  loadDeviceState(state: Uint8Array, options?: { deadlineMs?: number; run?: boolean }): Promise<void>;
 
   addForward(forward: Forward): Promise<void>;
   removeForward(forward: Forward): Promise<void>;

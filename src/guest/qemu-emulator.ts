@@ -26,7 +26,7 @@ import { isAlive, signalProcess, waitForEnd, type ProcessEnd, type ProcessIdenti
 import { EmulatorPriority } from "./priority.js";
 import { QmpClient, type QmpEvent } from "./qmp.js";
 import { snapshotInTime } from "./snapshot.js";
-import { loadOutcomeOf, statusOf } from "./run-state.js";
+import { exitOf, loadOutcomeOf, statusOf } from "./run-state.js";
 
 export class QemuEmulator implements Emulator {
   readonly config: GuestConfig;
@@ -76,8 +76,8 @@ export class QemuEmulator implements Emulator {
     this.#clock = options.clock;
     this.#log = options.log.child({ guest: options.config.id });
     this.#priority = new EmulatorPriority(options.identity.pid);
-    const { config, layout, heldSaves, clock } = options;
-    this.#saver = new DeviceStateSaver({ pid: options.identity.pid, config, layout, heldSaves, clock });
+    const { config, layout, identity, heldSaves, clock } = options;
+    this.#saver = new DeviceStateSaver({ pid: identity.pid, config, layout, heldSaves, clock });
     this.#loader = new DeviceStateLoader({ machine: config.machine, socket: layout.stateSocket, clock });
     this.#trimLogs = logTrimmer([layout.consoleLog, layout.emulatorLog], clock);
   }
@@ -114,14 +114,13 @@ export class QemuEmulator implements Emulator {
   /** Makes an emulator that was started with `incoming` wait for a device state; saves a round trip when the state arrives. */
   async expectDeviceState(): Promise<void> {
     // Until it runs, nobody but a child that is waited for has work for it.
-    this.#priority.hurry();
+    this.#priority.hurryAll();
     await this.#loader.expect((command, args) => this.#execute(command, args));
   }
 
   async status(): Promise<EmulatorStatus> {
     if (this.#exit !== undefined) return "ended";
-    const answer = await this.#execute("query-status");
-    return statusOf(answer);
+    return statusOf(await this.#execute("query-status"));
   }
 
   async stop(options = { forGood: false }): Promise<{ stoppedAtUs: number }> {
@@ -177,8 +176,14 @@ export class QemuEmulator implements Emulator {
     return this.#orKill(async () => this.#loader.begin(head));
   }
 
-  loadDeviceState(state: Uint8Array, options: { deadlineMs?: number } = {}): Promise<void> {
-    return this.#orKill(() => this.#loader.load(state, options.deadlineMs ?? LOAD_DEADLINE_MS));
+  loadDeviceState(state: Uint8Array, options: { deadlineMs?: number; run?: boolean } = {}): Promise<void> {
+    const { deadlineMs = LOAD_DEADLINE_MS } = options;
+    return this.#orKill(async () => {
+      const loading = this.#loader.load(state, deadlineMs);
+      // It reads this while it loads. Said before the end of that, it has the guest run then (QEMU, qmp_cont); said after it, at once.
+      await Promise.all([loading, ...(options.run === true ? [this.#execute("cont", {}, deadlineMs)] : [])]);
+      if (options.run === true) this.#priority.calm();
+    });
   }
 
   /** A half-loaded guest is of no use. */
@@ -365,13 +370,8 @@ export class QemuEmulator implements Emulator {
     if (this.#exit !== undefined || this.#detached || isAlive(this.#identity)) return;
     if (this.#awaitsProcessEnd) return this.#checkAliveLater();
     const cause = this.#asked ? "asked" : this.#switchedOff ? "guest" : "crashed";
-    const exit: EmulatorExit = {
-      cause,
-      expected: cause !== "crashed",
-      lastLog: tailOf(this.#layout.emulatorLog, QUOTED_LOG_BYTES),
-    };
-    if (this.#processEnd?.code !== undefined) exit.code = this.#processEnd.code;
-    if (this.#processEnd?.signal !== undefined) exit.signal = this.#processEnd.signal;
+    const lastLog = tailOf(this.#layout.emulatorLog, QUOTED_LOG_BYTES);
+    const exit = exitOf(cause, { end: this.#processEnd, lastLog });
     this.#exit = exit;
     this.#release();
     const { qmpSocket, consoleSocket, stateSocket, pidFile } = this.#layout;

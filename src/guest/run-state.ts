@@ -1,4 +1,5 @@
-import type { EmulatorStatus } from "./emulator.js";
+import type { EmulatorExit, EmulatorStatus } from "./emulator.js";
+import type { ProcessEnd } from "./process.js";
 
 /** QEMU's run states (qapi/run-state.json) as Ramet sees them. */
 const STATUS: Readonly<Record<string, EmulatorStatus>> = {
@@ -29,4 +30,19 @@ export function statusOf(answer: unknown): EmulatorStatus {
 export function loadOutcomeOf(data: unknown): LoadOutcome | undefined {
   const status = statusField(data);
   return status === "completed" || status === "failed" ? status : undefined;
+}
+
+/** How an emulator has ended, with its code or signal where those are known. */
+export function exitOf(
+  cause: EmulatorExit["cause"],
+  { end, lastLog }: { end: ProcessEnd | undefined; lastLog: string },
+): EmulatorExit {
+  const { code, signal } = end ?? {};
+  return {
+    cause,
+    expected: cause !== "crashed",
+    lastLog,
+    ...(code === undefined ? {} : { code }),
+    ...(signal === undefined ? {} : { signal }),
+  };
 }

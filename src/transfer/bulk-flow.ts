@@ -52,6 +52,8 @@ export class BulkFlow {
   #priority: TransferPriority = "normal";
   /** What a turn's share of frames has left over for the next. */
   #turns = 0;
+  /** Until then nothing is sent. */
+  #quietUntilUs = 0;
   /** When the rate limit lets the next frame go. */
   #paceFromUs = 0;
   /** When this turn began, or its latest frame was sent: the clock is read once for each. */
@@ -85,6 +87,11 @@ export class BulkFlow {
     this.#rateBytesPerSecond = rate;
   }
 
+  /** Sends nothing for so long from now on; 0 ends that. */
+  quiet(forMs: number): void {
+    this.#quietUntilUs = forMs === 0 ? 0 : this.#clock.nowUs() + forMs * 1000;
+  }
+
   /** Begins a turn: how many frames may be sent before others have theirs; none in some turns of a low priority. */
   takeTurn(): number {
     this.#readClock();
@@ -101,7 +108,11 @@ export class BulkFlow {
 
   /** Milliseconds until the next frame may go, with so many bytes waiting in the network stack; 0 for at once. */
   waitMs(queuedBytes: number): number {
-    const waitUs = this.#rateBytesPerSecond === undefined ? 0 : this.#paceFromUs - this.#clock.nowUs();
+    const fromUs = Math.max(
+      this.#quietUntilUs,
+      this.#rateBytesPerSecond === undefined ? 0 : this.#paceFromUs,
+    );
+    const waitUs = fromUs === 0 ? 0 : fromUs - this.#clock.nowUs();
     if (waitUs <= 0 && queuedBytes <= MAX_QUEUED_BYTES) return 0;
     return Math.max(1, Math.ceil(waitUs / 1000));
   }

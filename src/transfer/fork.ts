@@ -8,6 +8,9 @@ import type { ChildStarted, ChildTarget, ParentEmulator, TrackedMemory } from ".
 /** How long the page lanes may take to arrive after the child's host said it is prepared. */
 const LINK_DEADLINE_MS = 10_000;
 
+/** How long nothing but answers is sent to a child that starts: its host and its parent's have that to do. */
+const START_QUIET_MS = 5;
+
 /** What gives a child its parent's memory. */
 export interface ChildSession {
   readonly phase: SessionPhase;
@@ -16,7 +19,7 @@ export interface ChildSession {
   /** The guest is stopped and all of its memory is protected. */
   atInstant?(): void;
   /** The instant is there: the child may be given its memory. */
-  begin(options: { digests?: PageDigests }): void;
+  begin(options: { digests?: PageDigests; quietMs?: number }): void;
   fail(error: TransferError): void;
 }
 
@@ -105,7 +108,8 @@ export async function forkGuest(options: ForkOptions): Promise<ForkOutcome> {
     options.onStep("pausing");
     const { pause, deviceState, digests } = await pauseAndSave(options, marks);
     if (digests !== undefined) options.onDigests?.(digests);
-    for (const { session } of options.children) session.begin(digests === undefined ? {} : { digests });
+    const beginning = { quietMs: START_QUIET_MS, ...(digests === undefined ? {} : { digests }) };
+    for (const { session } of options.children) session.begin(beginning);
     options.onStep("starting");
     const children = await Promise.all(
       options.children.map((child) => startChild(options, child, deviceState)),

@@ -117,10 +117,11 @@ export class ParentSession implements InstantReader {
     if (pair === this.#link.pair && pair.linked) this.#onLinked();
   }
 
-  /** The instant is there: pages may be sent from here on. `digests` are told to the child, for it to compare. */
-  begin(options: { digests?: PageDigests }): void {
+  /** The instant is there: pages may be sent from here on, in the first `quietMs` only answers unless the child runs. It is told the `digests`, to compare. */
+  begin(options: { digests?: PageDigests; quietMs?: number }): void {
     this.#begun = true;
     this.#gate.open = true;
+    this.#flow.quiet(options.quietMs ?? 0);
     if (options.digests !== undefined) this.#supply.setDigests(options.digests);
     this.#wake();
   }
@@ -149,7 +150,8 @@ export class ParentSession implements InstantReader {
   /** The child is loaded: it touches what it needs from here on. */
   childRuns(): void {
     this.#supply.childRuns();
-    this.#wake();
+    this.#flow.quiet(0);
+    this.setFlow({});
   }
 
   /** Holds the sweep or lets it go on. */

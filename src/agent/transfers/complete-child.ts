@@ -9,7 +9,7 @@ import { Custody } from "./custody.js";
 import { isComplete, type HostedChild } from "./hosted-child.js";
 import { entryOf } from "./incoming-parts.js";
 import type { TransferEntry } from "./transfer-entry.js";
-import type { ChildRecord, RecordFile } from "./transfer-record.js";
+import { isToRun, type ChildRecord, type RecordFile } from "./transfer-record.js";
 
 /** The child of an agent that has ended, with all its memory: its parent's agent may ask how it came out, and a held one may be let run. */
 export class CompleteChild implements HostedChild {
@@ -41,7 +41,7 @@ export class CompleteChild implements HostedChild {
     // Later it may be anything, such as a parent that must not run.
     this.#isNew = guest.state === "receiving";
     if (this.#isNew) {
-      const state = record.record.step === "running" ? "running" : "paused";
+      const state = isToRun(record.record) ? "running" : "paused";
       guest.note({ state, complete: true });
     }
     // Others are over for anybody but the parent's agent.
@@ -68,8 +68,11 @@ export class CompleteChild implements HostedChild {
 
   /** It was let run by an agent that ended before it could see to that. */
   async settle(): Promise<void> {
-    const { step } = this.#record.record;
-    if (this.#isNew && step === "running" && (await this.#guest.live.emulator.status()) === "paused")
+    if (
+      this.#isNew &&
+      isToRun(this.#record.record) &&
+      (await this.#guest.live.emulator.status()) === "paused"
+    )
       await this.#resume();
   }
 

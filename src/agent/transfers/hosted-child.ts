@@ -1,6 +1,7 @@
 import type { ChildReport, Params, Result, RpcServerSession, TransferView } from "../../control/index.js";
 import { messageOf, type Log } from "../../base/index.js";
 import type { Emulator, GuestConfig } from "../../guest/index.js";
+import type { ChildMachine } from "../../transfer/index.js";
 import { AgentError } from "../errors.js";
 import type { Guest } from "../guests/guest.js";
 import type { LiveEmulator } from "../guests/live-emulator.js";
@@ -70,4 +71,11 @@ export function announce(emulator: Emulator, network: GuestConfig["network"], lo
   emulator.announce().catch((error: unknown) => {
     log.warn({ problem: messageOf(error) }, "the network could not be told of the guest's new place");
   });
+}
+
+/** What a child's comparison of digests found, if it has made one. */
+export function verifiedBy({
+  verify,
+}: Pick<ChildMachine, "verify">): { checked: number; mismatches: number } | undefined {
+  return verify && { checked: verify.checked, mismatches: verify.mismatches };
 }

@@ -1,4 +1,4 @@
-import { assert, codeOf, messageOf, type Log, type Timer } from "../../base/index.js";
+import { assert, messageOf, type Log, type Timer } from "../../base/index.js";
 import type { ChildReport, Params, Result, RpcServerSession } from "../../control/index.js";
 import {
   TransferError,
@@ -22,9 +22,10 @@ import {
   type HostedChild,
   type IncomingChildOptions,
   type PrepareParams,
+  verifiedBy,
 } from "./hosted-child.js";
 import { endCrashed, keepIncomplete, livesOn } from "./incomplete-child.js";
-import { commandsOf, entryOf, leaseOf, machineOf, precopyOf } from "./incoming-parts.js";
+import { commandsOf, entryOf, leaseOf, machineOf, precopyOf, runAside } from "./incoming-parts.js";
 import type { Lease } from "./lease.js";
 import { badStep, migratedAndRan } from "./past-children.js";
 import { StateLoading } from "./state-loading.js";
@@ -75,7 +76,7 @@ export class IncomingChild implements HostedChild {
     this.#params = params;
     this.#record = options.record;
     this.#recovered = recovered;
-    this.#step = recovered ? step : "prepared";
+    this.#step = recovered ? (step === "starting" ? "running" : step) : "prepared";
     this.guest = guest;
     this.#live = live;
     this.#onOver = options.onOver;
@@ -85,7 +86,7 @@ export class IncomingChild implements HostedChild {
       isAbandonable: () => this.#isAbandonable(),
       onAbandoned: () => {
         const reason = `the connection to ${params.parent.host} was lost before the child ran`;
-        this.#run("abandon", this.cancel(reason));
+        runAside(this.#log, "abandon", this.cancel(reason));
       },
     });
     this.#log = guest.log.child({ transfer: params.transfer });
@@ -159,7 +160,7 @@ export class IncomingChild implements HostedChild {
       const message = `the child could not be started: ${messageOf(error)}`;
       const why = new TransferError("child-failed", message, { cause: error });
       this.#machine.cancel(why);
-      this.#run("end", this.#end("failed", why));
+      runAside(this.#log, "end", this.#end("failed", why));
       throw error;
     }
   }
@@ -169,13 +170,16 @@ export class IncomingChild implements HostedChild {
     this.entry.enter("starting");
     this.#precopy?.commit();
     if (this.#precopy !== undefined) this.#machine.begin();
-    await this.#loading.finish(params.deviceState);
+    const runsByItself = params.run && this.#params.kind === "fork";
+    // From its first instruction on it is a guest, and a migrated one is nowhere else: a new agent must know it for one.
+    await this.guest.saved();
+    if (runsByItself) this.#record.update({ step: "starting" });
+    await this.#loading.finish(params.deviceState, { run: runsByItself });
     this.#loadUs = this.#services.clock.nowUs() - beganUs;
     this.#step = "loaded";
     this.#record.update({ step: params.run ? "running" : "loaded" });
-    // From its first instruction on it is a guest, and a migrated one is nowhere else: a new agent must know it for one.
-    await this.guest.saved();
-    if (params.run) await this.#letRun();
+    if (runsByItself) this.#noteRuns();
+    else if (params.run) await this.#letRun();
     this.#toFilling();
     return { loadUs: this.#loadUs, runUs: params.run ? this.#services.clock.nowUs() - beganUs : 0 };
   }
@@ -250,13 +254,17 @@ export class IncomingChild implements HostedChild {
     // A migrated guest takes its parent's place in the network only when the parent has left it.
     if (migrated) await connectGuest(emulator, network);
     await emulator.resume();
+    this.#noteRuns();
+    if (migrated) announce(emulator, network, this.#log);
+  }
+
+  #noteRuns(): void {
     // Its end may have begun meanwhile; whoever asked must not believe that it runs.
     if (this.#ending !== undefined) throw this.#badStep("run");
     this.#step = "running";
     // Its last page may have come while its emulator was still at it.
     if (this.entry.phase === "complete") this.guest.note({ state: "running" });
     this.#custody.end();
-    if (migrated) announce(emulator, network, this.#log);
   }
 
   #toFilling(): void {
@@ -278,7 +286,7 @@ export class IncomingChild implements HostedChild {
     );
     if (this.entry.over) return;
     this.#machine.cancel(error);
-    this.#run("end", this.#end("failed", error));
+    runAside(this.#log, "end", this.#end("failed", error));
   }
 
   #onMachineEnd(phase: ChildPhase): void {
@@ -286,16 +294,16 @@ export class IncomingChild implements HostedChild {
     if (phase.phase === "complete" && this.#step !== "prepared") return this.#onComplete();
     if (phase.phase === "complete") {
       const message = "all of its memory came, and nothing to run on it";
-      this.#run("end", this.#end("failed", new TransferError("peer-protocol", message)));
+      runAside(this.#log, "end", this.#end("failed", new TransferError("peer-protocol", message)));
       return;
     }
     assert(phase.phase === "failed", "a machine ends complete or failed");
     const cancelled = phase.error.code === "cancelled" && this.#params.kind === "fork";
-    this.#run("end", this.#end(cancelled ? "cancelled" : "failed", phase.error));
+    runAside(this.#log, "end", this.#end(cancelled ? "cancelled" : "failed", phase.error));
   }
 
   #onComplete(): void {
-    const verify = this.#verified();
+    const verify = verifiedBy(this.#machine);
     if (verify !== undefined) this.entry.facts.verify = verify;
     if (verify !== undefined && verify.mismatches > 0)
       this.#log.error({ verify }, "the child was given other pages than its parent had");
@@ -304,19 +312,15 @@ export class IncomingChild implements HostedChild {
     this.guest.note({ state: this.#step === "running" ? "running" : "paused", complete: true });
     this.#close();
     this.#notes.remove();
-    if (this.#lease !== undefined) this.#run("lease", this.#lease.end());
+    if (this.#lease !== undefined) runAside(this.#log, "lease", this.#lease.end());
     // An emulator that waited for a page too long did not answer; it has all of them now.
-    if (this.#record.record.step === "running" && this.#step === "loaded") this.#run("run", this.#letRun());
-  }
-
-  #verified(): { checked: number; mismatches: number } | undefined {
-    const { verify } = this.#machine;
-    return verify && { checked: verify.checked, mismatches: verify.mismatches };
+    if (this.#record.record.step === "running" && this.#step === "loaded")
+      runAside(this.#log, "run", this.#letRun());
   }
 
   /** From here on the child needs nobody: a new agent only has to let go of its memory. */
   #noteComplete(): void {
-    const verify = this.#verified();
+    const verify = verifiedBy(this.#machine);
     try {
       this.#record.update({ complete: verify === undefined ? {} : { verify } });
     } catch (error) {
@@ -389,12 +393,5 @@ export class IncomingChild implements HostedChild {
   #badStep(doing: string): AgentError {
     const step = this.#ending === undefined ? this.#step : "over";
     return badStep(this.#services, this.guest, { record: this.#record.record, step, doing });
-  }
-
-  #run(what: string, work: Promise<void>): void {
-    const message = "a child could not be let run, or not be ended in full";
-    work.catch((error: unknown) =>
-      this.#log.error({ what, code: codeOf(error), problem: messageOf(error) }, message),
-    );
   }
 }

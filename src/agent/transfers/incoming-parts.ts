@@ -1,4 +1,4 @@
-import { messageOf, type Log } from "../../base/index.js";
+import { codeOf, messageOf, type Log } from "../../base/index.js";
 import { ChildMachine, type FrameLane, type PageLane, type TransferError } from "../../transfer/index.js";
 import type { Guest } from "../guests/guest.js";
 import type { LiveEmulator } from "../guests/live-emulator.js";
@@ -165,4 +165,12 @@ export function leaseOf(
     clock: services.clock,
     log,
   });
+}
+
+/** Goes on with a child's run or end for which nobody waits. */
+export function runAside(log: Log, what: string, work: Promise<void>): void {
+  const message = "a child could not be let run, or not be ended in full";
+  work.catch((error: unknown) =>
+    log.error({ what, code: codeOf(error), problem: messageOf(error) }, message),
+  );
 }

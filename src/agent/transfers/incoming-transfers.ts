@@ -168,11 +168,30 @@ export class IncomingTransfers {
       this.#holders.set(transfer, record.record.holder);
       if (complete === undefined) guest.log.info({ transfer }, "a child of an earlier agent goes on");
       else this.#forgetLater(transfer);
-      return () => child.settle();
+      return step === "starting" ? () => this.#settleStarting(guest, record, child) : () => child.settle();
     } catch (error) {
       this.#unsettled.add(transfer);
       throw error;
     }
+  }
+
+  /** Its emulator was to load its state and let it run: whether it has had all of it, it says itself. */
+  async #settleStarting(
+    guest: Guest,
+    record: RecordFile<ChildRecord>,
+    child: IncomingChild | CompleteChild,
+  ): Promise<void> {
+    const { transfer, complete } = record.record;
+    if ((await guest.live.emulator.status()) !== "incoming") {
+      record.update({ step: "running" });
+      return child.settle();
+    }
+    guest.log.info({ transfer }, "a child that was never loaded is removed");
+    if (complete === undefined) return child.cancel("its agent ended before it was loaded");
+    child.detach();
+    this.#children.delete(transfer);
+    this.#holders.delete(transfer);
+    await this.#services.registry.remove(guest, { ran: false });
   }
 
   /** A child that is here, and out of this agent's hands: its parent must not take it for gone. */

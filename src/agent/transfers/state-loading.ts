@@ -25,9 +25,9 @@ export class StateLoading {
     await this.#emulator.beginDeviceState(head);
   }
 
-  /** Gives the rest, and waits until all is loaded. @throws GuestError. */
-  async finish(rest: Uint8Array): Promise<void> {
+  /** Gives the rest, and waits until all is loaded, and with `run` until the child runs. @throws GuestError. */
+  async finish(rest: Uint8Array, { run }: { run: boolean }): Promise<void> {
     this.#entry.addControlBytes(rest.length);
-    await this.#emulator.loadDeviceState(rest);
+    await this.#emulator.loadDeviceState(rest, { run });
   }
 }

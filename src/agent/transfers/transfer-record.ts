@@ -48,7 +48,8 @@ const parentRecordSchema = z.strictObject({
 
 /**
  * What the child's side is. `loading` includes the wait for the device state; `loaded` is held before its first instruction; `running` is written before
- * that, so a child that is only `loaded` has never run. The record stays for as long as the child's memory, because its parent's agent may ask late.
+ * that, so a child that is only `loaded` has never run. A fork's child may instead run as soon as its emulator has loaded it: that is `starting`, from before the
+ * emulator is told so until its agent knows that it runs. The record stays for as long as the child's memory, because its parent's agent may ask late.
  */
 const childRecordSchema = z.strictObject({
   version: z.literal(1),
@@ -57,7 +58,7 @@ const childRecordSchema = z.strictObject({
   params: METHODS["peer.prepare"].params,
   /** Who the parent's agent has shown itself to be, and alone may command the child and send its memory. */
   holder: holderSchema,
-  step: z.enum(["loading", "loaded", "running"]),
+  step: z.enum(["loading", "loaded", "starting", "running"]),
   /** Agents that served it so far, less one; each dials with epochs of its own. */
   incarnation: z.int().min(0).max(0xffff),
   /** Every page is here: nothing is asked of the parent any more. */
@@ -198,6 +199,11 @@ export function removeStray(directory: string, { parents }: LeftTransfers): void
     const isKept = parents.length > 0 || (name !== COPIES_NAME && name !== DIGESTS_NAME);
     if (!isKept || name.endsWith(unfinished)) rmSync(join(directory, name), { force: true });
   }
+}
+
+/** Whether a child is to run, or runs. */
+export function isToRun({ step }: Readonly<ChildRecord>): boolean {
+  return step === "running" || step === "starting";
 }
 
 /** Whether a child may have executed instructions: its record says so before the first, and goes with its memory. */

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { setImmediate as turn } from "node:timers/promises";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, test } from "node:test";
@@ -109,12 +109,17 @@ describe("a child whose transfer this agent does not know any more", () => {
 });
 
 /** The child's side of a migration on an emulator in the hands of the test. */
-function migrated(directory: string) {
+function migrated(directory: string, kind: "fork" | "migrate" = "migrate") {
+  const loads: string[] = [];
   const resuming = deferred<void>();
   const resumed = deferred<{ resumedAtUs: number }>();
   const removing = deferred<void>();
   const emulator = {
-    loadDeviceState: async () => {},
+    loadDeviceState: async (_state: Uint8Array, { run }: { run: boolean }) => {
+      const kept = readFileSync(join(directory, `transfer-${TRANSFER}-child.json`), "utf8");
+      const { step } = JSON.parse(kept) as ChildRecord;
+      loads.push(`${step}, ${run ? "and runs" : "held"}`);
+    },
     resume: () => {
       resuming.resolve();
       return resumed.promise;
@@ -123,7 +128,7 @@ function migrated(directory: string) {
   const guest = {
     name: "web",
     state: "receiving",
-    record: { parent: { transfer: TRANSFER, kind: "migrate" }, config: { name: "web" } },
+    record: { parent: { transfer: TRANSFER, kind }, config: { name: "web" } },
     log: silentLog,
     config: { network: { mode: "none" } },
     hasEmulator: true,
@@ -142,7 +147,7 @@ function migrated(directory: string) {
   };
   const session = { onEnd: () => () => {}, sendEvent: () => true };
   const live = { emulator, memory: { fillable: () => ({ pageCount: 16 }) } };
-  const params = { transfer: TRANSFER, kind: "migrate", parent: { guest: "web", host: "a" }, pageCount: 16 };
+  const params = { transfer: TRANSFER, kind, parent: { guest: "web", host: "a" }, pageCount: 16 };
   const record = RecordFile.create(directory, {
     version: 1,
     side: "child",
@@ -154,9 +159,9 @@ function migrated(directory: string) {
   } as unknown as ChildRecord);
   const options = { services, record, guest, live, session, onOver: () => {} };
   const child = new IncomingChild(options as unknown as ConstructorParameters<typeof IncomingChild>[0]);
-  const start = () =>
-    child.start({ transfer: TRANSFER, deviceState: new Uint8Array(8), run: false }, session as never);
-  return { child, start, resuming, resumed, removing };
+  const start = (run = false) =>
+    child.start({ transfer: TRANSFER, deviceState: new Uint8Array(8), run }, session as never);
+  return { child, start, record, loads, resuming, resumed, removing };
 }
 
 describe("a child that is being ended", () => {
@@ -232,6 +237,27 @@ function loaded(directory: string, { kind = "fork", step = "loaded" } = {}) {
   const child = new IncomingChild(options as unknown as ConstructorParameters<typeof IncomingChild>[0]);
   return { child, guest, resumes };
 }
+
+describe("a fork's child that is to run", () => {
+  test("is let run by its emulator as soon as that has loaded it, which is noted before and after", async (context) => {
+    const directory = mkdtempSync(join(tmpdir(), "ramet-child-"));
+    context.after(() => rmSync(directory, { recursive: true }));
+    const { child, start, record, loads } = migrated(directory, "fork");
+    await start(true);
+    assert.deepEqual(loads, ["starting, and runs"]);
+    assert.equal(record.record.step, "running");
+    assert.deepEqual(await child.run(), { loadUs: 0, runUs: 0 }, "asking again is answered");
+  });
+
+  test("is held when it was asked to be", async (context) => {
+    const directory = mkdtempSync(join(tmpdir(), "ramet-child-"));
+    context.after(() => rmSync(directory, { recursive: true }));
+    const { child, start, loads } = migrated(directory, "fork");
+    await start(false);
+    assert.deepEqual(loads, ["loading, held"]);
+    assert.equal(child.isHeld, true);
+  });
+});
 
 describe("a child whose last page comes while it is being let run", () => {
   let directory: string;

@@ -80,7 +80,7 @@ describe("the registry of guests", () => {
   });
 
   test("removes a child whose emulator ended before it was told to run, and says so of one that ran", async () => {
-    for (const step of ["loading", "loaded", "running"] as const) {
+    for (const step of ["loading", "loaded", "starting", "running"] as const) {
       const child = await leave(fakeRecord({ state: "receiving", config: { name: step } }));
       RecordFile.create(paths.guestMemory(child.config.id), fakeChildRecord({ step }));
     }

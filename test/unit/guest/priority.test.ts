@@ -15,6 +15,10 @@ test("an emulator is put ahead where that is allowed, and back again; one that h
   assert.ok([before, -9].includes(getPriority(pid)));
   priority.calm();
   assert.ok([before, 0].includes(getPriority(pid)));
+  priority.hurryAll();
+  assert.ok([before, -9].includes(getPriority(pid)));
+  priority.calm();
+  assert.ok([before, 0].includes(getPriority(pid)));
   child.kill("SIGKILL");
   await once(child, "exit");
   priority.hurry();

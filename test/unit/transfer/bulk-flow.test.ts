@@ -29,6 +29,21 @@ test("a rate limit spaces frames, and the network stack's backlog holds them up"
   assert.equal(limited.waitMs(2 ** 20 + 1), 1);
 });
 
+test("while a child starts nothing goes, for a time or until it runs, whatever the rate", () => {
+  const { flow: quiet, pass } = flow();
+  quiet.quiet(5);
+  assert.equal(quiet.waitMs(0), 5);
+  quiet.change({ rateBytesPerSecond: 1024 });
+  assert.equal(quiet.waitMs(0), 5);
+  pass(4000);
+  assert.equal(quiet.waitMs(0), 1);
+  pass(1000);
+  assert.equal(quiet.waitMs(0), 0);
+  quiet.quiet(5);
+  quiet.quiet(0);
+  assert.equal(quiet.waitMs(0), 0);
+});
+
 test("a rate is changed at once: nobody waits for what the old one asked", () => {
   const { flow: changed } = flow({ rateBytesPerSecond: 1024 });
   changed.sent(FRAME, FRAME_BYTES);
