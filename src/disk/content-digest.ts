@@ -2,7 +2,7 @@ import { createHash, webcrypto } from "node:crypto";
 import { open, type FileHandle } from "node:fs/promises";
 import { assert, type Clock } from "../base/index.js";
 import { DiskError } from "./errors.js";
-import type { FindData } from "./holes.js";
+import type { Extent, FindData } from "./holes.js";
 import { CHUNK_BYTES, CHUNK_DIGEST_BYTES, MAX_DISK_BYTES, SECTOR_BYTES } from "./limits.js";
 
 /** Begins what the root digest covers, so that it is never the digest of anything else. */
@@ -126,10 +126,13 @@ export async function eachDataChunk(
 ): Promise<void> {
   const { file, path, sizeBytes, findData, onProgress, signal } = options;
   const buffer = Buffer.allocUnsafeSlow(CHUNK_BYTES);
+  // Asked for once each: the kernel walks to the end of an extent to find it, however far that is.
+  let data: Extent | undefined = { start: 0, end: 0 };
   for (let index = 0; index < chunkCount(sizeBytes);) {
     if (signal?.aborted === true) throw new DiskError("cancelled", `reading ${path} was cancelled`);
-    const data = findData(file.fd, index * CHUNK_BYTES);
-    index = data === undefined ? chunkCount(sizeBytes) : Math.floor(data.start / CHUNK_BYTES);
+    if (index * CHUNK_BYTES >= data.end) data = findData(file.fd, index * CHUNK_BYTES);
+    if (data === undefined) break;
+    index = Math.max(index, Math.floor(data.start / CHUNK_BYTES));
     if (index >= chunkCount(sizeBytes)) break;
     const bytes = buffer.subarray(0, chunkLength(index, sizeBytes));
     await readWhole(file, { path, bytes, offset: index * CHUNK_BYTES });

@@ -2,8 +2,8 @@ import type { Clock } from "../../base/index.js";
 import type { EventData, RpcServerSession } from "../../control/index.js";
 import { AgentError } from "../errors.js";
 
-/** Most imports and checks at a time: each has a thread of the pool busy, and others have guests to serve. */
-export const MAX_IMAGE_WORKS = 4;
+/** Most imports and checks at a time: each has two threads of the pool's four busy, which others wait for, too. */
+export const MAX_IMAGE_WORKS = 2;
 
 /** How often a client is told how far its work is. */
 const TELL_MS = 200;
