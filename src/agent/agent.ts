@@ -5,7 +5,7 @@ import type { AgentInfo, Handlers } from "../control/index.js";
 import { Credentials, Listener } from "../lane/index.js";
 import { checkKernel } from "../memory/index.js";
 import { agentHandlers, describeToPeer } from "./api/agent-handlers.js";
-import { BlockGrants } from "./blocks/block-grants.js";
+import { openBlocks } from "./blocks/blocks.js";
 import { Consoles } from "./api/consoles.js";
 import { guestHandlers } from "./api/guest-handlers.js";
 import { imageHandlers } from "./api/image-handlers.js";
@@ -220,7 +220,7 @@ export class Agent {
     const peers = this.#makePeers({ boot, credentials });
     this.#undo.push(() => peers.close());
     const routes = new LaneRoutes({ isWhole: () => registry.isWhole });
-    const blocks = new BlockGrants({ clock, log });
+    const blocks = await openBlocks({ configuration, paths, images, clock, log });
     this.#undo.push(() => blocks.close());
     const faults = startFaultThread(configuration, { clock, log, routes });
     this.#undo.push(() => faults.close());
@@ -279,6 +279,7 @@ export class Agent {
       ...takeoverHandlers({ clock, listeners: () => this.#listeners(), leave: this.#onLeave }),
     };
     const peer: Handlers<"peer"> = {
+      ...services.blocks.handlers,
       "peer.info": () => describeToPeer(services),
       "peer.prepare": (params, context) => incoming.prepare(params, context),
       "peer.putFile": (params, { session }) => uploads.put(params, session),

@@ -48,7 +48,7 @@ export function connectionsTo(
     authorise: (hello: Connection["hello"], identity: Identity) => {
       const { purpose, transfer, token } = hello;
       if (purpose === "relay") relays.find(identity, transfer, token);
-      else if (isBlocks(purpose)) blocks.routes.find(identity, transfer, token);
+      else if (isBlocks(purpose)) blocks.grants.routes.find(identity, transfer, token);
       else if (purpose !== "control") routes.find(identity, transfer, token);
     },
     onConnection: (connection: Connection) => {
@@ -59,7 +59,7 @@ export function connectionsTo(
       else if (purpose === "relay")
         relays.find(identity, transfer, token).acceptLane(epoch, connection, offers);
       else if (isBlocks(purpose))
-        blocks.routes.find(identity, transfer, token).acceptLane(purpose, epoch, connection, offers);
+        blocks.grants.routes.find(identity, transfer, token).acceptLane(purpose, epoch, connection, offers);
       else routes.find(identity, transfer, token).acceptLane(purpose, epoch, connection, offers);
     },
     handOn: {

@@ -1,7 +1,7 @@
 import type { Clock, Log } from "../base/index.js";
 import type { ImageStore } from "../disk/index.js";
 import type { Credentials } from "../lane/index.js";
-import type { BlockGrants } from "./blocks/block-grants.js";
+import type { Blocks } from "./blocks/blocks.js";
 import type { LoadedConfiguration } from "./configuration/index.js";
 import type { EventHub } from "./events.js";
 import type { FaultThreadHandle } from "./faults/fault-thread.js";
@@ -39,8 +39,8 @@ export interface Services {
   readonly routes: LaneRoutes;
   /** The lanes of children that children of this host pass on to. */
   readonly relays: LaneRoutes<RelayTaker>;
-  /** What this agent gives readers of disks. */
-  readonly blocks: BlockGrants;
+  /** Disks between hosts. */
+  readonly blocks: Blocks;
   readonly peers: Peers;
   /** Lanes that wait for the transfers of this host's guests to come. */
   readonly spares: SpareLanes;

@@ -12,13 +12,24 @@ const WORK = 1;
 
 const BAR_CHARACTERS = 30;
 
-const PHASES = { copy: "reading", convert: "converting", digest: "digesting" } as const;
+const PHASES = {
+  copy: "reading",
+  convert: "converting",
+  digest: "digesting",
+  pull: "fetching",
+  wait: "waiting for the other host",
+  full: "waiting for room",
+} as const;
 
-/** Runs an import or a check, and shows on a terminal how far it is. */
+/**
+ * Runs an import or a check, and shows on a terminal how far it is.
+ * @param interruptHint what becomes of it when the command is interrupted.
+ */
 export async function followImageWork<T>(
   context: Context,
   title: string,
   body: (work: number, deadlineMs: number) => Promise<T>,
+  interruptHint = "nothing of it is kept",
 ): Promise<T> {
   const client = await context.connect();
   const view = new LiveView(context.environment.stdout, context.environment.clock);
@@ -29,7 +40,7 @@ export async function followImageWork<T>(
     stop();
     view.close({ keep: false });
   });
-  context.interruptHint = "nothing of it is kept";
+  context.interruptHint = interruptHint;
   const result = await body(WORK, IMAGE_DEADLINE_MS);
   stop();
   view.close({ keep: false });

@@ -1,5 +1,6 @@
 import type { z } from "zod";
 import { AGENT_METHODS } from "./schema/agent.js";
+import { BLOCK_METHODS } from "./schema/blocks.js";
 import { GUEST_METHODS } from "./schema/guest.js";
 import { IMAGE_METHODS } from "./schema/image.js";
 import { PEER_METHODS } from "./schema/peer.js";
@@ -16,6 +17,7 @@ export const METHODS = {
   ...AGENT_METHODS,
   ...GUEST_METHODS,
   ...IMAGE_METHODS,
+  ...BLOCK_METHODS,
   ...TRANSFER_METHODS,
   ...PEER_METHODS,
 } as const;

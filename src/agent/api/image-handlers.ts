@@ -1,8 +1,11 @@
 import { DEFAULT_TENANT, type Identity } from "../../base/index.js";
 import { ControlError, type Handlers, type ImageView, type StoredImageView } from "../../control/index.js";
 import type { ImageView as Image, StoredImage } from "../../disk/index.js";
+import { pullImage } from "../blocks/pull-image.js";
 import type { ImageWorks } from "../images/image-works.js";
 import type { Services } from "../services.js";
+
+const PULL_PHASES = { pulling: "pull", complete: "pull", waiting: "wait", full: "full" } as const;
 
 type ImageHandlers = Pick<Handlers<"client">, Extract<keyof Handlers<"client">, `image.${string}`>>;
 
@@ -37,6 +40,20 @@ export function imageHandlers(services: Services, works: ImageWorks): ImageHandl
     "image.remove": async ({ reference, tenant }, { session }) => ({
       image: view(await images.remove(reference, tenantFor(session.identity, tenant))),
     }),
+    "image.pull": async ({ tenant, work, identifier, ...params }, { session }) => {
+      services.requireAccepting();
+      const as = { tenant: tenantFor(session.identity, tenant), identifier };
+      const pulled = await works.run({ session, work }, ({ signal, onProgress }) =>
+        pullImage(services, {
+          ...params,
+          ...as,
+          signal,
+          onProgress: ({ phase, hereBytes, sizeBytes }) =>
+            onProgress({ phase: PULL_PHASES[phase], doneBytes: hereBytes, sizeBytes }),
+        }),
+      );
+      return { image: view(pulled.image), wireBytes: pulled.wireBytes };
+    },
     "image.stored": async () => ({ images: (await images.stored()).map(storedView) }),
     "image.prune": async (options) => {
       services.requireAccepting();

@@ -24,7 +24,7 @@ export async function openImages(parts: {
     directories: configured ?? [paths.images],
     // What an operator names may be a mount that is not there yet: nothing is put where it would be hidden later.
     makeFirst: configured === undefined,
-    host: { id: await ownId(paths.hostId), name: configuration.name },
+    host: { id: await ownHostId(paths.hostId), name: configuration.name },
     qemuImg: new QemuImg({ clock, log }),
     findData,
     uid: isolation.toolUid,
@@ -34,7 +34,7 @@ export async function openImages(parts: {
 }
 
 /** An id for this state directory, made once: hosts that share a directory of images are told apart by it, whatever they are called. */
-async function ownId(path: string): Promise<string> {
+export async function ownHostId(path: string): Promise<string> {
   try {
     const id = (await readFile(path, "utf8")).trim();
     if (ID.test(id)) return id;

@@ -3,12 +3,14 @@ import { Command, Option } from "commander";
 import { IMAGE_FORMATS, type ImageView } from "../../control/index.js";
 import type { Cli } from "../cli.js";
 import { formatImage, formatImages, formatPruned, formatStored, imageName } from "../format/image.js";
+import { formatBytes } from "../format/units.js";
 import { durationMs, given } from "../options.js";
 import { followImageWork } from "../image-follower.js";
 
 const EXAMPLES = `
 Examples:
   ramet image import /srv/debian-12.qcow2 --name debian-12
+  ramet image pull debian-12 --from hostb
   ramet image list
   ramet image verify debian-12
   ramet image prune --unused-for 30d --dry-run`;
@@ -24,6 +26,7 @@ export function imageCommand(cli: Cli): Command {
     .addHelpText("after", EXAMPLES);
   for (const inner of [
     importCommand(cli),
+    pullCommand(cli),
     listCommand(cli),
     showCommand(cli),
     verifyCommand(cli),
@@ -57,6 +60,34 @@ function importCommand(cli: Cli): Command {
         context.call("image.import", { ...params, work }, deadlineMs),
       );
       context.answer(result, ({ image }) => [`${imageName(image)} is here`, ...formatImage(image)]);
+    },
+  );
+}
+
+function pullCommand(cli: Cli): Command {
+  const command = new Command("pull")
+    .description("copy an image from another host, unless its bytes are here")
+    .argument(...REFERENCE)
+    .requiredOption("--from <host>", "a host that has it, as the configuration names peers, or HOST:PORT")
+    .option("--name <identifier>", "what to call it here (default: as there)");
+  return command.action(
+    async (reference: string, options: TenantOptions & { from: string; name?: string }) => {
+      const context = cli.context(command);
+      const params = {
+        reference,
+        from: options.from,
+        ...given({ identifier: options.name, tenant: options.tenant }),
+      };
+      const title = `${reference} from ${options.from}`;
+      const result = await followImageWork(context, title, (work, deadlineMs) =>
+        context.call("image.pull", { ...params, work }, deadlineMs),
+      );
+      context.answer(result, ({ image, wireBytes }) => [
+        wireBytes === 0
+          ? `${imageName(image)} is here; its bytes were before`
+          : `${imageName(image)} is here; ${formatBytes(wireBytes)} came over the network`,
+        ...formatImage(image),
+      ]);
     },
   );
 }

@@ -73,7 +73,8 @@ const stored = z.object({ images: z.array(storedImageView).max(MAX_LISTED) });
 /** How far an import or a check is. */
 export const imageWork = z.object({
   work: u32,
-  phase: z.enum(["copy", "convert", "digest"]),
+  /** Of an image that comes from another host: `pull`; `wait`, its host cannot be reached; `full`, there is no room. */
+  phase: z.enum(["copy", "convert", "digest", "pull", "wait", "full"]),
   doneBytes: z.number().min(0),
   sizeBytes: count,
 });

@@ -94,6 +94,13 @@ export const PARAMS: { [Name in MethodName]?: readonly object[] } = {
   "image.verify": [{ reference: "0123abcd", tenant: "acme", work: 2 }],
   "image.remove": [{ reference: "debian-12" }],
   "image.stored": [{}],
+  "image.pull": [
+    { reference: "debian-12", from: "hostb" },
+    { reference: "0123abcd", from: "wss://b:7900", tenant: "acme", identifier: "root", work: 3 },
+  ],
+  "peer.findImage": [{ reference: "debian-12", tenant: "acme" }],
+  "peer.openImage": [{ digest: "0123456789abcdef".repeat(4), tenant: "default" }],
+  "peer.closeBlocks": [{ grant: 7 }],
   "image.prune": [{ unusedForMs: 1000, keepOwned: true, dryRun: true }],
   "transfer.list": [{ active: true }],
   "transfer.show": [{ transfer: 7, role: "child" }],

@@ -164,6 +164,7 @@ export function clientHandlers(some: Partial<Handlers<"client">>): Handlers<"cli
     "image.remove": refuse,
     "image.stored": refuse,
     "image.prune": refuse,
+    "image.pull": refuse,
     "transfer.list": refuse,
     "transfer.show": refuse,
     "transfer.cancel": refuse,
