@@ -40,6 +40,7 @@ export const TARGETS: readonly Entry[] = [
     share: 4,
     load: async () => (await import("./lane-certificates.js")).laneRevocation,
   },
+  { name: "disk-qcow2", share: 4, load: async () => (await import("./disk.js")).diskQcow2 },
   { name: "lane-refusal", share: 2, load: async () => (await import("./lane-certificates.js")).laneRefusal },
 ];
 
