@@ -1,4 +1,4 @@
-import { mkdir, rm, stat } from "node:fs/promises";
+import { chmod, mkdir, rm, stat } from "node:fs/promises";
 import { assert, DEFAULT_TENANT, sleep, type Clock, type Log } from "../base/index.js";
 import { chunkCount, digestFile, rootDigest, type Content, type OnProgress } from "./content-digest.js";
 import { DiskError } from "./errors.js";
@@ -77,7 +77,8 @@ export class ImageStore implements Images {
     const first = options.directories[0];
     assert(first !== undefined, "images lie in one directory at least");
     // Emulators pass through to what they have been told of, and cannot list it.
-    if (options.makeFirst) await mkdir(first, { recursive: true, mode: 0o711 });
+    if (options.makeFirst && (await mkdir(first, { recursive: true })) !== undefined)
+      await chmod(first, 0o711);
     const store = new ImageStore(options);
     await store.#directories.clean();
     return store;

@@ -37,6 +37,9 @@ export const MAX_TOOL_WORDS = 1000;
 /** Address space of the program: what it reads was made by strangers. */
 export const TOOL_MEMORY_BYTES = 4 * 1024 ** 3;
 
+/** Guests go ahead of the program. */
+export const TOOL_NICENESS = 10;
+
 /** Zeros of this length become holes when a disk is copied. */
 export const SPARSE_BYTES = 64 * 1024;
 

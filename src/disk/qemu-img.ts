@@ -1,4 +1,6 @@
 import { spawn, type ChildProcess } from "node:child_process";
+import { writeFileSync } from "node:fs";
+import { setPriority } from "node:os";
 import { codeOf, messageOf, type Clock, type Log, type Timer } from "../base/index.js";
 import { DiskError } from "./errors.js";
 import {
@@ -7,6 +9,7 @@ import {
   TOOL_DEADLINE_MS,
   TOOL_END_MS,
   TOOL_MEMORY_BYTES,
+  TOOL_NICENESS,
   TOOL_STALL_MS,
 } from "./limits.js";
 
@@ -83,12 +86,25 @@ export class QemuImg {
   #start(run: QemuImgRun): ChildProcess {
     const limits = [`--as=${TOOL_MEMORY_BYTES}`, "--core=0"];
     const environment = { PATH: process.env["PATH"] ?? "/usr/bin:/bin", LC_ALL: "C" };
-    return spawn("prlimit", [...limits, "--", this.#program, ...run.args], {
+    const child = spawn("prlimit", [...limits, "--", this.#program, ...run.args], {
       cwd: "/",
       env: environment,
       stdio: ["ignore", "pipe", "pipe", ...(run.files ?? [])],
       ...(run.uid === undefined ? {} : { uid: run.uid, gid: run.uid }),
     });
+    if (child.pid !== undefined) this.#stepBack(child.pid);
+    return child;
+  }
+
+  /** The agent goes ahead of guests, and is the last to be killed for want of memory; what it starts is neither. */
+  #stepBack(pid: number): void {
+    try {
+      setPriority(pid, TOOL_NICENESS);
+      writeFileSync(`/proc/${pid}/oom_score_adj`, "500");
+    } catch (error) {
+      // It may have ended by now.
+      this.#log.debug({ pid, problem: messageOf(error) }, "a program keeps the agent's priority");
+    }
   }
 }
 

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import {
   appendFile,
+  chmod,
   mkdir,
   open,
   readdir,
@@ -221,6 +222,29 @@ test("a file that is written while it is imported is refused", async () => {
     });
     await assert.rejects(importing, (error: Error) => /changed while it was imported/.test(error.message));
     await store.close();
+  });
+});
+
+test("a qcow2 file only the agent may read is converted by a user who may not, and nothing of it is that user's", async () => {
+  await withDirectory(async (directory) => {
+    const isRoot = process.geteuid?.() === 0;
+    const raw = await makeRaw(join(directory, "raw"), { seed: 3, sizeBytes: 4 * MIB });
+    const path = toQcow2(raw, join(directory, "qcow2"));
+    await chmod(path, 0o600);
+    const before = process.umask(0o077);
+    try {
+      const store = await openStore(join(directory, "images"), isRoot ? { uid: 65_534 } : {});
+      const { digest } = await store.import(path, { tenant: "default" });
+      const held = await store.hold(digest, "default");
+      assert.deepEqual(await readFile(held.path), await readFile(raw));
+      const found = await stat(held.path);
+      assert.deepEqual([found.uid, found.mode & 0o777], [process.geteuid?.(), 0o444]);
+      assert.equal((await stat(join(directory, "images"))).mode & 0o777, 0o711);
+      held.letGo();
+      await store.close();
+    } finally {
+      process.umask(before);
+    }
   });
 });
 

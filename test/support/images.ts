@@ -36,7 +36,7 @@ export function movableClock(): { clock: Clock; move(byMs: number): void } {
 /** The store of one host. */
 export function openStore(
   directories: string | string[],
-  options: { host?: string; clock?: Clock; program?: string } = {},
+  options: { host?: string; clock?: Clock; program?: string; uid?: number } = {},
 ): Promise<ImageStore> {
   const clock = options.clock ?? realClock;
   const { host = "hosta", program } = options;
@@ -46,6 +46,7 @@ export function openStore(
     host: { id: `id-of-${host}`, name: host },
     qemuImg: new QemuImg({ clock, log: silentLog, ...(program === undefined ? {} : { program }) }),
     findData: allData,
+    uid: options.uid,
     clock,
     log: silentLog,
   });

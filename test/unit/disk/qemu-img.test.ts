@@ -98,6 +98,17 @@ test("nothing of the agent's environment reaches the program, and its errors are
   });
 });
 
+test("the program runs as the user it is given, behind guests, and goes first where memory is short", async () => {
+  const uid = process.geteuid?.() === 0 ? 65_534 : (process.geteuid?.() ?? 0);
+  // It is told of its priority by the agent, right after its start.
+  const script = 'sleep 0.3; id -u; id -G; cut -d " " -f 19 /proc/self/stat; cat /proc/self/oom_score_adj';
+  const tool = new QemuImg({ clock: realClock, log: silentLog, program: "/bin/sh" });
+  const { output } = await tool.run({ args: ["-c", script], uid });
+  const [user, groups, niceness, score] = output.split("\n");
+  assert.deepEqual([user, niceness, score], [String(uid), "10", "500"]);
+  if (process.geteuid?.() === 0) assert.equal(groups, String(uid), "none of the agent's groups");
+});
+
 test("open files are reached by what they are passed as", async () => {
   await stand('cat "$1"', async (tool, directory) => {
     await writeFile(join(directory, "secret"), "words");
