@@ -3,7 +3,7 @@ import { assert, codeOf, messageOf } from "../base/index.js";
 import type { BlockExtent, BlockSource } from "./block-source.js";
 import { readWhole } from "./content-digest.js";
 import { DiskError } from "./errors.js";
-import type { FindData } from "./holes.js";
+import type { Extent, FindData } from "./holes.js";
 
 /** Extents found in one go; the event loop waits for them. */
 const MAX_FOUND = 256;
@@ -14,6 +14,8 @@ export class FileSource implements BlockSource {
   readonly #path: string;
   readonly #file: FileHandle;
   readonly #findData: FindData;
+  /** The data found last: to find an end of it, the file system looks through all of it. */
+  #data: Extent | undefined;
 
   private constructor(fields: { path: string; file: FileHandle; sizeBytes: number; findData: FindData }) {
     this.sizeBytes = fields.sizeBytes;
@@ -58,7 +60,7 @@ export class FileSource implements BlockSource {
     const end = offset + lengthBytes;
     const extents: BlockExtent[] = [];
     for (let at = offset; at < end && extents.length < MAX_FOUND;) {
-      const data = this.#findData(this.#file.fd, at);
+      const data = this.#dataAt(at);
       const start = Math.min(data?.start ?? end, end);
       if (start > at) extents.push({ lengthBytes: start - at, hole: true });
       const past = Math.min(data?.end ?? end, end);
@@ -66,6 +68,14 @@ export class FileSource implements BlockSource {
       at = past;
     }
     return Promise.resolve(extents);
+  }
+
+  #dataAt(offset: number): Extent | undefined {
+    const known = this.#data;
+    if (known !== undefined && offset >= known.start && offset < known.end)
+      return { start: offset, end: known.end };
+    this.#data = this.#findData(this.#file.fd, offset);
+    return this.#data;
   }
 
   async close(): Promise<void> {

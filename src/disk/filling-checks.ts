@@ -1,36 +1,53 @@
 import type { FileHandle } from "node:fs/promises";
-import { assert, type Bitmap } from "../base/index.js";
-import { chunkDigest, chunkLength, readWhole } from "./content-digest.js";
+import { assert, Bitmap } from "../base/index.js";
+import { chunkCount, chunkDigest, chunkLength, readWhole } from "./content-digest.js";
 import { DiskError } from "./errors.js";
 import { BLOCK_BYTES } from "./filling-limits.js";
-import type { FindData } from "./holes.js";
 import { CHUNK_BYTES, CHUNK_DIGEST_BYTES } from "./limits.js";
 
 const CHUNK_BLOCKS = CHUNK_BYTES / BLOCK_BYTES;
 
 /** Compares each chunk of a disk under way with what it must be, as soon as all of it is here. */
 export class FillingChecks {
-  readonly #options: {
-    file: FileHandle;
-    sizeBytes: number;
-    chunks: Uint8Array | undefined;
-    findData: FindData;
-  };
+  readonly #options: { file: FileHandle; sizeBytes: number; chunks: Uint8Array | undefined };
   readonly #here: Bitmap;
   readonly #begun = new Set<number>();
+  /** Chunks that were found right. */
+  readonly #right: Bitmap;
+  /** Chunks in which there is something: the others need not be read, and the file system need not be asked, which would look through all of it each time. */
+  readonly #written: Bitmap;
 
-  /** @param here the blocks that have come, as they come. @param options.chunks what they must be; nothing is compared without. */
+  /**
+   * @param here the blocks that have come, as they come. Those that have by now were found right, or their chunk is not whole.
+   * @param options.chunks what they must be; nothing is compared without.
+   */
   constructor(
     here: Bitmap,
-    options: { file: FileHandle; sizeBytes: number; chunks: Uint8Array | undefined; findData: FindData },
+    options: { file: FileHandle; sizeBytes: number; chunks: Uint8Array | undefined },
   ) {
     this.#here = here;
     this.#options = options;
+    const count = chunkCount(options.sizeBytes);
+    this.#right = new Bitmap(count);
+    this.#written = new Bitmap(count);
+    for (let chunk = 0; chunk < count; chunk += 1) {
+      const first = here.nextSet(chunk * CHUNK_BLOCKS);
+      if (first === -1) break;
+      if (first >= (chunk + 1) * CHUNK_BLOCKS) continue;
+      this.#written.set(chunk);
+      if (this.#isHere(chunk)) this.#right.set(chunk);
+    }
+  }
+
+  /** Something other than zeros is about to be written to a block. */
+  write(block: number): void {
+    this.#written.set(Math.floor(block / CHUNK_BLOCKS));
   }
 
   /** Whether a block must not be noted yet, because its chunk is whole and was not found right so far. */
   isOpen(block: number): boolean {
-    return this.#begun.has(Math.floor(block / CHUNK_BLOCKS));
+    const chunk = Math.floor(block / CHUNK_BLOCKS);
+    return this.#options.chunks !== undefined && !this.#right.has(chunk) && this.#isHere(chunk);
   }
 
   /**
@@ -42,12 +59,13 @@ export class FillingChecks {
     const last = Math.floor((firstBlock + count - 1) / CHUNK_BLOCKS);
     const whole: number[] = [];
     for (let chunk = Math.floor(firstBlock / CHUNK_BLOCKS); chunk <= last; chunk += 1) {
-      if (this.#isHere(chunk) && !this.#begun.has(chunk)) whole.push(chunk);
+      if (this.#begun.has(chunk) || this.#right.has(chunk) || !this.#isHere(chunk)) continue;
+      this.#begun.add(chunk);
+      whole.push(chunk);
     }
-    // All of them are begun at once, so that none is noted before its turn has come.
-    for (const chunk of whole) this.#begun.add(chunk);
     for (const chunk of whole) {
       await this.#checkChunk(chunk, this.#options.chunks);
+      this.#right.set(chunk);
       this.#begun.delete(chunk);
     }
   }
@@ -59,14 +77,13 @@ export class FillingChecks {
   }
 
   async #checkChunk(chunk: number, chunks: Uint8Array): Promise<void> {
-    const { file, sizeBytes, findData } = this.#options;
+    const { file, sizeBytes } = this.#options;
     const offset = chunk * CHUNK_BYTES;
     const length = chunkLength(chunk, sizeBytes);
     const expected = chunks.subarray(chunk * CHUNK_DIGEST_BYTES, (chunk + 1) * CHUNK_DIGEST_BYTES);
     assert(expected.length === CHUNK_DIGEST_BYTES, "there is a digest for every chunk");
-    const data = findData(file.fd, offset);
     let found: Uint8Array = new Uint8Array(CHUNK_DIGEST_BYTES);
-    if (data !== undefined && data.start < offset + length) {
+    if (this.#written.has(chunk)) {
       const bytes = Buffer.allocUnsafe(length);
       await readWhole(file, { path: "a disk under way", bytes, offset });
       found = await chunkDigest(bytes);

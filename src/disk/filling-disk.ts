@@ -7,7 +7,7 @@ import { FillingChecks } from "./filling-checks.js";
 import { BLOCK_BYTES, NOTE_EVERY_MS, ROOM_RETRY_MS } from "./filling-limits.js";
 import { blockCount, FillingNotes } from "./filling-notes.js";
 import { FillingSweep } from "./filling-sweep.js";
-import type { FindData } from "./holes.js";
+import type { Extent, FindData } from "./holes.js";
 
 /** Where a disk under way comes from: what somebody waits for, and the rest. */
 export interface FillingSources {
@@ -46,6 +46,7 @@ export class FillingDisk implements BlockSource {
   #state: FillingState = { phase: "filling" };
   #closed = false;
   #fetchedBytes = 0;
+  #data: Extent | undefined;
 
   private constructor(notes: FillingNotes, options: { clock: Clock; findData: FindData }) {
     this.#notes = notes;
@@ -56,7 +57,7 @@ export class FillingDisk implements BlockSource {
     this.#here = new Bitmap(blockCount(notes.sizeBytes));
     for (const { first, count } of notes.noted.runs()) this.#here.setRun(first, count);
     const { chunks, sizeBytes, content: file } = notes;
-    this.#checks = new FillingChecks(this.#here, { file, sizeBytes, chunks, findData: options.findData });
+    this.#checks = new FillingChecks(this.#here, { file, sizeBytes, chunks });
     // Whoever asks later is told; nobody has to.
     this.#whole.promise.catch(() => {});
     this.#sources.promise.catch(() => {});
@@ -144,7 +145,7 @@ export class FillingDisk implements BlockSource {
     const known = this.#here.has(block);
     const change = known ? this.#here.nextClear(block) : this.#here.nextSet(block);
     const end = Math.min(change === -1 ? this.sizeBytes : change * BLOCK_BYTES, offset + lengthBytes);
-    const data = known ? this.#findData(this.#file.fd, offset) : { start: offset, end };
+    const data = known ? this.#dataAt(offset) : { start: offset, end };
     if (data === undefined || data.start >= end) return one(end - offset, true);
     if (data.start > offset) return one(data.start - offset, true);
     return one(Math.min(data.end, end) - offset, false);
@@ -162,6 +163,15 @@ export class FillingDisk implements BlockSource {
     this.#noteTimer?.cancel();
     await this.#note();
     await this.#notes.close();
+  }
+
+  /** What is data here stays it; to find an end of it, the file system looks through all of it. */
+  #dataAt(offset: number): Extent | undefined {
+    const found = this.#data;
+    if (found !== undefined && offset >= found.start && offset < found.end)
+      return { start: offset, end: found.end };
+    this.#data = this.#findData(this.#file.fd, offset);
+    return this.#data;
   }
 
   #missingOf(first: number, last: number): number[] {
@@ -229,7 +239,10 @@ export class FillingDisk implements BlockSource {
     for (let index = 0; index < count; index += 1) {
       if (this.#here.has(firstBlock + index)) continue;
       const block = bytes.subarray(index * BLOCK_BYTES, (index + 1) * BLOCK_BYTES);
-      if (!isZero(block)) await writeWhole(this.#file, block, (firstBlock + index) * BLOCK_BYTES);
+      if (!isZero(block)) {
+        this.#checks.write(firstBlock + index);
+        await writeWhole(this.#file, block, (firstBlock + index) * BLOCK_BYTES);
+      }
       if (!this.#here.set(firstBlock + index)) continue;
       this.#fetchedBytes += block.length;
       this.#unnoted.push(firstBlock + index);

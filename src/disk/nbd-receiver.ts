@@ -11,7 +11,7 @@ const FLAGS_BYTES = 4;
 const OPTION_HEAD_BYTES = 16;
 const REQUEST_BYTES = 28;
 
-assert(OPTION_HEAD_BYTES + MAX_OPTION_BYTES < 16_384, "what waits for its rest is small");
+assert(REQUEST_BYTES <= MAX_OPTION_BYTES, "what waits for its rest has room");
 
 /** One command of a client. */
 export interface NbdRequest {
@@ -45,7 +45,8 @@ type State =
 export class NbdReceiver {
   readonly #handlers: NbdReceiverHandlers;
   #state: State = { at: "flags" };
-  #held: Buffer = Buffer.alloc(0);
+  readonly #held = Buffer.alloc(MAX_OPTION_BYTES);
+  #heldBytes = 0;
 
   constructor(handlers: NbdReceiverHandlers) {
     this.#handlers = handlers;
@@ -56,7 +57,7 @@ export class NbdReceiver {
    * @returns why the client is to be left, when it does not keep to the protocol.
    */
   push(bytes: Buffer): string | undefined {
-    let rest = this.#held.length === 0 ? bytes : Buffer.concat([this.#held, bytes]);
+    let rest = bytes;
     for (;;) {
       const state = this.#state;
       if (state.at === "broken") return undefined;
@@ -64,29 +65,39 @@ export class NbdReceiver {
         const skipped = Math.min(state.leftBytes, rest.length);
         rest = rest.subarray(skipped);
         state.leftBytes -= skipped;
-        if (state.leftBytes > 0) break;
+        if (state.leftBytes > 0) return undefined;
         this.#state = { at: "request" };
         this.#handlers.onRequest(state.request);
         continue;
       }
       const neededBytes = needed(state);
-      if (rest.length < neededBytes) break;
-      const problem = this.#take(state, rest.subarray(0, neededBytes));
-      if (problem !== undefined) {
-        this.stop();
-        return problem;
+      const lacking = neededBytes - this.#heldBytes;
+      if (rest.length < lacking) {
+        this.#hold(rest);
+        return undefined;
       }
-      rest = rest.subarray(neededBytes);
+      const piece =
+        this.#heldBytes === 0 ? rest.subarray(0, neededBytes) : this.#hold(rest.subarray(0, lacking));
+      this.#heldBytes = 0;
+      rest = rest.subarray(lacking);
+      const problem = this.#take(state, piece);
+      if (problem === undefined) continue;
+      this.stop();
+      return problem;
     }
-    // A copy, so that a few bytes do not keep a whole read's buffer.
-    this.#held = Buffer.from(rest);
-    return undefined;
   }
 
   /** Whatever comes from here on is not looked at. */
   stop(): void {
     this.#state = { at: "broken" };
-    this.#held = Buffer.alloc(0);
+    this.#heldBytes = 0;
+  }
+
+  /** Keeps what waits for its rest, in room that is used again. @returns all that is kept. */
+  #hold(bytes: Buffer): Buffer {
+    bytes.copy(this.#held, this.#heldBytes);
+    this.#heldBytes += bytes.length;
+    return this.#held.subarray(0, this.#heldBytes);
   }
 
   #take(state: Exclude<State, { at: "refused-data" | "broken" }>, bytes: Buffer): string | undefined {

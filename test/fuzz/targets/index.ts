@@ -40,6 +40,8 @@ export const TARGETS: readonly Entry[] = [
     share: 4,
     load: async () => (await import("./lane-certificates.js")).laneRevocation,
   },
+  { name: "wire-blocks", share: 8, load: async () => (await import("./blocks.js")).wireBlocks },
+  { name: "disk-nbd", share: 6, load: async () => (await import("./blocks.js")).diskNbd },
   { name: "disk-qcow2", share: 4, load: async () => (await import("./disk.js")).diskQcow2 },
   { name: "lane-refusal", share: 2, load: async () => (await import("./lane-certificates.js")).laneRefusal },
 ];
