@@ -42,6 +42,8 @@ export class ImageDirectories {
   readonly #hostId: string;
   readonly #clock: Clock;
   readonly #log: Log;
+  /** What this agent is making: never taken for what a former one left. */
+  readonly #making = new Set<string>();
 
   constructor(options: { paths: readonly string[]; hostId: string; clock: Clock; log: Log }) {
     this.paths = options.paths;
@@ -53,32 +55,39 @@ export class ImageDirectories {
   /** Removes what this host left when it last went down; a directory that is not there (not mounted) is left out. */
   async clean(): Promise<void> {
     for (const path of this.paths) {
-      const names = await namesIn(path);
-      if (names.length === 0) await this.#warnOfMissing(path);
-      for (const name of names) {
-        if (name.startsWith(`${UNFINISHED}${this.#hostId}-`)) await this.#remove(join(path, name));
-        if (name.startsWith(`${REMOVING}${this.#hostId}-`)) await this.#goOnRemoving(join(path, name));
-      }
+      await this.#attempt(path, undefined, async () => {
+        const names = await namesIn(path);
+        if (names.length === 0) await this.#warnOfMissing(path);
+        for (const name of names) {
+          if (this.#making.has(name)) continue;
+          if (name.startsWith(`${UNFINISHED}${this.#hostId}-`)) await this.#remove(join(path, name));
+          if (name.startsWith(`${REMOVING}${this.#hostId}-`)) await this.#goOnRemoving(join(path, name));
+        }
+      });
     }
   }
 
   /** Removes what other hosts left and have not touched for long: they may never come back. */
   async cleanAfterOthers(): Promise<void> {
     for (const path of this.paths) {
-      for (const name of await namesIn(path)) {
-        if (!name.startsWith(UNFINISHED) && !name.startsWith(REMOVING)) continue;
-        const leftover = join(path, name);
-        if (!(await this.#isOld(leftover))) continue;
-        if (name.startsWith(UNFINISHED)) await this.#remove(leftover);
-        else await this.#goOnRemoving(leftover);
-      }
+      await this.#attempt(path, undefined, async () => {
+        for (const name of await namesIn(path)) {
+          if (!name.startsWith(UNFINISHED) && !name.startsWith(REMOVING)) continue;
+          const leftover = join(path, name);
+          if (!(await this.#isOld(leftover))) continue;
+          if (name.startsWith(UNFINISHED)) await this.#remove(leftover);
+          else await this.#goOnRemoving(leftover);
+        }
+      });
     }
   }
 
   /** Makes a directory for an image to come, closed to everybody else. @throws DiskError `bad-image` when no directory of images is there. */
   async makeUnfinished(): Promise<ImageFiles> {
     for (const path of this.paths) {
-      const directory = join(path, `${UNFINISHED}${this.#hostId}-${randomUUID()}`);
+      const name = `${UNFINISHED}${this.#hostId}-${randomUUID()}`;
+      const directory = join(path, name);
+      this.#making.add(name);
       try {
         await mkdir(directory, { mode: 0o700 });
         return new ImageFiles(directory);
@@ -92,7 +101,7 @@ export class ImageDirectories {
   /** The image of a digest, in the first directory that has it; undefined when none does. */
   async find(digest: string): Promise<FoundImage | undefined> {
     for (const path of this.paths) {
-      const found = await readImage(path, digest);
+      const found = await this.#attempt(path, undefined, () => readImage(path, digest));
       if (found !== undefined) return found;
     }
     return undefined;
@@ -102,18 +111,32 @@ export class ImageDirectories {
   async all(): Promise<FoundImage[]> {
     const found = new Map<string, FoundImage>();
     for (const path of this.paths) {
-      for (const name of await namesIn(path)) {
-        if (!isDigest(name) || found.has(name)) continue;
-        const image = await readImage(path, name);
-        if (image !== undefined) found.set(name, image);
-      }
+      await this.#attempt(path, undefined, async () => {
+        for (const name of await namesIn(path)) {
+          if (!isDigest(name) || found.has(name)) continue;
+          const image = await readImage(path, name);
+          if (image !== undefined) found.set(name, image);
+        }
+      });
     }
     return [...found.values()];
   }
 
+  /** One directory that cannot be read, such as of a server that does not answer, is no reason to do without the others. */
+  async #attempt<T>(path: string, otherwise: T, work: () => Promise<T>): Promise<T> {
+    try {
+      return await work();
+    } catch (error) {
+      this.#log.error({ path, problem: messageOf(error) }, "a directory of images cannot be read");
+      return otherwise;
+    }
+  }
+
   /** Takes an image out of everybody's sight. @throws ENOENT when it is not there. */
   async setAside(image: FoundImage): Promise<ImageFiles> {
-    const aside = join(image.directory, `${REMOVING}${this.#hostId}-${randomUUID()}`);
+    const name = `${REMOVING}${this.#hostId}-${randomUUID()}`;
+    const aside = join(image.directory, name);
+    this.#making.add(name);
     await rename(image.files.directory, aside);
     return new ImageFiles(aside);
   }

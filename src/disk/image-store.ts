@@ -1,5 +1,13 @@
 import { chmod, mkdir, rm, stat } from "node:fs/promises";
-import { assert, DEFAULT_TENANT, sleep, type Clock, type Log } from "../base/index.js";
+import {
+  assert,
+  DEFAULT_TENANT,
+  messageOf,
+  sleep,
+  withDeadline,
+  type Clock,
+  type Log,
+} from "../base/index.js";
 import { chunkCount, digestFile, rootDigest, type Content, type OnProgress } from "./content-digest.js";
 import { DiskError } from "./errors.js";
 import type { FindData } from "./holes.js";
@@ -18,7 +26,7 @@ import { ImagePruning, type PruneOptions } from "./image-pruning.js";
 import { ImagePublishing } from "./image-publishing.js";
 import { ImageSource } from "./image-source.js";
 import type { HeldImage, Images, ImageView, ImportOptions, StoredImage, UnfinishedImage } from "./images.js";
-import { CHUNK_BYTES, CHUNK_DIGEST_BYTES, RACE_ATTEMPTS, RACE_PAUSE_MS } from "./limits.js";
+import { CHUNK_BYTES, CHUNK_DIGEST_BYTES, OPEN_DEADLINE_MS, RACE_ATTEMPTS, RACE_PAUSE_MS } from "./limits.js";
 import { isDigest, requireDigest, requireIdentifier, requireTenantName } from "./names.js";
 import type { QemuImg } from "./qemu-img.js";
 import { UseMarks, type HostMark } from "./use-marks.js";
@@ -80,13 +88,13 @@ export class ImageStore implements Images {
     if (options.makeFirst && (await mkdir(first, { recursive: true })) !== undefined)
       await chmod(first, 0o711);
     const store = new ImageStore(options);
-    await store.#directories.clean();
+    await store.#within("what was left half made is removed", store.#directories.clean());
     return store;
   }
 
   /** What an earlier agent used and this one has not taken again is not used any more. To be called when all chains have been found. */
   async settle(): Promise<void> {
-    for (const { files, digest } of await this.#directories.all()) await this.#marks.settle(files, digest);
+    await this.#within("what is not used any more is noted", this.#settle());
   }
 
   /** Waits for what is being written; nothing may be asked of it after that. */
@@ -232,6 +240,20 @@ export class ImageStore implements Images {
   async prune(options: PruneOptions): Promise<StoredImage[]> {
     await this.#directories.cleanAfterOthers();
     return this.#pruning.prune(await this.stored(), options);
+  }
+
+  async #settle(): Promise<void> {
+    for (const { files, digest } of await this.#directories.all()) await this.#marks.settle(files, digest);
+  }
+
+  /** An agent has guests to take over: it does not wait for a file server that does not answer, which may go on when it does. */
+  async #within(what: string, work: Promise<void>): Promise<void> {
+    const { clock, log } = this.#options;
+    try {
+      await withDeadline(clock, OPEN_DEADLINE_MS, what, work);
+    } catch (error) {
+      log.error({ problem: messageOf(error) }, "images were not tidied up");
+    }
   }
 
   /** Another host may be about to find that it must not remove the image after all: it puts it back at once. */

@@ -51,3 +51,6 @@ export const LEFTOVER_MS = 24 * 3600 * 1000;
 /** How often something is tried again that another host, which removes or brings the same image at the same time, came between; and how long after. */
 export const RACE_ATTEMPTS = 20;
 export const RACE_PAUSE_MS = 50;
+
+/** How long an agent that starts waits for the directories of images to be tidied up. */
+export const OPEN_DEADLINE_MS = 10_000;

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { copyFile, readdir, rm, writeFile } from "node:fs/promises";
+import { copyFile, readdir, rm, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
 import { codeOf, sleep, realClock } from "../../../src/base/index.js";
@@ -177,6 +177,22 @@ test("tenants share bytes without seeing, probing, changing or removing each oth
     await assert.rejects(a.find("base", "globex"), isCode("no-such-image"));
     assert.equal((await a.find("base", "acme")).sinceMs, ours.sinceMs);
     held.letGo();
+  });
+});
+
+test("a directory that cannot be read is no reason to do without the others", async () => {
+  await withDirectory(async (directory) => {
+    const [good, bad] = [join(directory, "good"), join(directory, "bad")];
+    await symlink(bad, bad);
+    const raw = await makeRaw(join(directory, "raw"), { seed: 10, sizeBytes: MIB });
+    const store = await openStore([good, bad]);
+    const { digest } = await store.import(raw, { tenant: "default", identifier: "base" });
+    await store.settle();
+    const held = await store.hold(digest, "default");
+    assert.equal((await store.list("default")).length, 1);
+    held.letGo();
+    await store.close();
+    assert.equal((await store.prune(NOW)).length, 1);
   });
 });
 
