@@ -265,9 +265,14 @@ export class FillingDisk implements BlockSource {
       } catch (error) {
         if (!isNoRoom(error) || this.#closed) throw error;
         this.#state = { phase: "full" };
-        await sleep(this.#clock, ROOM_RETRY_MS);
+        await this.#waitForRoom();
       }
     }
+  }
+
+  /** An agent that stops does not wait for it. */
+  async #waitForRoom(): Promise<void> {
+    await Promise.race([sleep(this.#clock, ROOM_RETRY_MS), this.#whole.promise.catch(() => {})]);
   }
 
   async #kept(firstBlock: number, count: number): Promise<void> {
@@ -309,7 +314,7 @@ export class FillingDisk implements BlockSource {
       await this.#note();
       if (this.#notes.noted.count === this.#here.length) break;
       if (this.#state.phase !== "full") return;
-      await sleep(this.#clock, ROOM_RETRY_MS);
+      await this.#waitForRoom();
     }
     this.#state = { phase: "whole" };
     this.#whole.resolve();
