@@ -87,6 +87,11 @@ static void route(const char *path, const char *query, struct answer *answer) {
   if (strcmp(path, "/touch/stop") == 0) return touch_stop(query, answer);
   if (strcmp(path, "/touch") == 0) return touch_answer(query, answer, false);
   if (strcmp(path, "/touch/reset") == 0) return touch_answer(query, answer, true);
+  if (strcmp(path, "/disk/start") == 0) return disk_start(query, answer);
+  if (strcmp(path, "/disk/tag") == 0) return disk_tag(query, answer);
+  if (strcmp(path, "/disk/stop") == 0) return disk_stop(answer);
+  if (strcmp(path, "/disk/status") == 0) return disk_status(answer);
+  if (strcmp(path, "/disk/verify") == 0) return disk_verify(answer);
   if (strcmp(path, "/vmgenid") == 0) return identity_answer(answer);
   if (strcmp(path, "/random") == 0) return random_answer(answer);
   if (strcmp(path, "/reboot") == 0) {

@@ -58,6 +58,13 @@ void touch_stop(const char *query, struct answer *answer);
 void touch_answer(const char *query, struct answer *answer, bool reset);
 void touch_halt(void);
 
+/* disk.c: rows committed to a disk, which must be what memory says they are. */
+void disk_start(const char *query, struct answer *answer);
+void disk_tag(const char *query, struct answer *answer);
+void disk_stop(struct answer *answer);
+void disk_status(struct answer *answer);
+void disk_verify(struct answer *answer);
+
 /* identity.c: what tells a clone from its original. */
 void identity_start(void);
 void identity_answer(struct answer *answer);

@@ -7,6 +7,7 @@ import { checkKernel } from "../memory/index.js";
 import { agentHandlers, describeToPeer } from "./api/agent-handlers.js";
 import { openBlocks } from "./blocks/blocks.js";
 import { Consoles } from "./api/consoles.js";
+import { diskHandlers } from "./api/disk-handlers.js";
 import { guestHandlers } from "./api/guest-handlers.js";
 import { imageHandlers } from "./api/image-handlers.js";
 import { LogFollowers } from "./api/log-followers.js";
@@ -15,6 +16,8 @@ import { transferHandlers } from "./api/transfer-handlers.js";
 import { formatAddress, transportOf, type LoadedConfiguration } from "./configuration/index.js";
 import { connectionsTo, startFaultThread, waitingLanes } from "./connections.js";
 import { drainTransfers } from "./drain.js";
+import { openHostDisks } from "./disks/open-disks.js";
+import { settleAllDisks, settleImages } from "./disks/settle-all.js";
 import { AgentError } from "./errors.js";
 import { EventHub } from "./events.js";
 import type { Socketed } from "./faults/messages.js";
@@ -25,7 +28,6 @@ import { Launcher } from "./guests/launcher.js";
 import { GuestRegistry } from "./guests/registry.js";
 import { Isolation } from "./isolation/isolation.js";
 import { ImageWorks } from "./images/image-works.js";
-import { openImages } from "./images/open-images.js";
 import type { Services } from "./services.js";
 import { AuditLog } from "./store/audit-log.js";
 import { takeoverHandlers, type Inheritance } from "./takeover.js";
@@ -153,13 +155,14 @@ export class Agent {
     restoreSharing(services);
     await recoverTransfers(services, incoming);
     goOnSharing(services);
+    settleAllDisks(services);
     const sessions = this.#makeSessions(services, { incoming, uploads });
     this.#undo.push(() => sessions.close());
     await this.#listen(services, sessions);
     this.#noteTakeover();
     // Only now: an emulator may wait for pages that are sent by this very agent.
     await services.registry.settle();
-    await services.images.settle();
+    await settleImages(services);
     await restoreMigrations(services);
     this.#log.info(
       {
@@ -196,14 +199,14 @@ export class Agent {
     const admission = admissionOf(limits, paths.memory);
     const isolation = await Isolation.open({ settings: configuration.isolation, paths, log });
     this.#undo.push(() => isolation.close());
-    const images = await openImages({ configuration, paths, isolation, clock, log });
-    this.#undo.push(() => images.close());
+    const hostDisks = await openHostDisks({ configuration, paths, isolation, clock, log }, this.#undo);
     const source = new Launcher({ paths, isolation, clock, log });
     this.#undo.push(() => source.close());
     const registry = await GuestRegistry.open({
       paths,
       source,
       boot,
+      ...hostDisks,
       formerChildren,
       admission,
       events,
@@ -220,7 +223,7 @@ export class Agent {
     const peers = this.#makePeers({ boot, credentials });
     this.#undo.push(() => peers.close());
     const routes = new LaneRoutes({ isWhole: () => registry.isWhole });
-    const blocks = await openBlocks({ configuration, paths, images, clock, log });
+    const blocks = await openBlocks({ configuration, paths, images: hostDisks.images, clock, log });
     this.#undo.push(() => blocks.close());
     const faults = startFaultThread(configuration, { clock, log, routes });
     this.#undo.push(() => faults.close());
@@ -233,7 +236,7 @@ export class Agent {
       events,
       paths,
       boot,
-      images,
+      ...hostDisks,
       admission,
       catalogue: new EmulatorCatalogue({ log }),
       starter,
@@ -275,6 +278,7 @@ export class Agent {
       }),
       ...guestHandlers(services, { consoles: new Consoles(), logs: new LogFollowers({ paths, clock }) }),
       ...imageHandlers(services, works),
+      ...diskHandlers(services),
       ...transferHandlers(services),
       ...takeoverHandlers({ clock, listeners: () => this.#listeners(), leave: this.#onLeave }),
     };

@@ -3,6 +3,7 @@ import type { ImageStore } from "../disk/index.js";
 import type { Credentials } from "../lane/index.js";
 import type { Blocks } from "./blocks/blocks.js";
 import type { LoadedConfiguration } from "./configuration/index.js";
+import type { GuestDisks } from "./disks/guest-disks.js";
 import type { EventHub } from "./events.js";
 import type { FaultThreadHandle } from "./faults/fault-thread.js";
 import type { Admission } from "./guests/admission.js";
@@ -29,6 +30,7 @@ export interface Services {
   readonly boot: BootStore;
   /** Base disks. */
   readonly images: ImageStore;
+  readonly disks: GuestDisks;
   readonly admission: Admission;
   readonly catalogue: EmulatorCatalogue;
   readonly starter: EmulatorStarter;

@@ -3,6 +3,7 @@ import type { Cli } from "./cli.js";
 import { auditCommand } from "./commands/audit.js";
 import { completionCommand } from "./commands/completion.js";
 import { consoleCommand } from "./commands/console.js";
+import { diskCommand } from "./commands/disk.js";
 import { forkCommand } from "./commands/fork.js";
 import { freezeCommand, thawCommand } from "./commands/freeze.js";
 import { imageCommand } from "./commands/image.js";
@@ -63,6 +64,7 @@ export function createProgram(cli: Cli): Command {
     freezeCommand(cli),
     thawCommand(cli),
     removeCommand(cli),
+    diskCommand(cli),
     forkCommand(cli),
     migrateCommand(cli),
     warmCommand(cli),

@@ -38,6 +38,8 @@ export const METHOD_ACCESS: { readonly [Name in MethodName]: AccessRole } = {
   "image.stored": "admin",
   "image.prune": "admin",
   "image.pull": "admin",
+  "disk.list": "observe",
+  "disk.chain": "observe",
   "transfer.list": "observe",
   "transfer.show": "observe",
   "transfer.cancel": "operate",

@@ -36,7 +36,11 @@ export const MAX_CHILDREN = 64;
 /** Most forwarded ports of a guest. */
 export const MAX_FORWARDS = 32;
 
-/** Most guests, transfers and peers in one answer. */
+/** Most disks of a guest, and most layers of one. */
+export const MAX_GUEST_DISKS = 8;
+export const MAX_CHAIN_LAYERS = 64;
+
+/** Most guests, disks, transfers and peers in one answer. */
 export const MAX_LISTED = 2048;
 
 /** Most lines of a log in one answer, and most characters of each. */

@@ -1,6 +1,7 @@
 import type { z } from "zod";
 import { AGENT_METHODS } from "./schema/agent.js";
 import { BLOCK_METHODS } from "./schema/blocks.js";
+import { DISK_METHODS } from "./schema/disk.js";
 import { GUEST_METHODS } from "./schema/guest.js";
 import { IMAGE_METHODS } from "./schema/image.js";
 import { PEER_METHODS } from "./schema/peer.js";
@@ -18,6 +19,7 @@ export const METHODS = {
   ...GUEST_METHODS,
   ...IMAGE_METHODS,
   ...BLOCK_METHODS,
+  ...DISK_METHODS,
   ...TRANSFER_METHODS,
   ...PEER_METHODS,
 } as const;

@@ -84,8 +84,9 @@ export class DiskStore {
     return this.#entry(id).record;
   }
 
-  has(id: string): boolean {
-    return this.#disks.has(id);
+  /** Whether there are disks that cannot be read, which may stand on any other. */
+  get hasUnreadable(): boolean {
+    return this.#unreadable.size > 0;
   }
 
   /** The disks that stand directly on this one. */
@@ -188,16 +189,20 @@ export class DiskStore {
   }
 
   /**
-   * Removes these disks and what they stand on, from the top, as far as nobody needs it: a disk stays that has others on it or that is used.
+   * Removes these disks and what they stand on, from the top, as far as nobody needs it: a disk stays that has others on it, that is used, or
+   * that somebody writes and that is not among these.
    * @returns what was removed.
    */
   async removeUnused(ids: Iterable<string>, isUsed: (disk: Disk) => boolean): Promise<string[]> {
     const removed: string[] = [];
-    for (let next = [...ids]; next.length > 0;) {
+    const named = new Set(ids);
+    for (let next = [...named]; next.length > 0;) {
       const below: string[] = [];
       for (const id of next) {
         const disk = this.#disks.get(id)?.record;
         if (disk === undefined || this.childrenOf(id).length > 0 || isUsed(disk)) continue;
+        // Whatever the caller says: what somebody writes goes only when it was named.
+        if (disk.writer !== undefined && !named.has(id)) continue;
         await this.remove(id);
         removed.push(id);
         if (disk.parent !== undefined && "disk" in disk.parent) below.push(disk.parent.disk);

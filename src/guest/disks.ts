@@ -75,16 +75,14 @@ export function blockNode(
   options: { backing: DiskLayer | undefined; readOnly: boolean },
 ): object {
   const { backing, readOnly } = options;
-  const common = {
-    "read-only": readOnly,
-    cache: { direct: disk.cache === "none", "no-flush": false },
-    discard: "unmap",
-  };
+  const common = { cache: { direct: disk.cache === "none", "no-flush": false }, discard: "unmap" };
   return {
     driver: layer.format,
     "node-name": nodeOf(disk, layer),
+    "read-only": readOnly,
     ...common,
     "detect-zeroes": readOnly ? "off" : "unmap",
+    // Read-only where the layer is, also once that becomes so: a file that said otherwise itself would be opened for writing again.
     file: { driver: "file", filename: layer.path, ...common },
     ...(layer.format === "raw" ? {} : { backing: backing === undefined ? null : nodeOf(disk, backing) }),
   };
@@ -115,14 +113,22 @@ export function throttleOf(disk: GuestDisk): object | undefined {
   return { id: deviceOf(disk), bps: disk.bps ?? 0, iops: disk.iops ?? 0, ...none };
 }
 
-/** A `transaction` that puts an overlay over the newest layer of each disk, of all or of none. */
-export function freezeTransaction(freezes: readonly DiskFreeze[]): object {
-  return {
-    actions: freezes.map(({ disk, overlay }) => ({
-      type: "blockdev-snapshot",
-      data: { node: topNodeOf(disk), overlay: nodeOf(disk, overlay) },
-    })),
-  };
+/** A command of the emulator's. */
+export interface FreezeCommand {
+  command: string;
+  args: object;
+}
+
+/** What puts an overlay over the newest layer of each disk, of all or of none. Of one disk it is not a `transaction`, which takes 0.2 ms longer. */
+export function freezeCommand(freezes: readonly DiskFreeze[]): FreezeCommand | undefined {
+  const snapshots = freezes.map(({ disk, overlay }) => ({
+    node: topNodeOf(disk),
+    overlay: nodeOf(disk, overlay),
+  }));
+  if (snapshots.length === 0) return undefined;
+  if (snapshots.length === 1) return { command: "blockdev-snapshot", args: snapshots[0] as object };
+  const actions = snapshots.map((data) => ({ type: "blockdev-snapshot", data }));
+  return { command: "transaction", args: { actions } };
 }
 
 const blockAnswer = z.array(

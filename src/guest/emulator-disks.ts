@@ -1,18 +1,19 @@
 import {
   blockNode,
-  freezeTransaction,
+  freezeCommand,
   nodeOf,
   throttleOf,
   topNodes,
   type DiskFreeze,
+  type FreezeCommand,
   type GuestDisk,
 } from "./disks.js";
 import { GuestError } from "./errors.js";
 
 type Execute = (command: string, args?: object) => Promise<unknown>;
 
-/** A `transaction` to be sent in a pause: its arguments. Taken once. */
-export type PendingFreeze = object | undefined;
+/** What is to be sent in a pause. */
+export type PendingFreeze = FreezeCommand | undefined;
 
 /** A running emulator's disks: layers come and go without the guest's knowledge. Errors as those of `Emulator`. */
 export class EmulatorDisks {
@@ -57,7 +58,7 @@ export class EmulatorDisks {
    * @param freezes what was opened.
    */
   freezeAtStop(freezes: readonly DiskFreeze[]): void {
-    this.#pending = freezes.length === 0 ? undefined : freezeTransaction(freezes);
+    this.#pending = freezeCommand(freezes);
   }
 
   /** Nothing is frozen at the next stop. */
@@ -70,11 +71,6 @@ export class EmulatorDisks {
     const pending = this.#pending;
     this.#pending = undefined;
     return pending;
-  }
-
-  /** Puts the overlays over the disks of a guest that stands still. */
-  async freeze(freezes: readonly DiskFreeze[]): Promise<void> {
-    if (freezes.length > 0) await this.#execute("transaction", freezeTransaction(freezes));
   }
 
   /** The node each disk writes to, as the emulator has it. @throws GuestError `protocol`. */

@@ -199,7 +199,7 @@ export class HeldSave {
   /**
    * Saves, and returns what the emulator wrote when the guest runs on, and whether that was held up when all was saved. What `work` throws is thrown
    * when the guest runs on.
-   * @param freeze a `transaction` that freezes the guest's disks at the same instant. Stop and resume are commands of their own then, sent in a row with it.
+   * @param freeze the command that freezes the guest's disks at the same instant. Stop and resume are commands of their own then, sent in a row with it.
    * @throws GuestError `command-failed`, `gone`; `timeout`: the guest runs on when the emulator gets to it, once the pipe is closed.
    */
   async run(
@@ -211,7 +211,7 @@ export class HeldSave {
     const command = { filename: this.#said, live: false };
     const deadlineMs = STOP_DEADLINE_MS + 2 * SAVE_DEADLINE_MS + this.#pauseMs;
     const send = (name: string, args = {}) => quiet(qmp.execute(name, args, { deadlineMs }));
-    const before = freeze === undefined ? [] : [send("stop"), send("transaction", freeze)];
+    const before = freeze === undefined ? [] : [send("stop"), send(freeze.command, freeze.args)];
     const answer = send("xen-save-devices-state", command);
     // Sent now, it is carried out whatever becomes of the others: a guest that was stopped by a command is not let run on by the saving.
     const after = freeze === undefined ? [] : [send("cont")];

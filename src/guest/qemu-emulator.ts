@@ -129,7 +129,7 @@ export class QemuEmulator implements Emulator {
     const stopped = Promise.all([
       this.#execute("stop", {}, STOP_DEADLINE_MS),
       // Behind the stop and ahead of the saving, so that disks and devices are of one instant.
-      ...(freeze === undefined ? [] : [this.#execute("transaction", freeze)]),
+      ...(freeze === undefined ? [] : [this.#execute(freeze.command, freeze.args)]),
     ]);
     if (this.#qmp?.open === true) this.#saver.begin(this.#qmp);
     try {

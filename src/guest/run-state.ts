@@ -9,6 +9,8 @@ const STATUS: Readonly<Record<string, EmulatorStatus>> = {
   prelaunch: "paused",
   postmigrate: "paused",
   "save-vm": "paused",
+  // A disk failed, and what it was to do waits.
+  "io-error": "paused",
   "restore-vm": "paused",
   suspended: "running",
   shutdown: "ended",

@@ -1,7 +1,8 @@
 import { deferred, messageOf, type Log } from "../../base/index.js";
 import type { GuestState, GuestView } from "../../control/index.js";
 import { AgentError } from "../errors.js";
-import type { EmulatorExit } from "../../guest/index.js";
+import { guestDiskView } from "../disks/guest-disks.js";
+import type { EmulatorExit, GuestEvent } from "../../guest/index.js";
 import type { EventHub } from "../events.js";
 import { networkView } from "../network/translate.js";
 import type { Paths } from "../store/paths.js";
@@ -18,6 +19,17 @@ export interface Occupation {
 /** Called when a guest's emulator ends; a transfer that still reads its memory delays the removal of that. */
 export type ExitHandler = (why: string) => Promise<void> | void;
 
+export interface GuestOptions {
+  record: GuestRecord;
+  paths: Paths;
+  events: EventHub;
+  log: Log;
+  /** False for a guest whose record stands in for one that is not to be overwritten. */
+  isKept?: boolean;
+  /** Called with what happens to a guest that has disks. */
+  onGuestEvent?: ((guest: Guest, event: GuestEvent) => void) | undefined;
+}
+
 /** What changes in what is known of a guest; what is absent stays. */
 export interface GuestChange {
   state?: GuestState;
@@ -28,6 +40,8 @@ export interface GuestChange {
   complete?: true;
   /** Nothing of it is another guest's any more. */
   whole?: true;
+  /** Its disks' chains are others now. */
+  disks?: GuestRecord["config"]["disks"];
 }
 
 /** States in which an emulator holds the guest. */
@@ -58,9 +72,10 @@ export class Guest {
   #saving: Promise<void> = Promise.resolve();
   #removed = false;
   readonly #isKept: boolean;
+  readonly #onGuestEvent: GuestOptions["onGuestEvent"];
 
-  /** @param options.isKept false for a guest whose record stands in for one that is not to be overwritten. */
-  constructor(options: { record: GuestRecord; paths: Paths; events: EventHub; log: Log; isKept?: boolean }) {
+  constructor(options: GuestOptions) {
+    this.#onGuestEvent = options.onGuestEvent;
     this.#record = options.record;
     this.#isKept = options.isKept ?? true;
     this.#paths = options.paths;
@@ -166,6 +181,8 @@ export class Guest {
   attach(live: LiveEmulator): void {
     this.#live = live;
     this.#endReason = undefined;
+    if (this.config.disks.length > 0)
+      live.emulator.onGuestEvent((event) => this.#live === live && this.#onGuestEvent?.(this, event));
     this.#off = deferred();
     this.#ended = live.exited
       .then(() => this.#onExit(live))
@@ -210,12 +227,13 @@ export class Guest {
 
   /** Changes what is known of the guest: at once in memory and for listeners, on disk when the promise resolves. */
   update(change: GuestChange): Promise<void> {
-    const { message: oldMessage, outgoing: oldOutgoing, parent, sharing, ...rest } = this.#record;
+    const { message: oldMessage, outgoing: oldOutgoing, parent, sharing, config, ...rest } = this.#record;
     // A message explains a state: without a new one, a new state has none.
     const message = change.state === undefined ? (change.message ?? oldMessage) : change.message;
     const outgoing = change.outgoing === undefined ? oldOutgoing : (change.outgoing ?? undefined);
     this.#record = {
       ...rest,
+      config: change.disks === undefined ? config : { ...config, disks: change.disks },
       ...(change.state === undefined ? {} : { state: change.state }),
       ...(message === undefined ? {} : { message }),
       ...(outgoing === undefined ? {} : { outgoing }),
@@ -293,6 +311,7 @@ export class Guest {
             ...isolationField(this.#live),
           }),
       network: networkView(config.network),
+      ...(config.disks.length === 0 ? {} : { disks: config.disks.map(guestDiskView) }),
       ...(parent === undefined ? {} : { parent }),
       ...this.#sharingFields(),
       transfers: [...(this.#occupation?.transfers ?? [])],

@@ -1,6 +1,7 @@
 import { existsSync } from "node:fs";
 import { readdir, rm, mkdir } from "node:fs/promises";
 import { messageOf, sleep, withDeadline, type Clock, type Log } from "../../base/index.js";
+import { layersOf, type GuestDisks } from "../disks/guest-disks.js";
 import { AgentError } from "../errors.js";
 import type { EventHub } from "../events.js";
 import type { BootStore } from "../store/boot-store.js";
@@ -10,7 +11,7 @@ import type { Paths } from "../store/paths.js";
 import { readTransferRecords, removeStray, type LeftTransfers } from "../transfers/transfer-record.js";
 import type { Admission } from "./admission.js";
 import { digestsOf, readRecord, type GuestRecord } from "./guest-record.js";
-import { Guest } from "./guest.js";
+import { Guest, type GuestOptions } from "./guest.js";
 import type { EmulatorSource } from "./launcher.js";
 import type { LiveEmulator } from "./live-emulator.js";
 import { INTERRUPTED, liveState, SILENT, silent } from "./found-state.js";
@@ -23,15 +24,18 @@ export interface RegistryOptions {
   paths: Paths;
   source: EmulatorSource;
   boot: BootStore;
+  disks: GuestDisks;
   formerChildren: FormerChildren;
   admission: Admission;
   events: EventHub;
   maxGuests: number;
+  /** Called with what happens to guests that have disks. */
+  onGuestEvent?: GuestOptions["onGuestEvent"];
   clock: Clock;
   log: Log;
 }
 
-/** How long the start of an agent waits for emulators to answer, and how often one that does not is tried again. */
+/** How long an agent's start waits for emulators to answer, and how often one that does not is tried again. */
 const ANSWER_DEADLINE_MS = 2000;
 const ANSWER_RETRY_MS = 1000;
 
@@ -75,6 +79,7 @@ export class GuestRegistry {
     }
     await registry.#removeStrayMemory();
     await registry.collectBootFiles();
+    await options.disks.removeStray((id) => registry.#guests.has(id), layersOf(registry.list()));
     return registry;
   }
 
@@ -212,6 +217,7 @@ export class GuestRegistry {
     await guest.whenFree();
     await guest.retire();
     await this.#removeDirectories(guest.id);
+    await this.#options.disks.forget(guest.id, layersOf(this.list(), { but: guest.id }));
     if (this.#guests.delete(guest.id)) this.#options.events.emit("guest", { change: "removed", guest: view });
     await this.collectBootFiles();
   }
@@ -235,8 +241,7 @@ export class GuestRegistry {
   }
 
   #enter(record: GuestRecord): Guest {
-    const { paths, events, log } = this.#options;
-    const guest = new Guest({ record, paths, events, log });
+    const guest = new Guest({ ...this.#options, record });
     this.#guests.set(guest.id, guest);
     return guest;
   }
@@ -334,12 +339,12 @@ export class GuestRegistry {
 
   async #adopt(record: GuestRecord): Promise<LiveEmulator | undefined> {
     const { source, admission, boot } = this.#options;
+    const sharing = record.sharing === undefined ? {} : { sharing: record.sharing };
     const shares = record.sharing !== undefined;
     const reservation = admission.adopt(admission.bytesFor(record.config.memoryBytes, { shares }));
     const holds = digestsOf(record).map((digest) => boot.hold(digest));
     let live: LiveEmulator | undefined;
     try {
-      const sharing = record.sharing === undefined ? {} : { sharing: record.sharing };
       live = await source.adopt({ config: record.config, reservation, holds, ...sharing });
     } finally {
       if (live === undefined) {

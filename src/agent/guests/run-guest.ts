@@ -1,6 +1,8 @@
 import { randomUUID } from "node:crypto";
 import type { Params } from "../../control/index.js";
 import { defaultMachine, parseGuestConfig, type GuestConfig } from "../../guest/index.js";
+import { forgetDisks } from "../disks/fork-disks.js";
+import { layersOf } from "../disks/guest-disks.js";
 import { requireFreePort } from "../network/ports.js";
 import { newTapName, requireBridge } from "../network/tap.js";
 import { forwardHere } from "../network/translate.js";
@@ -20,11 +22,12 @@ type RunParams = Params<"guest.run">;
  */
 export async function runGuest(services: Services, params: RunParams): Promise<Guest> {
   services.registry.requireRoomFor(params.name);
-  const config = parseGuestConfig(await configFor(services, params));
-  await requireNetwork(services, config);
+  const checked = parseGuestConfig(await configFor(services, params));
+  await requireNetwork(services, checked);
   const holds: BootFileHold[] = [];
   let handedOver = false;
   try {
+    const config = { ...checked, disks: await makeDisks(services, params, checked.id) };
     const kernel = await importFile(services, params.kernel, holds);
     const initrd = params.initrd === undefined ? undefined : await importFile(services, params.initrd, holds);
     const reservation = await services.starter.reserve(config.memoryBytes, `guest ${params.name}`);
@@ -49,8 +52,20 @@ export async function runGuest(services: Services, params: RunParams): Promise<G
     handedOver = true;
     return await startGuest(services, guest, { reservation, holds });
   } finally {
-    if (!handedOver) for (const hold of holds) hold.letGo();
+    if (!handedOver) {
+      for (const hold of holds) hold.letGo();
+      await forgetDisks(services, checked.id);
+    }
   }
+}
+
+function makeDisks(services: Services, { disks }: RunParams, guest: string): Promise<GuestConfig["disks"]> {
+  const { registry } = services;
+  return services.disks.make(disks, {
+    guest,
+    isLive: (id) => registry.byId(id)?.isLive === true,
+    used: layersOf(registry.list()),
+  });
 }
 
 async function startGuest(

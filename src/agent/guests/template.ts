@@ -1,6 +1,7 @@
 import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { codeOf } from "../../base/index.js";
 import type { ParentEmulator } from "../../transfer/index.js";
+import { ForkDisks } from "../disks/fork-disks.js";
 import { AgentError } from "../errors.js";
 import type { Services } from "../services.js";
 import { asRoomError } from "../store/files.js";
@@ -28,17 +29,26 @@ export async function freezeGuest(services: Services, guest: Guest): Promise<voi
   }
 }
 
-async function stopAndSave({ paths }: Services, guest: Guest): Promise<void> {
+async function stopAndSave(services: Services, guest: Guest): Promise<void> {
   const { emulator } = guest.live;
-  const path = paths.template(guest.id);
+  const path = services.paths.template(guest.id);
+  // What it writes when it is thawed is none of its children's.
+  const disks = new ForkDisks(services, guest);
   try {
+    await disks.prepare();
     await emulator.prepareDeviceState({ handOver: false });
+    await disks.sync();
+    disks.arm();
     await emulator.stop({ forGood: true });
     const saved = await emulator.saveDeviceState({ handOver: false });
+    disks.taken();
     writeFileSync(path, saved.compose(), { mode: 0o600 });
+    await disks.noted();
   } catch (error) {
     rmSync(path, { force: true });
+    emulator.disks.forget();
     await emulator.resume();
+    await disks.abandon();
     throw asRoomError(error, path);
   }
 }

@@ -8,6 +8,7 @@ import { assert, messageOf, type Log } from "../../base/index.js";
 import { confinedCommand, prepareRoot, type Confinement, type GuestConfig } from "../../guest/index.js";
 import { nativePaths } from "../../memory/index.js";
 import type { Configuration } from "../configuration/index.js";
+import { diskPlaces } from "../disks/guest-disks.js";
 import { AgentError } from "../errors.js";
 import type { Paths } from "../store/paths.js";
 import { Cgroups } from "./cgroups.js";
@@ -113,11 +114,15 @@ export class Isolation {
       await chmod(memory, 0o710);
       // Their directory is closed to everybody, and an emulator sees only its own two.
       for (const path of [config.kernel, config.initrd]) if (path !== undefined) await chmod(path, 0o444);
+      // What a guest writes is its emulator's; what that stands on, anybody may read who knows its name.
+      for (const { chain } of config.disks) await chown(chain[0]?.path ?? "", uid, uid);
+      const places = diskPlaces(config.disks);
       const confinement: Confinement = {
         uid,
         root: join(this.#paths.guest(config.id), "root"),
         cgroups: this.#cgroups?.make(config.id, this.#limits(config, options)) ?? [],
-        readOnly: [nativePaths().preload],
+        readOnly: [nativePaths().preload, ...places.readOnly],
+        writable: places.writable,
       };
       return { confinement, release: () => this.#release(config.id, uid) };
     } catch (error) {

@@ -20,6 +20,7 @@ export const COPIES_NAME = "copies";
  *                                   <uuid>/zeros, digests   notes of a child that is not complete
  *                                   <uuid>/shared    some emulator has mapped, or had, this memory privately
  *                                   <uuid>/template  the device state of a frozen guest
+ *       disks/<uuid>/             a differencing disk, what one guest writes
  *       guests/<uuid>/
  *         guest.json                what is known of the guest, replaced in one step
  *         console.log(.1)           bounded
@@ -63,6 +64,11 @@ export class Paths {
 
   get boot(): string {
     return join(this.#stateDirectory, "boot");
+  }
+
+  /** Differencing disks. */
+  get disks(): string {
+    return join(this.#stateDirectory, "disks");
   }
 
   get guests(): string {

@@ -10,6 +10,7 @@ import {
   type PageDigests,
   type PauseParts,
 } from "../../transfer/index.js";
+import { ForkDisks, requireNoDisks } from "../disks/fork-disks.js";
 import { AgentError } from "../errors.js";
 import type { Guest } from "../guests/guest.js";
 import { frozenEmulator } from "../guests/template.js";
@@ -50,6 +51,7 @@ export async function forkFrom(services: Services, params: Params<"guest.fork">)
       ? [services.peers.resolve(undefined)]
       : params.to.map((host) => services.peers.resolve(host));
   for (const url of urls) services.peers.requireReachableFrom(url);
+  if (urls.some((url) => !services.peers.isSelf(url))) requireNoDisks(guest, "forked to another host");
   await makeWhole(services, guest);
   const arrivedUs = services.clock.nowUs();
   return forkInTwoAttempts(() => new OutgoingFork({ services, guest, params, urls, arrivedUs }), guest.log);
@@ -81,6 +83,7 @@ class OutgoingFork implements ForkAttempt<ChildOutcome[]> {
   readonly #abort = new AbortController();
   readonly #arrivedUs: number;
   readonly #isFrozen: boolean;
+  readonly #disks: ForkDisks;
 
   constructor(options: ForkOptions) {
     const { services, guest, params, urls } = options;
@@ -90,6 +93,7 @@ class OutgoingFork implements ForkAttempt<ChildOutcome[]> {
     this.#arrivedUs = options.arrivedUs;
     // Its memory is not written, whatever becomes of its children.
     this.#isFrozen = guest.state === "frozen";
+    this.#disks = new ForkDisks(services, guest);
     this.#keep = ParentKeep.create(services, guest);
     try {
       this.#instant = makeInstant(services, guest, {
@@ -180,8 +184,11 @@ class OutgoingFork implements ForkAttempt<ChildOutcome[]> {
       this.#keep.remove();
     };
     try {
+      await this.#prepareDisks();
       const outcome = await forkGuest({
-        emulator: this.#isFrozen ? frozenEmulator(this.#services, this.#guest) : this.#guest.live.emulator,
+        emulator: this.#disks.emulator(
+          this.#isFrozen ? frozenEmulator(this.#services, this.#guest) : this.#guest.live.emulator,
+        ),
         memory: this.#guest.live.shared,
         instant: this.#instant,
         children: this.#children,
@@ -195,12 +202,29 @@ class OutgoingFork implements ForkAttempt<ChildOutcome[]> {
         onPrepared: () => linkRelays(this.#services, this.#guest, this.#sent(), this.#params.relay),
         signal: this.#abort.signal,
       });
+      await this.#disks.noted();
       const views = this.#children.map((child, index) => this.#describe(child, outcome, index));
       void finishFork(this.#guest, this.#children, leave);
       return views;
     } catch (error) {
       for (const child of this.#children) child.fail(error);
+      await this.#disks.abandon();
       leave();
+      throw error;
+    } finally {
+      this.#services.disks.forks.delete(this.#guest.name);
+    }
+  }
+
+  /** Before anything else of the fork: its children's emulators are started with what stands on the disks. */
+  async #prepareDisks(): Promise<void> {
+    this.#services.disks.forks.set(this.#guest.name, this.#disks);
+    try {
+      await this.#disks.prepare();
+    } catch (error) {
+      this.#instant.release();
+      for (const { session } of this.#children)
+        session.fail(new TransferError("cancelled", messageOf(error), { cause: error }));
       throw error;
     }
   }

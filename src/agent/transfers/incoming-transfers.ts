@@ -1,5 +1,6 @@
 import { deferred, isSame, messageOf, type Holder, type Identity, type Timer } from "../../base/index.js";
 import type { CallContext, Params, Result, RpcServerSession } from "../../control/index.js";
+import { forgetDisks, startChildWithDisks } from "../disks/fork-disks.js";
 import { AgentError } from "../errors.js";
 import type { Guest } from "../guests/guest.js";
 import { connectGuest } from "../network/guest-link.js";
@@ -253,7 +254,13 @@ export class IncomingTransfers {
   async #make(params: PrepareParams, session: RpcServerSession): Promise<void> {
     const { registry, starter, clock } = this.#services;
     const { guest: wanted, kind, transfer } = params;
-    const live = await starter.startChild(childSpecOf(this.#services, wanted, kind), `guest ${wanted.name}`);
+    // Only this agent itself names its own socket: the parent is a guest of this host then.
+    const isHere = params.parentUrl.startsWith("unix:");
+    const fork = isHere ? this.#services.disks.forks.get(params.parent.guest) : undefined;
+    const live = await startChildWithDisks(this.#services, fork, {
+      spec: childSpecOf(this.#services, wanted, kind),
+      what: `guest ${wanted.name}`,
+    });
     let guest;
     try {
       guest = registry.addWarm(
@@ -262,6 +269,7 @@ export class IncomingTransfers {
       );
     } catch (error) {
       await starter.discard(live);
+      await forgetDisks(this.#services, live.id);
       throw error;
     }
     let child: IncomingChild | undefined;

@@ -6,6 +6,7 @@ import {
   type MigrateOutcome,
   type PrecopySource,
 } from "../../transfer/index.js";
+import { requireNoDisks } from "../disks/fork-disks.js";
 import { AgentError } from "../errors.js";
 import type { Guest } from "../guests/guest.js";
 import { connectGuest, disconnectGuest } from "../network/guest-link.js";
@@ -36,6 +37,7 @@ export async function migrateFrom(
     throw new AgentError("bad-request", `guest ${guest.name} is on this host already; name another one`);
   }
   services.peers.requireReachableFrom(url);
+  requireNoDisks(guest, "migrated");
   await makeWhole(services, guest);
   return new OutgoingMigration(services, guest, params, url).run();
 }

@@ -9,6 +9,7 @@ import {
   type ParentStep,
   type PageDigests,
 } from "../../transfer/index.js";
+import { forgetDisks, startChildWithDisks } from "../disks/fork-disks.js";
 import { AgentError } from "../errors.js";
 import type { Guest } from "../guests/guest.js";
 import type { LiveEmulator } from "../guests/live-emulator.js";
@@ -122,16 +123,17 @@ export class SharingChild implements ForkingChild {
     const { registry, starter } = services;
     const made = peerGuestOf(parent, network, "fork");
     await requireNetworkOf(services, { guest: made, kind: "fork" });
-    const live = await starter.startChild(
-      sharingSpecOf(services, parent, made),
-      `a child of guest ${parent.name}`,
-    );
+    const live = await startChildWithDisks(services, services.disks.forks.get(parent.name), {
+      spec: sharingSpecOf(services, parent, made),
+      what: `a child of guest ${parent.name}`,
+    });
     try {
       if (live.memory.private?.ownPages !== 0)
         throw new AgentError("transfer-failed", "an emulator wrote memory before it was given a guest");
       this.#guest = registry.addWarm(this.#recordOf(live, freeName(services, names)), live);
     } catch (error) {
       await starter.discard(live);
+      await forgetDisks(services, live.id);
       throw error;
     }
     this.entry.peerGuest = this.#guest.name;

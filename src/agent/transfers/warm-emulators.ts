@@ -1,3 +1,4 @@
+import { requireNoDisks } from "../disks/fork-disks.js";
 import { AgentError } from "../errors.js";
 import type { Guest } from "../guests/guest.js";
 import { networkOfForked } from "../network/translate.js";
@@ -15,6 +16,8 @@ export async function warmAt(
   guest: Guest,
   options: { to: readonly string[]; count: number; network: "isolated" | "attached" },
 ): Promise<{ host: string; count: number }[]> {
+  // An emulator is started with its disks, and those of a child are made when it is.
+  requireNoDisks(guest, "given warm emulators");
   const hosts = options.to.length === 0 ? [services.configuration.name] : options.to;
   return Promise.all(
     hosts.map(async (host) => ({ host, count: await warmAtOne(services, guest, host, options) })),

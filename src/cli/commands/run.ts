@@ -9,7 +9,9 @@ import {
 import type { Cli } from "../cli.js";
 import { WORK_DEADLINE_MS, type Context } from "../context.js";
 import { CliError } from "../errors.js";
+import { formatGuestDisk } from "../format/disk.js";
 import { formatForward } from "../format/guest.js";
+import { collectDisk, DISK_HELP, type RunDisk } from "../disk-option.js";
 import { collect, given, memoryMiB, wholeNumber } from "../options.js";
 
 interface RunOptions {
@@ -24,6 +26,7 @@ interface RunOptions {
   bridge?: string;
   mac?: string;
   forward?: string[];
+  disk?: RunDisk[];
 }
 
 /** `ramet run NAME`: starts a new guest. */
@@ -48,9 +51,10 @@ export function runCommand(cli: Cli): Command {
       "[ADDRESS:]HOSTPORT:GUESTPORT[/tcp|/udp], repeatable; implies --network user",
       collect,
     )
+    .option("-d, --disk <disk>", "a disk, repeatable: image:debian-12,size=20G, or as below", collectDisk)
     .addHelpText(
       "after",
-      "\nExample:\n  ramet run web --kernel /boot/vmlinuz --initrd /srv/web.cpio --append console=ttyS0 -m 512 -p 8080:80",
+      `${DISK_HELP}\nExample:\n  ramet run web --kernel /boot/vmlinuz --initrd /srv/web.cpio --append console=ttyS0 -m 512 -p 8080:80`,
     );
   return command.action(async (name: string, options: RunOptions) => {
     const context = cli.context(command);
@@ -60,6 +64,7 @@ export function runCommand(cli: Cli): Command {
       if (guest.network.mode === "user") {
         lines.push(...guest.network.forwards.map((forward) => `  forward  ${formatForward(forward)}`));
       }
+      lines.push(...(guest.disks ?? []).map((disk) => `  ${formatGuestDisk(disk)}`));
       return lines;
     });
   });
@@ -74,6 +79,7 @@ function runParams(context: Context, name: string, options: RunOptions): ParamsI
     architecture: options.architecture,
     network: networkOf(options),
     ...given({
+      disks: options.disk,
       initrd: options.initrd === undefined ? undefined : bootFile(context, options.initrd),
       append: options.append,
       machine: options.machine,

@@ -1,4 +1,5 @@
 import type { Forward, GuestIsolation, GuestNetwork, GuestView } from "../../control/index.js";
+import { formatDiskDetails } from "./disk.js";
 import { formatFields, formatTable } from "./table.js";
 import { formatBytes, formatTime } from "./units.js";
 
@@ -93,6 +94,7 @@ export function formatGuest(guest: GuestView): string[] {
     ["append", guest.append === "" ? undefined : guest.append],
     ["network", formatNetwork(guest.network)],
     ["mac", mac],
+    ...(guest.disks ?? []).map((disk): [string, string] => [disk.name, formatDiskDetails(disk)]),
     [
       "parent",
       guest.parent && `${guest.parent.guest} on ${guest.parent.host}, transfer ${guest.parent.transfer}`,

@@ -4,6 +4,7 @@ import {
   MAX_CHILDREN,
   MAX_CONSOLE_BYTES,
   MAX_FORWARDS,
+  MAX_GUEST_DISKS,
   MAX_LISTED,
   MAX_LOG_LINES,
   MAX_LOG_LINE_CHARACTERS,
@@ -30,6 +31,7 @@ import {
   uuid,
   wallMs,
 } from "./common.js";
+import { guestDisk, requestedDisk } from "./disk.js";
 
 export const DEFAULT_MEMORY_MIB = 256;
 export const DEFAULT_STOP_DEADLINE_MS = 30_000;
@@ -90,6 +92,8 @@ export const guestView = z.object({
   pid: optional(count),
   isolation: optional(guestIsolation),
   network: guestNetwork,
+  /** Absent when it has none. */
+  disks: optional(z.array(guestDisk).max(MAX_GUEST_DISKS)),
   /** What it was forked or migrated from. */
   parent: optional(z.object({ guest: guestName, host: z.string().max(255), transfer: u32 })),
   /** The guest of this host whose memory it has mapped privately: what neither has written since the fork is there once for both. */
@@ -137,6 +141,7 @@ export const runParams = z.strictObject({
   /** Versioned; without it the newest the emulator offers of its family. */
   machine: optional(machineName),
   network: requestedNetwork.default({ mode: "none" }),
+  disks: z.array(requestedDisk).max(MAX_GUEST_DISKS).default([]),
 });
 
 /** Presses the power button and waits. A guest that is off already is answered as it is. */

@@ -2,6 +2,7 @@ import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { realClock, silentLog } from "../../../src/base/index.js";
+import { openDisks } from "../../../src/agent/disks/open-disks.js";
 import { EventHub } from "../../../src/agent/events.js";
 import { Admission } from "../../../src/agent/guests/admission.js";
 import { writeRecord, type GuestRecord } from "../../../src/agent/guests/guest-record.js";
@@ -9,7 +10,7 @@ import { GuestRegistry } from "../../../src/agent/guests/registry.js";
 import { BootStore } from "../../../src/agent/store/boot-store.js";
 import { FormerChildren } from "../../../src/agent/store/former-children.js";
 import { Paths } from "../../../src/agent/store/paths.js";
-import { FakeEmulator, FakeMemory, FakeSource } from "./fakes.js";
+import { FakeEmulator, FakeMemory, FakeSource, noImages } from "./fakes.js";
 
 const MIB = 1024 * 1024;
 
@@ -47,7 +48,8 @@ export class FakeHost {
     const { paths, source, boot, admission, events } = this;
     const [clock, log] = [realClock, silentLog];
     const formerChildren = await FormerChildren.open({ path: paths.formerChildren, clock, log });
-    const common = { paths, source, boot, formerChildren, admission, events };
+    const disks = await openDisks({ paths, images: noImages, clock, log });
+    const common = { paths, source, boot, disks, formerChildren, admission, events };
     const registry = await GuestRegistry.open({ ...common, maxGuests, clock, log });
     await registry.settle();
     return registry;

@@ -1,5 +1,6 @@
 import { randomUUID } from "node:crypto";
 import { deferred, realClock, silentLog } from "../../../src/base/index.js";
+import { DiskError, type Images } from "../../../src/disk/index.js";
 import type { Emulator, EmulatorExit, GuestConfig } from "../../../src/guest/index.js";
 import type { GuestMemory } from "../../../src/memory/index.js";
 import type { Admission } from "../../../src/agent/guests/admission.js";
@@ -188,6 +189,12 @@ export function fakeRecord(
     },
   };
 }
+
+/** A host without base disks. */
+export const noImages: Pick<Images, "find" | "hold"> = {
+  find: () => Promise.reject(new DiskError("no-such-image", "there is none")),
+  hold: () => Promise.reject(new DiskError("no-such-image", "there is none")),
+};
 
 /** What an emulator is started with besides its configuration. */
 export function partsFor(admission: Admission, record: GuestRecord): Omit<LaunchOptions, "incoming"> {

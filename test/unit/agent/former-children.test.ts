@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { openDisks } from "../../../src/agent/disks/open-disks.js";
 import {
   existsSync,
   mkdirSync,
@@ -37,7 +38,7 @@ import {
 } from "../../../src/agent/transfers/transfer-record.js";
 import { TransferError } from "../../../src/transfer/index.js";
 import { ManualClock } from "../../support/lane-clock.js";
-import { fakeChildRecord, fakeRecord, FakeSource } from "./fakes.js";
+import { fakeChildRecord, fakeRecord, FakeSource, noImages } from "./fakes.js";
 
 const MIB = 1024 * 1024;
 const holder = { kind: "certificate", name: "a" } as const;
@@ -136,6 +137,7 @@ describe("the removal of a guest that came here", () => {
       paths,
       source: new FakeSource(paths),
       boot: await BootStore.open(paths.boot),
+      disks: await openDisks({ paths, images: noImages, clock: realClock, log: silentLog }),
       formerChildren,
       admission: new Admission({ limitBytes: undefined, reserveBytes: 0, room }),
       events: new EventHub(),

@@ -87,6 +87,7 @@ test("run turns its options into parameters", async () => {
           { address: "127.0.0.1", hostPort: 2222, guestPort: 22, protocol: "tcp" },
         ],
       },
+      disks: [],
     },
   ]);
   assert.equal(setting.stdout.text, "shop runs\n  forward  127.0.0.1:8080→80\n");

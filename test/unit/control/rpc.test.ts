@@ -73,6 +73,7 @@ test("defaults are filled in and forwards are parsed before the handler sees the
           { address: "0.0.0.0", hostPort: 53, guestPort: 53, protocol: "udp" },
         ],
       },
+      disks: [],
     },
   ]);
 });

@@ -138,6 +138,8 @@ export function clientHandlers(some: Partial<Handlers<"client">>): Handlers<"cli
   return {
     "agent.info": refuse,
     "agent.audit": refuse,
+    "disk.list": refuse,
+    "disk.chain": refuse,
     "agent.reload": refuse,
     "agent.offer": refuse,
     "agent.leave": refuse,

@@ -139,9 +139,18 @@ describe("the differencing disks of a host", () => {
     assert.deepEqual(await store.removeUnused([left.id, "not-there"], none), [left.id]);
     assert.equal(held, 1);
     assert.deepEqual(await store.removeUnused([right.id], ({ id }) => id === right.id), []);
+    await store.freeze(base.id);
     assert.deepEqual(await store.removeUnused([right.id], none), [right.id, base.id]);
     assert.equal(held, 0);
     assert.deepEqual(readdirSync(store.directory), []);
+  });
+
+  test("that are written stay when what was put over them goes", async () => {
+    const written = await store.create({ sizeBytes: MIB, writer: WRITER });
+    const overlay = await store.create({ parent: { disk: written.id }, writer: WRITER });
+    assert.deepEqual(await store.removeUnused([overlay.id], () => false), [overlay.id]);
+    assert.deepEqual(store.list(), [written]);
+    assert.deepEqual(await store.removeUnused([written.id], () => false), [written.id]);
   });
 
   test("cannot be put on top of each other without end", async () => {

@@ -188,7 +188,7 @@ describe("a saving that is held up", () => {
     for (const refused of [undefined, "transaction"]) {
       course = [];
       const save = await scene(23 * KIB, 23 * KIB, { refused });
-      const run = save.run(client, work, { actions: [] });
+      const run = save.run(client, work, { command: "transaction", args: { actions: [] } });
       if (refused === undefined) assert.equal((await run).isHeld, true);
       else await assert.rejects(run, { code: "command-failed", message: /refused transaction/ });
       assert.deepEqual(

@@ -1,0 +1,103 @@
+import { statfs } from "node:fs/promises";
+import { z } from "zod";
+import { messageOf, type Clock, type Log, type Timer } from "../../base/index.js";
+import type { GuestEvent } from "../../guest/index.js";
+import type { Guest } from "../guests/guest.js";
+
+/** How often it is looked whether there is room again, and how much there must be. */
+const ROOM_POLL_MS = 1000;
+const ROOM_BYTES = 32 * 1024 * 1024;
+
+/** How often a guest is let try again whose disk failed otherwise. */
+const FAILURE_RETRY_MS = 30_000;
+
+/** QEMU's event of a request that failed. With the action `stop` it was kept, and the guest stopped; it is done again when that goes on. */
+const eventSchema = z.looseObject({
+  action: z.string(),
+  "node-name": z.string().optional(),
+  nospace: z.boolean().optional(),
+  reason: z.string().optional(),
+});
+
+/** A guest that stands still because of a disk. */
+interface Stopped {
+  isFull: boolean;
+  timer: Timer;
+}
+
+/** How the message of a guest begins that stands still because of a disk. */
+const MESSAGE = "stopped by a disk";
+
+/** Whether a guest stands still because the host failed one of its disks. */
+export function isStoppedByDisk({ state, record }: Guest): boolean {
+  return state === "paused" && record.message?.startsWith(MESSAGE) === true;
+}
+
+/**
+ * Guests that were stopped because the host could not read or write one of their disks. Nothing of theirs is lost: the request that failed waits in the emulator. They go on by
+ * themselves: at a full file system as soon as there is room, else now and then.
+ */
+export class DiskTrouble {
+  readonly #directory: string;
+  readonly #clock: Clock;
+  readonly #log: Log;
+  readonly #stopped = new Map<Guest, Stopped>();
+
+  /** @param options.directory of the disks. */
+  constructor(options: { directory: string; clock: Clock; log: Log }) {
+    this.#directory = options.directory;
+    this.#clock = options.clock;
+    this.#log = options.log;
+  }
+
+  /** To be called with every event of a guest that has disks. */
+  note(guest: Guest, event: GuestEvent): void {
+    if (event.name !== "BLOCK_IO_ERROR") return;
+    const parsed = eventSchema.safeParse(event.data);
+    if (!parsed.success || parsed.data.action !== "stop") return;
+    const { reason = "an error", nospace: isFull = false } = parsed.data;
+    const disk = parsed.data["node-name"]?.split("-")[0] ?? "a disk";
+    const cure = isFull
+      ? `the file system of ${this.#directory} is full; it goes on by itself when there is room`
+      : `${reason}; it is let try again every ${FAILURE_RETRY_MS / 1000} seconds`;
+    // Several requests fail at once, and tell one by one.
+    if (!this.#stopped.has(guest)) guest.log.warn({ disk, reason }, "a guest was stopped by its disk");
+    this.#wait(guest, isFull);
+    if (guest.state === "running" || guest.state === "paused")
+      guest.note({ state: "paused", message: `${MESSAGE}: ${disk}: ${cure}` });
+  }
+
+  /** No guest is let go on any more. */
+  close(): void {
+    for (const { timer } of this.#stopped.values()) timer.cancel();
+    this.#stopped.clear();
+  }
+
+  #wait(guest: Guest, isFull: boolean): void {
+    this.#stopped.get(guest)?.timer.cancel();
+    const timer = this.#clock.after(isFull ? ROOM_POLL_MS : FAILURE_RETRY_MS, () => {
+      this.#tryAgain(guest, isFull).catch((error: unknown) => {
+        this.#log.warn({ guest: guest.name, problem: messageOf(error) }, "a stopped guest could not go on");
+        if (this.#stopped.has(guest)) this.#wait(guest, isFull);
+      });
+    });
+    this.#stopped.set(guest, { isFull, timer });
+  }
+
+  async #tryAgain(guest: Guest, isFull: boolean): Promise<void> {
+    // It was ended, or something else holds it, such as a template's freeze.
+    if (!guest.hasEmulator || !isStoppedByDisk(guest)) return void this.#stopped.delete(guest);
+    if (guest.occupation !== undefined || (isFull && !(await this.#hasRoom())))
+      return this.#wait(guest, isFull);
+    this.#stopped.delete(guest);
+    // Before it goes on: what fails again is told after this.
+    await guest.update({ state: "running" });
+    await guest.live.emulator.resume();
+    guest.log.info({}, "a guest goes on that was stopped by its disk");
+  }
+
+  async #hasRoom(): Promise<boolean> {
+    const { bavail, bsize } = await statfs(this.#directory);
+    return bavail * bsize >= ROOM_BYTES;
+  }
+}

@@ -1,0 +1,186 @@
+import { statSync } from "node:fs";
+import { dirname } from "node:path";
+import type { DiskView, GuestDiskView, RequestedDisk } from "../../control/index.js";
+import { DiskError, type ChainLayer, type Disk, type DiskParent, type DiskStore } from "../../disk/index.js";
+import type { GuestDisk } from "../../guest/index.js";
+
+/** Bytes that `stat` counts by. */
+const BLOCK_BYTES = 512;
+
+/** Finds the base disk a user named; its digest. Errors as those of `Images.find`. */
+type FindImage = (reference: string) => Promise<string>;
+
+/** The disks of a guest that is being forked. */
+export interface ForkedDisks {
+  readonly hasDisks: boolean;
+  layFor(child: string): Promise<GuestDisk[]>;
+}
+
+/** The disks of this host's guests: what one writes is nobody else's. */
+export class GuestDisks {
+  readonly store: DiskStore;
+  /** Forks under way, by the name of the guest that is forked: where children on its own host find what they stand on. */
+  readonly forks = new Map<string, ForkedDisks>();
+
+  readonly #findImage: FindImage;
+
+  constructor(store: DiskStore, findImage: FindImage) {
+    this.store = store;
+    this.#findImage = findImage;
+  }
+
+  /**
+   * Makes the disks a new guest asks for; of all or of none.
+   * @param options.isLive whether an emulator has the guest of this id.
+   * @param options.used layers in the chains of other guests.
+   * @throws DiskError `no-such-image`, `no-such-disk`, `in-use`, `bad-size`, `too-deep`, `no-room`.
+   */
+  async make(
+    requests: readonly RequestedDisk[],
+    options: { guest: string; isLive: (guest: string) => boolean; used: ReadonlySet<string> },
+  ): Promise<GuestDisk[]> {
+    const disks: GuestDisk[] = [];
+    try {
+      for (const request of requests) {
+        const { sizeBytes, cache, iops, bps } = request;
+        const parent = await this.#parentOf(request, options);
+        const disk = await this.store.create({
+          ...(parent === undefined ? {} : { parent }),
+          ...(sizeBytes === undefined ? {} : { sizeBytes }),
+          writer: options.guest,
+        });
+        const limits = { ...(iops === undefined ? {} : { iops }), ...(bps === undefined ? {} : { bps }) };
+        disks.push({ ...this.#layersOf(disk), name: `disk${disks.length}`, cache, ...limits });
+      }
+      return disks;
+    } catch (error) {
+      await this.forget(options.guest, options.used);
+      throw error;
+    }
+  }
+
+  /**
+   * Empty layers for another guest to write, each over the newest of a disk. Those must not be written any more when it comes to run.
+   * @param over disks as they will be below. Errors as those of `DiskStore.create`.
+   */
+  async layOver(over: readonly GuestDisk[], guest: string): Promise<GuestDisk[]> {
+    const disks: GuestDisk[] = [];
+    for (const disk of over) {
+      const top = disk.chain[0] as ChainLayer;
+      const parent: DiskParent = top.format === "raw" ? { image: top.id } : { disk: top.id };
+      const made = await this.store.create({ parent, sizeBytes: disk.sizeBytes, writer: guest });
+      disks.push({ ...disk, ...this.#layersOf(made) });
+    }
+    return disks;
+  }
+
+  /**
+   * Removes what only this guest had: what it writes, and what that stands on as far as nobody else needs it.
+   * @param used layers in the chains of other guests.
+   */
+  async forget(guest: string, used: ReadonlySet<string>): Promise<void> {
+    const own = this.store.list().filter(({ writer }) => writer === guest);
+    // The newest first: one may stand on another.
+    const ids = own.map(({ id }) => id).toReversed();
+    await this.store.removeUnused(
+      ids,
+      ({ id, writer }) => used.has(id) || (writer !== undefined && writer !== guest),
+    );
+  }
+
+  /** Removes what no guest has: made just before an agent ended. Does nothing while there are disks that cannot be read. */
+  async removeStray(isGuest: (id: string) => boolean, used: ReadonlySet<string>): Promise<string[]> {
+    if (this.store.hasUnreadable) return [];
+    const isUsed = ({ id, writer }: Disk): boolean =>
+      used.has(id) || (writer !== undefined && isGuest(writer));
+    return this.store.removeUnused(
+      this.store
+        .list()
+        .map(({ id }) => id)
+        .toReversed(),
+      isUsed,
+    );
+  }
+
+  /** A differencing disk as a client sees it. */
+  view(disk: Disk, nameOf: (guest: string) => string | undefined): DiskView {
+    const { id, parent, sizeBytes, frozen, createdAtMs } = disk;
+    const guest = disk.writer === undefined ? undefined : nameOf(disk.writer);
+    const blocks = statSync(this.store.pathOf(id), { throwIfNoEntry: false })?.blocks ?? 0;
+    return {
+      id,
+      ...(parent === undefined ? {} : { parent: layerOf(parent) }),
+      sizeBytes,
+      usedBytes: blocks * BLOCK_BYTES,
+      frozen,
+      children: this.store.childrenOf(id).length,
+      ...(guest === undefined ? {} : { guest }),
+      createdAtMs,
+    };
+  }
+
+  #layersOf(disk: Disk): Pick<GuestDisk, "sizeBytes" | "chain"> {
+    return { sizeBytes: disk.sizeBytes, chain: this.store.chainOf(disk.id) };
+  }
+
+  async #parentOf(
+    { image, parent }: RequestedDisk,
+    { isLive }: { isLive: (guest: string) => boolean },
+  ): Promise<DiskParent | undefined> {
+    if (image !== undefined) return { image: await this.#findImage(image) };
+    if (parent === undefined) return undefined;
+    const { writer } = this.store.get(parent);
+    if (writer !== undefined && isLive(writer)) {
+      throw new DiskError(
+        "in-use",
+        `disk ${parent} is written by a guest that runs: fork that guest, or name one it stands on (ramet disk chain ${parent})`,
+      );
+    }
+    await this.store.freeze(parent);
+    return { disk: parent };
+  }
+}
+
+/** The layers in the chains of guests, of all but one. */
+export function layersOf(
+  guests: readonly { id: string; config: { disks: readonly GuestDisk[] } }[],
+  { but }: { but?: string } = {},
+): Set<string> {
+  const disks = guests.flatMap(({ id, config }) => (id === but ? [] : config.disks));
+  return new Set(disks.flatMap(({ chain }) => chain.map(({ id }) => id)));
+}
+
+/** A guest's disk as a client sees it. */
+export function guestDiskView({ name, sizeBytes, cache, iops, bps, chain }: GuestDisk): GuestDiskView {
+  return {
+    name,
+    sizeBytes,
+    cache,
+    ...(iops === undefined ? {} : { iops }),
+    ...(bps === undefined ? {} : { bps }),
+    chain: chain.map(layerViewOf),
+  };
+}
+
+/** A layer of a chain as a client sees it. */
+export function layerViewOf({ id, format }: Pick<ChainLayer, "id" | "format">): {
+  kind: "image" | "disk";
+  id: string;
+} {
+  return { kind: format === "raw" ? "image" : "disk", id };
+}
+
+function layerOf(parent: DiskParent): { kind: "image" | "disk"; id: string } {
+  return "image" in parent ? { kind: "image", id: parent.image } : { kind: "disk", id: parent.disk };
+}
+
+/** What an emulator of a guest must see of the host for its disks: the directory of the layers, and each base disk. */
+export function diskPlaces(disks: readonly GuestDisk[]): { writable: string[]; readOnly: string[] } {
+  const layers = disks.flatMap(({ chain }) => chain);
+  const paths = (format: ChainLayer["format"]) =>
+    layers.filter((layer) => layer.format === format).map(({ path }) => path);
+  return {
+    writable: [...new Set(paths("qcow2").map((path) => dirname(dirname(path))))],
+    readOnly: [...new Set(paths("raw"))],
+  };
+}

@@ -1,0 +1,56 @@
+import type { DiskView, GuestDiskView } from "../../control/index.js";
+import { formatTable } from "./table.js";
+import { formatBytes, formatTime } from "./units.js";
+
+/** How many digits tell images apart for people. */
+const SHOWN_DIGITS = 12;
+
+type Layer = GuestDiskView["chain"][number];
+
+/** A layer as people read it: uuids whole, because commands take them, digests shortened. */
+export function formatLayer({ kind, id }: Layer): string {
+  return kind === "image" ? `image ${id.slice(0, SHOWN_DIGITS)}` : id;
+}
+
+/** A guest's disk but for its name: what is written, and on what that stands. */
+export function formatDiskDetails({ sizeBytes, cache, iops, bps, chain }: GuestDiskView): string {
+  const limits = [
+    ...(iops === undefined ? [] : [`${iops} requests/s`]),
+    ...(bps === undefined ? [] : [`${formatBytes(bps)}/s`]),
+    ...(cache === "writeback" ? [] : ["past the page cache"]),
+  ];
+  return [formatBytes(sizeBytes), ...limits, chain.map(formatLayer).join(" over ")].join(", ");
+}
+
+/** A guest's disk in one line. */
+export function formatGuestDisk(disk: GuestDiskView): string {
+  return `${disk.name}  ${formatDiskDetails(disk)}`;
+}
+
+/** The differencing disks of a host as a table. */
+export function formatDisks(disks: readonly DiskView[]): string[] {
+  if (disks.length === 0) return ["no disks"];
+  return formatTable(
+    [
+      { title: "DISK" },
+      { title: "OVER" },
+      { title: "SIZE", right: true },
+      { title: "USED", right: true },
+      { title: "STATE" },
+      { title: "CREATED" },
+    ],
+    disks.map((disk) => [
+      disk.id,
+      disk.parent === undefined ? "-" : formatLayer(disk.parent),
+      formatBytes(disk.sizeBytes),
+      formatBytes(disk.usedBytes),
+      formatUse(disk),
+      formatTime(disk.createdAtMs),
+    ]),
+  );
+}
+
+function formatUse({ frozen, children, guest }: DiskView): string {
+  if (frozen) return `frozen, ${children === 1 ? "1 disk" : `${children} disks`} on it`;
+  return guest === undefined ? "unused" : `written by ${guest}`;
+}

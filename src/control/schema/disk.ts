@@ -1,0 +1,94 @@
+import { z } from "zod";
+import { MAX_CHAIN_LAYERS, MAX_LISTED } from "../limits.js";
+import { count, guestName, optional, uuid, wallMs } from "./common.js";
+
+/** A disk's sectors have 512 bytes; 4 TiB is the most. */
+export const diskBytes = z
+  .int()
+  .min(512)
+  .max(4 * 1024 ** 4)
+  .multipleOf(512, "must be whole sectors of 512 bytes");
+
+const MIN_RATE = 10;
+const rate = z.int().min(MIN_RATE).max(Number.MAX_SAFE_INTEGER);
+
+export const DISK_CACHES = ["writeback", "none"] as const;
+const cache = z.enum(DISK_CACHES);
+
+/** A base disk by identifier or digest, or at least 8 digits of that. */
+const imageReference = z
+  .string()
+  .max(255)
+  .regex(/^[\x21-\x7e]+$/, "must be an image's identifier or digest");
+
+/**
+ * A disk of a new guest: over a base disk (`image`), over another differencing disk, which is never written again (`parent`), or blank (`size` alone).
+ */
+export const requestedDisk = z
+  .strictObject({
+    image: optional(imageReference),
+    parent: optional(uuid),
+    /** At least that of what it stands on, which it is when it is absent. */
+    sizeBytes: optional(diskBytes),
+    cache: cache.default("writeback"),
+    /** Requests a second. */
+    iops: optional(rate),
+    /** Bytes a second. */
+    bps: optional(rate),
+  })
+  .refine(({ image, parent }) => image === undefined || parent === undefined, {
+    message: "has an image or a parent, not both",
+  })
+  .refine(
+    ({ image, parent, sizeBytes }) => image !== undefined || parent !== undefined || sizeBytes !== undefined,
+    { message: "needs an image, a parent or a size" },
+  );
+export type RequestedDisk = z.output<typeof requestedDisk>;
+
+/** One layer of a chain, as people see it: a base disk by its digest, a differencing disk by its uuid. */
+export const layerView = z.object({
+  kind: z.enum(["image", "disk"]),
+  id: z.string().max(64),
+});
+
+/** A disk of a guest. */
+export const guestDisk = z.object({
+  name: z.string().max(15),
+  sizeBytes: diskBytes,
+  cache,
+  iops: optional(rate),
+  bps: optional(rate),
+  /** The newest layer first, which alone is written. */
+  chain: z.array(layerView).max(MAX_CHAIN_LAYERS),
+});
+export type GuestDiskView = z.infer<typeof guestDisk>;
+
+/** A differencing disk of a host. */
+export const diskView = z.object({
+  id: uuid,
+  parent: optional(layerView),
+  sizeBytes: diskBytes,
+  /** What its file takes on the host. */
+  usedBytes: count,
+  /** Others stand on it, or did: it is never written again. */
+  frozen: z.boolean(),
+  children: count,
+  /** The guest that writes it. */
+  guest: optional(guestName),
+  createdAtMs: wallMs,
+});
+export type DiskView = z.infer<typeof diskView>;
+
+export const DISK_METHODS = {
+  "disk.list": {
+    role: "client",
+    params: z.strictObject({}),
+    result: z.object({ disks: z.array(diskView).max(MAX_LISTED) }),
+  },
+  "disk.chain": {
+    role: "client",
+    params: z.strictObject({ disk: uuid }),
+    /** The newest first. */
+    result: z.object({ chain: z.array(layerView).max(MAX_CHAIN_LAYERS) }),
+  },
+} as const;
