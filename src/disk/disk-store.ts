@@ -288,7 +288,7 @@ export class DiskStore {
 function tooDeep(id: string): DiskError {
   return new DiskError(
     "too-deep",
-    `disk ${id} stands on so many others that no more can be put over it (${MAX_CHAIN_DISKS} is the most); flatten it`,
+    `disk ${id} stands on so many others that no more can be put over it (${MAX_CHAIN_DISKS} is the most)`,
   );
 }
 

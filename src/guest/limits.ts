@@ -22,8 +22,7 @@ export const MAX_APPEND_BYTES = 2047;
 export const MAX_DISKS = 8;
 
 /**
- * Most layers of a disk, the base disk and the one that is written included. Each has a file open and takes part in every read of what is not in those above it; flattening
- * makes one of them.
+ * Most layers of a disk, the base disk and the one that is written included. Each has a file open and takes part in every read of what is not in those above it.
  */
 export const MAX_CHAIN_LAYERS = 64;
 
