@@ -36,8 +36,8 @@ export type Settled = "runs" | "gone" | { kept: string };
 /** Answers that say nothing of the child. */
 const ASK_AGAIN: ReadonlySet<string> = new Set(["not-ready", "busy", "refused", "forbidden", "draining"]);
 
-/** Answers to what is sent ahead of a child that is not there (any more), or by an agent that takes nothing ahead. */
-const NOT_YET: ReadonlySet<string> = new Set(["no-such-transfer", "unknown-method"]);
+/** Answers to what is sent ahead of a child that is not there (any more), where it may be hidden among guests that could not be taken over, or by an agent that takes nothing ahead. */
+const NOT_YET: ReadonlySet<string> = new Set(["no-such-transfer", "not-ready", "unknown-method"]);
 
 type PrepareParams = ParamsInput<"peer.prepare">;
 
