@@ -18,7 +18,8 @@ export class EmulatorPriority {
   readonly #pid: number;
   /** Found when they are needed first; they live as long as the process. */
   #threads: readonly number[] | undefined;
-  #processors: readonly number[] = [];
+  /** Those that may be ahead. Unknown at first: an agent before this one may have put them there. */
+  #processors: readonly number[] | undefined;
 
   constructor(pid: number) {
     this.#pid = pid;
@@ -40,7 +41,7 @@ export class EmulatorPriority {
   /** Takes `hurry` and `hurryAll` back. */
   calm(): void {
     this.#set(USUAL);
-    attempt(() => setAll(this.#processors, USUAL));
+    attempt(() => setAll(this.#processors ?? threadsOf(this.#pid, PROCESSOR), USUAL));
     this.#processors = [];
   }
 

@@ -294,6 +294,8 @@ export class QemuEmulator implements Emulator {
     this.#qmp = qmp;
     const { major, minor, micro } = qmp.version;
     this.#version = `${major}.${minor}.${micro}`;
+    // An agent before this one may have ended while it was ahead.
+    this.#priority.calm();
   }
 
   #connection(): QmpClient {

@@ -19,6 +19,9 @@ test("an emulator is put ahead where that is allowed, and back again; one that h
   assert.ok([before, -9].includes(getPriority(pid)));
   priority.calm();
   assert.ok([before, 0].includes(getPriority(pid)));
+  priority.hurryAll();
+  new EmulatorPriority(pid).calm();
+  assert.ok([before, 0].includes(getPriority(pid)), "whoever put it ahead may be gone");
   child.kill("SIGKILL");
   await once(child, "exit");
   priority.hurry();
