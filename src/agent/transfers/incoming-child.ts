@@ -69,20 +69,19 @@ export class IncomingChild implements HostedChild {
 
   constructor(options: IncomingChildOptions) {
     const { services, guest, live } = options;
-    const { clock } = services;
     const { params, step, incarnation } = options.record.record;
     const recovered = incarnation > 0;
     this.#services = services;
     this.#params = params;
     this.#record = options.record;
     this.#recovered = recovered;
-    this.#step = recovered ? (step === "starting" ? "running" : step) : "prepared";
+    this.#step = recovered ? (step === "starting" ? "loading" : step) : "prepared";
     this.guest = guest;
     this.#live = live;
     this.#onOver = options.onOver;
     this.#commander = options.session;
     this.#custody = new Custody({
-      clock,
+      clock: services.clock,
       isAbandonable: () => this.#isAbandonable(),
       onAbandoned: () => {
         const reason = `the connection to ${params.parent.host} was lost before the child ran`;
@@ -201,6 +200,7 @@ export class IncomingChild implements HostedChild {
 
   /** Once the emulator of a child that an earlier agent loaded answers: it may have been told to run and not let run yet. */
   async settle(): Promise<void> {
+    if (this.#step === "loading" && this.#ending === undefined) this.#noteRuns();
     if (this.#ending !== undefined || this.#step !== "running") return;
     if ((await this.#live.emulator.status()) !== "paused") return;
     if (this.#lease !== undefined && this.entry.phase !== "complete") {
@@ -265,10 +265,12 @@ export class IncomingChild implements HostedChild {
     // Its last page may have come while its emulator was still at it.
     if (this.entry.phase === "complete") this.guest.note({ state: "running" });
     this.#custody.end();
+    this.#toFilling();
   }
 
   #toFilling(): void {
-    if (this.entry.over) return;
+    if (this.entry.over || this.entry.phase === "paging") return;
+    if (this.#step === "loading") return this.entry.enter("starting");
     this.entry.enter("paging");
     this.#reportLater();
   }
@@ -276,7 +278,10 @@ export class IncomingChild implements HostedChild {
   /** A fork's child that is loaded and held lives; a migration's does not, because its parent may go on instead. */
   #isAbandonable(): boolean {
     if (this.#detached || this.#ending !== undefined || this.#step === "running") return false;
-    return this.#step !== "loaded" || this.#params.kind === "migrate";
+    // Whether one that an earlier agent was loading has come to run, its emulator says.
+    return this.#step === "loading"
+      ? !this.#recovered
+      : this.#step !== "loaded" || this.#params.kind === "migrate";
   }
 
   #onEmulatorEnd(why: string): void {
@@ -347,9 +352,7 @@ export class IncomingChild implements HostedChild {
     }
     // It goes with the child's memory, as the notes do: until then a new agent must know that emulator for a child's.
     this.#record.leave();
-    if (phase === "failed" && this.#step === "running") {
-      return endCrashed(this.guest, error);
-    }
+    if (phase === "failed" && this.#step === "running") return endCrashed(this.guest, error);
     await this.#services.registry.remove(this.guest, { ran: this.#record.record.step === "running" });
   }
 

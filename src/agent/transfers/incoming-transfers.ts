@@ -182,11 +182,20 @@ export class IncomingTransfers {
     record: RecordFile<ChildRecord>,
     child: IncomingChild | CompleteChild,
   ): Promise<void> {
-    const { transfer, complete } = record.record;
-    if ((await guest.live.emulator.status()) !== "incoming") {
+    const { emulator } = guest.live;
+    let status = await emulator.status();
+    if (status === "incoming") {
+      // It may have had all of its state, and been told to run when it has read that. It is not to run on after it was given up here.
+      await emulator.stop({ forGood: true });
+      status = await emulator.status();
+    }
+    // Whoever watches over the emulator ends the child.
+    if (status === "ended") return;
+    if (status !== "incoming") {
       record.update({ step: "running" });
       return child.settle();
     }
+    const { transfer, complete } = record.record;
     guest.log.info({ transfer }, "a child that was never loaded is removed");
     if (complete === undefined) return child.cancel("its agent ended before it was loaded");
     child.detach();

@@ -112,6 +112,10 @@ export function badStep(
   { record, step, doing }: { record: Readonly<ChildRecord>; step: string; doing: string },
 ): AgentError {
   if (step === "over" && migratedAndRan(record)) return hasRun(services, guest);
+  if (step === "loading" && record.incarnation > 0) {
+    const message = `whether the child of transfer ${record.transfer} was loaded is not known yet; ask again`;
+    return new AgentError("not-ready", message);
+  }
   return new AgentError(
     "bad-state",
     `the child of transfer ${record.transfer} is ${step} and cannot be ${doing}`,

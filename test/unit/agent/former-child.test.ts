@@ -185,7 +185,7 @@ describe("a child that is being ended", () => {
 });
 
 /** A forked child that an earlier agent had loaded and an earlier lane completed, on an emulator in the hands of the test. */
-function loaded(directory: string, { kind = "fork", step = "loaded" } = {}) {
+function loaded(directory: string, { kind = "fork", step = "loaded", whole = true } = {}) {
   const resumes: Deferred<{ resumedAtUs: number }>[] = [];
   const resume = () => {
     const answer = deferred<{ resumedAtUs: number }>();
@@ -210,7 +210,7 @@ function loaded(directory: string, { kind = "fork", step = "loaded" } = {}) {
     faults: idleThread,
     lanesAhead: { take: () => undefined },
   };
-  const installed = () => [{ first: 0, count: 16 }];
+  const installed = () => [{ first: 0, count: whole ? 16 : 8 }];
   const memory = { pageCount: 16, fill: () => {}, installed, release: () => {} };
   const live = {
     emulator: { resume, status: async () => "paused", announce: async () => {} },
@@ -235,7 +235,7 @@ function loaded(directory: string, { kind = "fork", step = "loaded" } = {}) {
   writeFileSync(join(directory, "zeros"), new Uint8Array(2));
   const options = { services, record, guest, live, onOver: () => {} };
   const child = new IncomingChild(options as unknown as ConstructorParameters<typeof IncomingChild>[0]);
-  return { child, guest, resumes };
+  return { child, guest, resumes, record, services, live };
 }
 
 describe("a fork's child that is to run", () => {
@@ -329,4 +329,69 @@ test("an agent that stops waits for a transfer to wind down after it was told to
     clock.advance(50);
   }
   await drain;
+});
+
+/** A forked child that an earlier agent was loading and had told to run, in the hands of a new one; its emulator answers with each of `answers` in turn. */
+async function found(directory: string, answers: string[]) {
+  const { guest, record, services, live } = loaded(directory, { step: "starting", whole: false });
+  const said: string[] = [];
+  const emulator = {
+    status: async () => {
+      const answer = answers.shift() ?? "running";
+      said.push(answer);
+      return answer;
+    },
+    stop: async ({ forGood }: { forGood: boolean }) => void said.push(forGood ? "stop for good" : "stop"),
+    resume: async () => void said.push("resume"),
+  };
+  const removed: boolean[] = [];
+  const registry = {
+    isWhole: true,
+    list: () => [],
+    remove: async (_guest: unknown, { ran }: { ran: boolean }) => void removed.push(ran),
+  };
+  const former = { of: () => [], requireWhole: () => {} };
+  const all = { ...services, registry, formerChildren: former, log: silentLog };
+  const incoming = new IncomingTransfers(all as unknown as Services, {} as BootUploads);
+  const one = { ...guest, id: "0", live: { ...live, emulator } };
+  const settle = await incoming.recover(one as never, record);
+  const phase = async () => (await incoming.show({ transfer: TRANSFER }, CONTEXT)).phase;
+  return { incoming, settle, phase, said, removed, clock: services.clock, record };
+}
+
+describe("a child that an earlier agent was loading and had told to run", () => {
+  let directory: string;
+  beforeEach(() => (directory = mkdtempSync(join(tmpdir(), "ramet-child-"))));
+  afterEach(() => rmSync(directory, { recursive: true }));
+
+  test("is nobody's word before its emulator has answered, and is not abandoned until then", async () => {
+    const { incoming, phase, removed, clock, settle } = await found(directory, ["running"]);
+    assert.equal(await phase(), "starting");
+    await assert.rejects(incoming.run({ transfer: TRANSFER }, CONTEXT), { code: "not-ready" });
+    clock.advance(60_000);
+    assert.deepEqual(removed, []);
+    await settle();
+    assert.equal(await phase(), "paging");
+    assert.deepEqual(await incoming.run({ transfer: TRANSFER }, CONTEXT), { loadUs: 0, runUs: 0 });
+  });
+
+  test("is removed when it waits for its state still, and has been kept from running before that is asked last", async () => {
+    const { settle, said, removed, record, phase } = await found(directory, ["incoming", "incoming"]);
+    await settle();
+    assert.deepEqual(said, ["incoming", "stop for good", "incoming"]);
+    assert.deepEqual([removed, await phase(), record.record.step], [[false], "cancelled", "starting"]);
+  });
+
+  test("is let run on when it came to run, or to be loaded, while it was asked", async () => {
+    const { settle, said, removed, record, phase } = await found(directory, ["incoming", "paused", "paused"]);
+    await settle();
+    assert.deepEqual(said, ["incoming", "stop for good", "paused", "paused", "resume"]);
+    assert.deepEqual([removed, await phase(), record.record.step], [[], "paging", "running"]);
+  });
+
+  test("is not said to have run when its emulator has ended", async () => {
+    const { settle, record } = await found(directory, ["ended"]);
+    await settle();
+    assert.equal(record.record.step, "starting");
+  });
 });
