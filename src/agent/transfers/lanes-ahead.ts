@@ -7,6 +7,8 @@ import { dialLane, type Dialler } from "./dial-lane.js";
 
 /** Most transfers to come whose lanes this host has dialled, for all its peers together. */
 const MAX_TRANSFERS = 64;
+/** And for one of them, which must leave room for others. */
+export const MAX_TRANSFERS_PER_PEER = 16;
 /** A child that has no earlier agent dials with this epoch first. */
 export const FIRST_EPOCH = 1;
 
@@ -28,7 +30,7 @@ interface Kept extends LanesOfTransfer {
 export class LanesAhead {
   readonly #faults: Pick<FaultThreadHandle, "dialAhead">;
   readonly #dialler: Dialler;
-  readonly #dialling = new Set<number>();
+  readonly #dialling = new Map<number, { holder: Holder }>();
   readonly #kept = new Map<number, Kept>();
   #closed = false;
 
@@ -47,7 +49,12 @@ export class LanesAhead {
       throw new AgentError("busy", `this host keeps lanes for ${MAX_TRANSFERS} transfers to come already`);
     if (this.#dialling.has(transfer) || this.#kept.has(transfer))
       throw new AgentError("busy", `this host keeps lanes for transfer ${transfer} already`);
-    this.#dialling.add(transfer);
+    const all = [...this.#dialling.values(), ...this.#kept.values()];
+    if (all.filter(({ holder }) => isSame(holder, wanted.holder)).length >= MAX_TRANSFERS_PER_PEER) {
+      const message = `this host keeps lanes for ${MAX_TRANSFERS_PER_PEER} transfers to come of ${wanted.holder.name} already`;
+      throw new AgentError("busy", message);
+    }
+    this.#dialling.set(transfer, wanted);
     try {
       this.#keep(transfer, { ...wanted, ...(await this.#dialBoth(wanted)) });
     } finally {

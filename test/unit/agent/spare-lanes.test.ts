@@ -1,13 +1,13 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { setImmediate as turn } from "node:timers/promises";
-import { silentLog, type Identity } from "../../../src/base/index.js";
+import { codeOf, deferred, silentLog, type Identity } from "../../../src/base/index.js";
 import { RemoteError } from "../../../src/control/index.js";
 import type { Connection } from "../../../src/lane/index.js";
 import type { LaneEnd } from "../../../src/transfer/index.js";
 import type { UrgentLane } from "../../../src/agent/faults/fault-thread.js";
 import { LaneRoutes } from "../../../src/agent/transfers/lane-routes.js";
-import { LanesAhead } from "../../../src/agent/transfers/lanes-ahead.js";
+import { LanesAhead, MAX_TRANSFERS_PER_PEER } from "../../../src/agent/transfers/lanes-ahead.js";
 import { MAX_SPARES_PER_PEER, SpareLanes } from "../../../src/agent/transfers/spare-lanes.js";
 import type { Peers } from "../../../src/agent/transfers/peers.js";
 import { ManualClock } from "../../support/lane-clock.js";
@@ -172,6 +172,24 @@ describe("lanes ahead of their transfer", () => {
     await assert.rejects(ahead.dial(wanted), { code: "unreachable" });
     assert.equal(urgent.closed.length, 1);
     assert.equal(ahead.take(wanted), undefined);
+  });
+
+  test("one peer leaves room for others, however many it asks for", async () => {
+    const undialled = deferred<never>();
+    const dialler = { configuration: {}, credentials: undefined, clock: new ManualClock() };
+    const ahead = new LanesAhead({ faults: { dialAhead: () => undialled.promise }, dialler });
+    const dials: Promise<void>[] = [];
+    for (let transfer = 1; transfer <= MAX_TRANSFERS_PER_PEER; transfer += 1)
+      dials.push(ahead.dial({ ...wanted, transfer }));
+    await assert.rejects(ahead.dial({ ...wanted, transfer: 100 }), {
+      code: "busy",
+      message: /of CN=b already/,
+    });
+    const other = ahead.dial({ ...wanted, transfer: 101, holder: { kind: "certificate", name: "CN=c" } });
+    undialled.reject(new Error("by a test"));
+    const ends = await Promise.allSettled([...dials, other]);
+    assert.ok(ends.every(({ status }) => status === "rejected"));
+    assert.ok(ends.every((end) => end.status === "rejected" && codeOf(end.reason) !== "busy"));
   });
 
   function laneAhead(lane: FakeLane) {
