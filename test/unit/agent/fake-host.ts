@@ -22,6 +22,7 @@ export class FakeHost {
   readonly admission: Admission;
   readonly events = new EventHub();
   source: FakeSource;
+  readonly #opened: GuestRegistry[] = [];
 
   private constructor(scratch: string, paths: Paths, boot: BootStore) {
     this.scratch = scratch;
@@ -51,6 +52,7 @@ export class FakeHost {
     const disks = await openDisks({ paths, images: noImages, clock, log });
     const common = { paths, source, boot, disks, formerChildren, admission, events };
     const registry = await GuestRegistry.open({ ...common, maxGuests, clock, log });
+    this.#opened.push(registry);
     await registry.settle();
     return registry;
   }
@@ -69,7 +71,9 @@ export class FakeHost {
     return record;
   }
 
-  remove(): void {
+  async remove(): Promise<void> {
+    // One that still settles its guests would try for ever to write their records.
+    for (const registry of this.#opened) await registry.leaveAll();
     // A record may be on its way to its file still.
     rmSync(this.scratch, { recursive: true, maxRetries: 20, retryDelay: 50 });
   }
