@@ -154,6 +154,7 @@ export class Agent {
     this.#undo.push(() => incoming.close());
     restoreSharing(services);
     await recoverTransfers(services, incoming);
+    services.disks.connect(services);
     goOnSharing(services);
     settleAllDisks(services);
     const sessions = this.#makeSessions(services, { incoming, uploads });
@@ -223,7 +224,7 @@ export class Agent {
     const peers = this.#makePeers({ boot, credentials });
     this.#undo.push(() => peers.close());
     const routes = new LaneRoutes({ isWhole: () => registry.isWhole });
-    const blocks = await openBlocks({ configuration, paths, images: hostDisks.images, clock, log });
+    const blocks = await openBlocks({ configuration, paths, ...hostDisks, clock, log });
     this.#undo.push(() => blocks.close());
     const faults = startFaultThread(configuration, { clock, log, routes });
     this.#undo.push(() => faults.close());

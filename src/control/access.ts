@@ -52,6 +52,8 @@ export const METHOD_ACCESS: { readonly [Name in MethodName]: AccessRole } = {
   "peer.findImage": "peer",
   "peer.openImage": "peer",
   "peer.closeBlocks": "peer",
+  "peer.openLayer": "peer",
+  "peer.returnLayer": "peer",
   "peer.prepare": "peer",
   "peer.putFile": "peer",
   "peer.lacks": "peer",

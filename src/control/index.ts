@@ -26,7 +26,13 @@ export {
   type Forward,
   type GuestNetwork,
 } from "./schema/common.js";
-export { DISK_CACHES, type DiskView, type GuestDiskView, type RequestedDisk } from "./schema/disk.js";
+export {
+  DISK_CACHES,
+  type DiskView,
+  type GuestDiskView,
+  type PeerDisk,
+  type RequestedDisk,
+} from "./schema/disk.js";
 export { EVENTS, type AnyEvent, type EventData, type EventName } from "./schema/events.js";
 export {
   DEFAULT_LOG_LINES,

@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { messageOf } from "../base/index.js";
+import { isSame, messageOf } from "../base/index.js";
 import { DiskError } from "./errors.js";
 import { MAX_DISK_BYTES, SECTOR_BYTES } from "./limits.js";
 
@@ -7,6 +7,25 @@ const parentSchema = z.union([
   z.strictObject({ image: z.string().regex(/^[0-9a-f]{64}$/) }),
   z.strictObject({ disk: z.uuid() }),
 ]);
+
+const holderSchema = z.strictObject({
+  kind: z.enum(["certificate", "key", "local"]),
+  name: z.string().max(4096),
+});
+
+const loanSchema = z.strictObject({ transfer: z.int().min(1), holder: holderSchema });
+
+/** Another host that reads the file of a frozen disk, for the child of a transfer. */
+export type DiskLoan = z.infer<typeof loanSchema>;
+
+const arrivingSchema = z.strictObject({
+  ...loanSchema.shape,
+  url: z.string().max(255),
+  host: z.string().max(255),
+});
+
+/** Where a disk's file comes from, until all of it is here and nobody reads it another way. */
+export type DiskArrival = z.infer<typeof arrivingSchema>;
 
 const recordSchema = z.strictObject({
   version: z.literal(1),
@@ -18,6 +37,9 @@ const recordSchema = z.strictObject({
   writer: z.uuid().exactOptional(),
   /** It has, or had, others on it, and is never written again. */
   frozen: z.boolean(),
+  arriving: arrivingSchema.exactOptional(),
+  /** Other hosts that read its file: it stays for as long as there is one. */
+  lent: z.array(loanSchema).exactOptional(),
   createdAtMs: z.number().min(0),
 });
 
@@ -39,4 +61,15 @@ export function parseDiskRecord(path: string, text: string): DiskRecord {
 /** The text of a record. */
 export function formatDiskRecord(record: DiskRecord): string {
   return `${JSON.stringify(record, undefined, 2)}\n`;
+}
+
+/** Whether another host reads the disk for this transfer. */
+export function isLentTo({ lent = [] }: DiskRecord, loan: DiskLoan): boolean {
+  return lent.some((each) => each.transfer === loan.transfer && isSame(each.holder, loan.holder));
+}
+
+/** What is known of a disk that one reader fewer needs. */
+export function withoutLoan({ lent = [], ...record }: DiskRecord, loan: DiskLoan): DiskRecord {
+  const left = lent.filter((each) => each.transfer !== loan.transfer || !isSame(each.holder, loan.holder));
+  return left.length === 0 ? record : { ...record, lent: left };
 }

@@ -8,17 +8,30 @@
  * leaves none half made. Emulators pass through the directory and cannot list it: a disk is found by those who know its name, and its file's owner and mode say what they may.
  */
 import { randomUUID } from "node:crypto";
-import { chmod, chown, mkdir, open, readdir, readFile, rename, rm } from "node:fs/promises";
+import { existsSync } from "node:fs";
+import { chmod, chown, mkdir, readdir, readFile, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { assert, codeOf, messageOf, type Clock, type Log } from "../base/index.js";
+import { assert, messageOf, type Clock, type Log } from "../base/index.js";
+import { asDiskError, checkedSize, syncDirectory, tooDeep, writeSynced } from "./disk-files.js";
 import { emptyQcow2, type Backing } from "./empty-qcow2.js";
-import { formatDiskRecord, parseDiskRecord, type DiskParent, type DiskRecord } from "./disk-record.js";
+import {
+  formatDiskRecord,
+  isLentTo,
+  parseDiskRecord,
+  type DiskArrival,
+  type DiskLoan,
+  type DiskParent,
+  type DiskRecord,
+  withoutLoan,
+} from "./disk-record.js";
 import { DiskError } from "./errors.js";
 import type { HeldImage, Images } from "./images.js";
-import { MAX_CHAIN_DISKS, MAX_DISK_BYTES, SECTOR_BYTES } from "./limits.js";
+import { MAX_CHAIN_DISKS } from "./limits.js";
 
 const UNFINISHED_PREFIX = ".unfinished-";
 const CONTENT = "disk.qcow2";
+const SOCKET = "nbd";
+const FILLING = "filling";
 const RECORD = "disk.json";
 
 /** A disk as it is kept. */
@@ -30,10 +43,14 @@ export interface ChainLayer {
   id: string;
   format: "raw" | "qcow2";
   path: string;
+  /** Where its file is read while that is on its way. */
+  socket?: string;
 }
 
 interface Entry {
   record: DiskRecord;
+  /** Its file has yet to come. */
+  isAway: boolean;
   /** The base disk directly below, kept from being removed. */
   image: HeldImage | undefined;
 }
@@ -50,6 +67,7 @@ export class DiskStore {
   readonly #disks = new Map<string, Entry>();
   /** Disks whose record cannot be read, or whose base disk is not there: left as they are. */
   readonly #unreadable = new Set<string>();
+  #writing: Promise<void> = Promise.resolve();
 
   private constructor(options: DiskStoreOptions) {
     this.#options = options;
@@ -99,12 +117,27 @@ export class DiskStore {
     return join(this.#options.directory, id, CONTENT);
   }
 
+  has(id: string): boolean {
+    return this.#disks.has(id);
+  }
+
+  /** Where the file of a disk on its way is read, whichever agent serves it. */
+  socketOf(id: string): string {
+    return join(this.#options.directory, id, SOCKET);
+  }
+
+  /** Where what has come of a disk's file is kept. */
+  fillingOf(id: string): string {
+    return join(this.#options.directory, id, FILLING);
+  }
+
   /** This disk and all that it stands on, the newest first and a base disk last. @throws DiskError `no-such-disk`, `too-deep`. */
   chainOf(id: string): ChainLayer[] {
     const chain: ChainLayer[] = [];
     for (let next: string | undefined = id; next !== undefined;) {
-      const { record, image } = this.#entry(next);
-      chain.push({ id: next, format: "qcow2", path: this.pathOf(next) });
+      const { record, image, isAway } = this.#entry(next);
+      const socket = isAway ? { socket: this.socketOf(next) } : {};
+      chain.push({ id: next, format: "qcow2", path: this.pathOf(next), ...socket });
       if (image !== undefined) chain.push({ id: image.digest, format: "raw", path: image.path });
       if (chain.length > MAX_CHAIN_DISKS) throw tooDeep(id);
       next = record.parent !== undefined && "disk" in record.parent ? record.parent.disk : undefined;
@@ -120,8 +153,7 @@ export class DiskStore {
    */
   async create(options: { parent?: DiskParent; sizeBytes?: number; writer: string }): Promise<Disk> {
     const { parent, writer } = options;
-    const image =
-      parent !== undefined && "image" in parent ? await this.#options.images.hold(parent.image) : undefined;
+    const image = await this.#holdBelow(parent);
     try {
       const below = this.#below(parent, image);
       const sizeBytes = checkedSize(options.sizeBytes ?? below?.sizeBytes, below?.sizeBytes);
@@ -135,12 +167,82 @@ export class DiskStore {
         createdAtMs: this.#options.clock.wallMs(),
       };
       await this.#make(record, below);
-      this.#disks.set(record.id, { record, image });
+      this.#disks.set(record.id, { record, image, isAway: false });
       return record;
     } catch (error) {
       image?.letGo();
-      throw this.#asDiskError(error);
+      throw asDiskError(error, this.#options.directory);
     }
+  }
+
+  /**
+   * Enters a frozen disk of another host under the uuid it has there; its file is to come (`arrived`).
+   * @throws DiskError `no-such-disk`, `no-such-image`, `bad-size`, `too-deep`, `no-room`.
+   */
+  async expect(
+    options: Pick<DiskRecord, "id" | "sizeBytes"> & { parent?: DiskParent; arriving: DiskArrival },
+  ): Promise<Disk> {
+    const { id, parent, arriving } = options;
+    assert(!this.#disks.has(id), `disk ${id} is not here yet`);
+    const image = await this.#holdBelow(parent);
+    try {
+      const below = this.#below(parent, image);
+      const record: DiskRecord = {
+        version: 1,
+        id,
+        ...(parent === undefined ? {} : { parent }),
+        sizeBytes: checkedSize(options.sizeBytes, below?.sizeBytes),
+        frozen: true,
+        arriving,
+        createdAtMs: this.#options.clock.wallMs(),
+      };
+      await this.#make(record, below);
+      this.#disks.set(id, { record, image, isAway: true });
+      return record;
+    } catch (error) {
+      image?.letGo();
+      throw asDiskError(error, this.#options.directory);
+    }
+  }
+
+  /** All of a disk's file has come and is safe: from here on it is read where it lies. May be called twice. */
+  async arrived(id: string, file: string): Promise<void> {
+    const entry = this.#entry(id);
+    if (!entry.isAway) return;
+    await chmod(file, 0o444);
+    await rename(file, this.pathOf(id));
+    await syncDirectory(join(this.#options.directory, id));
+    entry.isAway = false;
+  }
+
+  /** Nobody reads a disk that has arrived another way any more: what was needed for that goes. */
+  async settle(id: string): Promise<void> {
+    const entry = this.#entry(id);
+    const { arriving: _, ...record } = entry.record;
+    // First what was needed: what is left of it has nobody that would remove it once this is noted.
+    await rm(this.fillingOf(id), { recursive: true, force: true });
+    entry.record = record;
+    await this.#save(id);
+  }
+
+  /** Another host reads a frozen disk's file: it stays until that is given back. */
+  async lend(id: string, loan: DiskLoan): Promise<void> {
+    const entry = this.#entry(id);
+    assert(entry.record.frozen && !entry.isAway, "what is lent never changes, and is here");
+    entry.record = { ...entry.record, lent: [...(entry.record.lent ?? []), loan] };
+    await this.#save(id);
+  }
+
+  isLent(id: string, loan: DiskLoan): boolean {
+    return isLentTo(this.#entry(id).record, loan);
+  }
+
+  /** Ends a loan, if there is such a one. */
+  async takeBack(id: string, loan: DiskLoan): Promise<void> {
+    const entry = this.#disks.get(id);
+    if (entry === undefined || !isLentTo(entry.record, loan)) return;
+    entry.record = withoutLoan(entry.record, loan);
+    await this.#save(id);
   }
 
   /** Has the user of an emulator own the disk's file, which nobody else may read. */
@@ -168,7 +270,7 @@ export class DiskStore {
     // At once for everybody who asks; on disk when the promise resolves.
     entry.record = { ...record, frozen: true };
     await this.#own(id, 0, 0o444);
-    await this.#write(entry.record);
+    await this.#save(id);
   }
 
   /** Removes a disk. @throws DiskError `has-children`, `no-such-disk`. */
@@ -202,7 +304,7 @@ export class DiskStore {
         const disk = this.#disks.get(id)?.record;
         if (disk === undefined || this.childrenOf(id).length > 0 || isUsed(disk)) continue;
         // Whatever the caller says: what somebody writes goes only when it was named.
-        if (disk.writer !== undefined && !named.has(id)) continue;
+        if (disk.lent !== undefined || (disk.writer !== undefined && !named.has(id))) continue;
         await this.remove(id);
         removed.push(id);
         if (disk.parent !== undefined && "disk" in disk.parent) below.push(disk.parent.disk);
@@ -212,7 +314,7 @@ export class DiskStore {
     return removed;
   }
 
-  /** The files stay, and so does what says that base disks are used: on a directory that hosts share, another one could remove them otherwise. */
+  /** The files stay, and so do the marks of base disks that are used: another host could remove those otherwise. */
   close(): void {
     this.#disks.clear();
   }
@@ -222,6 +324,10 @@ export class DiskStore {
     if (entry !== undefined) return entry;
     const why = this.#unreadable.has(id) ? "; it has one that cannot be read, see the agent's log" : "";
     throw new DiskError("no-such-disk", `this host has no disk ${id}${why}`);
+  }
+
+  async #holdBelow(parent: DiskParent | undefined): Promise<HeldImage | undefined> {
+    return parent !== undefined && "image" in parent ? this.#options.images.hold(parent.image) : undefined;
   }
 
   #below(
@@ -240,7 +346,8 @@ export class DiskStore {
     const unfinished = join(directory, `${UNFINISHED_PREFIX}${record.id}`);
     try {
       await mkdir(unfinished, { mode: 0o700 });
-      await writeSynced(join(unfinished, CONTENT), emptyQcow2(record.sizeBytes, below));
+      if (record.arriving === undefined)
+        await writeSynced(join(unfinished, CONTENT), emptyQcow2(record.sizeBytes, below));
       await writeSynced(join(unfinished, RECORD), formatDiskRecord(record));
       await chmod(unfinished, 0o711);
       await rename(unfinished, join(directory, record.id));
@@ -252,17 +359,28 @@ export class DiskStore {
   }
 
   async #load(id: string): Promise<void> {
-    const { directory, images, log } = this.#options;
+    const { directory, log } = this.#options;
     const path = join(directory, id, RECORD);
     try {
       const record = parseDiskRecord(path, await readFile(path, "utf8"));
       const { parent } = record;
-      const image = parent !== undefined && "image" in parent ? await images.hold(parent.image) : undefined;
-      this.#disks.set(id, { record, image });
+      const image = await this.#holdBelow(parent);
+      const isAway = record.arriving !== undefined && !existsSync(this.pathOf(id));
+      this.#disks.set(id, { record, image, isAway });
     } catch (error) {
       this.#unreadable.add(id);
       log.error({ disk: id, problem: messageOf(error) }, "a disk is left as it is: it cannot be read");
     }
+  }
+
+  /** Writes what is known of a disk by then; one after the other. */
+  #save(id: string): Promise<void> {
+    const saving = this.#writing.then(async () => {
+      const entry = this.#disks.get(id);
+      if (entry !== undefined) await this.#write(entry.record);
+    });
+    this.#writing = saving.catch(() => {});
+    return saving;
   }
 
   async #write(record: DiskRecord): Promise<void> {
@@ -276,52 +394,5 @@ export class DiskStore {
     const path = this.pathOf(id);
     if (process.geteuid?.() === 0) await chown(path, uid, uid);
     await chmod(path, mode);
-  }
-
-  #asDiskError(error: unknown): unknown {
-    if (codeOf(error) !== "ENOSPC" && codeOf(error) !== "EDQUOT") return error;
-    const message = `the file system of ${this.#options.directory} is full: make room there`;
-    return new DiskError("no-room", message, { cause: error });
-  }
-}
-
-function tooDeep(id: string): DiskError {
-  return new DiskError(
-    "too-deep",
-    `disk ${id} stands on so many others that no more can be put over it (${MAX_CHAIN_DISKS} is the most)`,
-  );
-}
-
-function checkedSize(sizeBytes: number | undefined, leastBytes = SECTOR_BYTES): number {
-  const rule =
-    sizeBytes === undefined
-      ? "a disk over nothing needs a size"
-      : sizeBytes % SECTOR_BYTES !== 0
-        ? `a disk's size must be a multiple of ${SECTOR_BYTES} bytes`
-        : sizeBytes < leastBytes
-          ? `a disk cannot be smaller than what it stands on, which has ${leastBytes} bytes`
-          : sizeBytes > MAX_DISK_BYTES
-            ? `a disk may have ${MAX_DISK_BYTES} bytes at the most`
-            : undefined;
-  if (rule !== undefined) throw new DiskError("bad-size", `${rule}; ${sizeBytes ?? "none"} was asked for`);
-  return sizeBytes as number;
-}
-
-async function writeSynced(path: string, content: string | Uint8Array): Promise<void> {
-  const file = await open(path, "w", 0o600);
-  try {
-    await file.writeFile(content);
-    await file.sync();
-  } finally {
-    await file.close();
-  }
-}
-
-async function syncDirectory(path: string): Promise<void> {
-  const directory = await open(path, "r");
-  try {
-    await directory.sync();
-  } finally {
-    await directory.close();
   }
 }

@@ -9,7 +9,7 @@ export {
   type Content,
   type OnProgress,
 } from "./content-digest.js";
-export type { DiskParent } from "./disk-record.js";
+export type { DiskArrival, DiskLoan, DiskParent } from "./disk-record.js";
 export { DiskStore, type ChainLayer, type Disk, type DiskStoreOptions } from "./disk-store.js";
 export { emptyQcow2, type Backing } from "./empty-qcow2.js";
 export { DiskError, type DiskErrorCode } from "./errors.js";

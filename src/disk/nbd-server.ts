@@ -7,6 +7,7 @@ import { MAX_CLIENTS } from "./nbd-limits.js";
 import { NbdSession } from "./nbd-session.js";
 
 const OWNER_ONLY = 0o600;
+const ANYBODY = 0o666;
 
 export interface NbdServerOptions {
   /** The socket's path, in a directory that nobody else makes files in. A socket that an agent before this one has left there is replaced. */
@@ -17,6 +18,8 @@ export interface NbdServerOptions {
   exportName?: string;
   /** Who may connect besides root: the emulator's user. */
   owner?: { uid: number; gid: number } | undefined;
+  /** Whoever knows the path may connect: several emulators read there. */
+  open?: boolean;
   clock: Clock;
   log: Log;
 }
@@ -62,7 +65,7 @@ export class NbdServer {
   }
 
   async #listen(): Promise<void> {
-    const { path, owner } = this.#options;
+    const { path, owner, open = false } = this.#options;
     rmSync(path, { force: true });
     const listening = deferred<void>();
     this.#server.once("error", listening.reject);
@@ -75,7 +78,7 @@ export class NbdServer {
     }
     await listening.promise;
     this.#server.off("error", listening.reject);
-    chmodSync(path, OWNER_ONLY);
+    chmodSync(path, open ? ANYBODY : OWNER_ONLY);
     if (owner !== undefined) chownSync(path, owner.uid, owner.gid);
   }
 

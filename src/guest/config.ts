@@ -193,7 +193,9 @@ export function checkHost(config: GuestConfig): void {
   for (const [what, path] of [
     ["kernel", config.kernel],
     ["initrd", config.initrd],
-    ...config.disks.flatMap(({ name, chain }) => chain.map(({ path }) => [name, path] as const)),
+    ...config.disks.flatMap(({ name, chain }) =>
+      chain.map(({ path, socket }) => [name, socket ?? path] as const),
+    ),
   ] as const) {
     if (path === undefined) continue;
     try {

@@ -15,6 +15,9 @@ const DISK_NAME = /^disk(0|[1-9])$/;
 /** A node's name has 31 characters at most (QEMU, sizeof BlockDriverState.node_name). */
 const LAYER_DIGITS = 24;
 
+/** As long as QEMU counts, in seconds: 136 years. */
+const NEVER_GIVE_UP_S = 2 ** 32 - 1;
+
 /** The first slot of disks on the PCI bus; they are where they are whatever else the guest has. */
 const FIRST_SLOT = 0x10;
 
@@ -26,6 +29,8 @@ const layerSchema = z.strictObject({
     .string()
     .startsWith("/", "must be an absolute path")
     .refine((path) => !path.includes("\0"), "must not contain a zero byte"),
+  /** Where its file is read, over NBD, while that is on its way from another host. */
+  socket: z.string().startsWith("/", "must be an absolute path").exactOptional(),
 });
 
 const rate = z.int().min(MIN_DISK_RATE).max(Number.MAX_SAFE_INTEGER);
@@ -72,7 +77,7 @@ export function deviceOf(disk: Pick<GuestDisk, "name">): string {
 export function blockNode(
   disk: GuestDisk,
   layer: DiskLayer,
-  options: { backing: DiskLayer | undefined; readOnly: boolean },
+  options: { backing: DiskLayer | undefined; readOnly: boolean; file?: string },
 ): object {
   const { backing, readOnly } = options;
   const common = { cache: { direct: disk.cache === "none", "no-flush": false }, discard: "unmap" };
@@ -83,9 +88,32 @@ export function blockNode(
     ...common,
     "detect-zeroes": readOnly ? "off" : "unmap",
     // Read-only where the layer is, also once that becomes so: a file that said otherwise itself would be opened for writing again.
-    file: { driver: "file", filename: layer.path, ...common },
+    file: options.file ?? { ...fileOf(layer), ...common },
     ...(layer.format === "raw" ? {} : { backing: backing === undefined ? null : nodeOf(disk, backing) }),
   };
+}
+
+/** Where a layer's file is. What is on its way is waited for, however long that takes: a guest is never told that its disk failed. */
+function fileOf({ path, socket }: DiskLayer): object {
+  if (socket === undefined) return { driver: "file", filename: path };
+  return {
+    driver: "nbd",
+    "read-only": true,
+    "reconnect-delay": NEVER_GIVE_UP_S,
+    server: { type: "unix", path: socket },
+  };
+}
+
+/** The node of the file that takes the place of a layer's socket. */
+export function fileNode(disk: GuestDisk, layer: DiskLayer): { "node-name": string } {
+  return {
+    "node-name": `${nodeOf(disk, layer)}f`,
+    driver: "file",
+    filename: layer.path,
+    "read-only": true,
+    cache: { direct: disk.cache === "none", "no-flush": false },
+    discard: "unmap",
+  } as { "node-name": string };
 }
 
 /**

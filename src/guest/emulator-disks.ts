@@ -1,10 +1,12 @@
 import {
   blockNode,
+  fileNode,
   freezeCommand,
   nodeOf,
   throttleOf,
   topNodes,
   type DiskFreeze,
+  type DiskLayer,
   type FreezeCommand,
   type GuestDisk,
 } from "./disks.js";
@@ -80,6 +82,22 @@ export class EmulatorDisks {
     if (tops === undefined)
       throw new GuestError("protocol", "the emulator did not say what its disks write to");
     return tops;
+  }
+
+  /**
+   * Has a layer whose file was on its way be read where that lies now; the guest runs on. What reads there now is answered first. May be done twice.
+   */
+  async localise(disk: GuestDisk, layer: DiskLayer): Promise<void> {
+    const node = fileNode(disk, layer);
+    try {
+      await this.#execute("blockdev-add", node);
+    } catch (error) {
+      // It was added before; if not, the next command says so.
+      if (!(error instanceof GuestError) || error.code !== "command-failed") throw error;
+    }
+    const backing = disk.chain[disk.chain.findIndex(({ id }) => id === layer.id) + 1];
+    const options = blockNode(disk, layer, { backing, readOnly: true, file: node["node-name"] });
+    await this.#execute("blockdev-reopen", { options: [options] });
   }
 
   /** Puts the limits of disks that have any into force. */

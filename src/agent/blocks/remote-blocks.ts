@@ -21,6 +21,7 @@ export interface RemoteBlocksOptions {
 export class RemoteBlocks {
   readonly #options: RemoteBlocksOptions;
   readonly #requests: { readonly [Purpose in BlockPurpose]: BlockRequests };
+  readonly #problems = new Map<BlockPurpose, string>();
   #over: DiskError | undefined;
   #onOver: (why: DiskError) => void = () => {};
 
@@ -38,6 +39,11 @@ export class RemoteBlocks {
   /** Bytes of whole frames that came on both lanes. */
   get receivedBytes(): number {
     return this.#requests["block-urgent"].receivedBytes + this.#requests["block-bulk"].receivedBytes;
+  }
+
+  /** Why nothing comes at present on one of the lanes; undefined while both are there. */
+  get problem(): string | undefined {
+    return this.#problems.get("block-urgent") ?? this.#problems.get("block-bulk");
   }
 
   /** One of the grant's disks. */
@@ -77,11 +83,14 @@ export class RemoteBlocks {
         const lane = await this.#options.dial(purpose, epoch);
         if (this.#over !== undefined) return lane.close(CLOSED);
         pauseMs = FIRST_PAUSE_MS;
+        this.#problems.delete(purpose);
         const end = await new Promise<LaneEnd>((resolve) => this.#requests[purpose].use(lane, resolve));
         if (end.fatal) return this.#end(lost(end));
+        this.#problems.set(purpose, end.message);
       } catch (error) {
         if (error instanceof Error && "fatal" in error && error.fatal === true)
           return this.#end(lost({ code: codeOf(error), message: messageOf(error) }));
+        this.#problems.set(purpose, messageOf(error));
       }
       await sleep(this.#options.clock, pauseMs);
       pauseMs = Math.min(pauseMs * 2, LONGEST_PAUSE_MS);

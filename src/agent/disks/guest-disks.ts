@@ -1,6 +1,7 @@
 import { statSync } from "node:fs";
 import { dirname } from "node:path";
 import type { DiskView, GuestDiskView, RequestedDisk } from "../../control/index.js";
+import type { ArrivingLayers } from "./arriving-layers.js";
 import { DiskError, type ChainLayer, type Disk, type DiskParent, type DiskStore } from "../../disk/index.js";
 import type { GuestDisk } from "../../guest/index.js";
 
@@ -22,10 +23,14 @@ export class GuestDisks {
   /** Forks under way, by the name of the guest that is forked: where children on its own host find what they stand on. */
   readonly forks = new Map<string, ForkedDisks>();
 
+  /** Disks whose files are on their way from other hosts. */
+  readonly arrivals: ArrivingLayers;
   readonly #findImage: FindImage;
+  #usedLayers: () => ReadonlySet<string> = () => new Set();
 
-  constructor(store: DiskStore, findImage: FindImage) {
+  constructor(store: DiskStore, arrivals: ArrivingLayers, findImage: FindImage) {
     this.store = store;
+    this.arrivals = arrivals;
     this.#findImage = findImage;
   }
 
@@ -86,6 +91,20 @@ export class GuestDisks {
       ids,
       ({ id, writer }) => used.has(id) || (writer !== undefined && writer !== guest),
     );
+    await this.arrivals.dropRemoved();
+  }
+
+  /** From here on there are guests, and hosts can be asked for what is on its way. */
+  connect(services: Parameters<ArrivingLayers["connect"]>[0]): void {
+    this.#usedLayers = () => layersOf(services.registry.list());
+    this.arrivals.connect(services);
+  }
+
+  /** Removes disks that no guest and no other host needs, and what they stand on. */
+  async removeUnused(ids: readonly string[]): Promise<void> {
+    const used = this.#usedLayers();
+    await this.store.removeUnused(ids, ({ id, writer }) => used.has(id) || writer !== undefined);
+    await this.arrivals.dropRemoved();
   }
 
   /** Removes what no guest has: made just before an agent ended. Does nothing while there are disks that cannot be read. */
@@ -106,6 +125,7 @@ export class GuestDisks {
   view(disk: Disk, nameOf: (guest: string) => string | undefined): DiskView {
     const { id, parent, sizeBytes, frozen, createdAtMs } = disk;
     const guest = disk.writer === undefined ? undefined : nameOf(disk.writer);
+    const arriving = this.arrivals.progressOf(disk);
     const blocks = statSync(this.store.pathOf(id), { throwIfNoEntry: false })?.blocks ?? 0;
     return {
       id,
@@ -116,6 +136,7 @@ export class GuestDisks {
       children: this.store.childrenOf(id).length,
       ...(guest === undefined ? {} : { guest }),
       createdAtMs,
+      ...(arriving === undefined ? {} : { arriving }),
     };
   }
 

@@ -2,6 +2,7 @@ import { DEFAULT_TENANT, type Clock, type Log } from "../../base/index.js";
 import { DiskStore, type ImageStore, type Images } from "../../disk/index.js";
 import { openImages } from "../images/open-images.js";
 import type { Paths } from "../store/paths.js";
+import { ArrivingLayers } from "./arriving-layers.js";
 import { DiskTrouble } from "./disk-trouble.js";
 import { GuestDisks } from "./guest-disks.js";
 
@@ -14,7 +15,13 @@ export async function openDisks(parts: {
 }): Promise<GuestDisks> {
   const { paths, images, clock, log } = parts;
   const store = await DiskStore.open({ directory: paths.disks, images, clock, log });
-  return new GuestDisks(store, async (reference) => (await images.find(reference, DEFAULT_TENANT)).digest);
+  const arrivals = new ArrivingLayers({ store, clock, log });
+  await arrivals.takeUp();
+  return new GuestDisks(
+    store,
+    arrivals,
+    async (reference) => (await images.find(reference, DEFAULT_TENANT)).digest,
+  );
 }
 
 /**
@@ -30,6 +37,7 @@ export async function openHostDisks(
   undo.push(() => images.close());
   const disks = await openDisks({ paths, images, clock, log });
   undo.push(() => disks.store.close());
+  undo.push(() => disks.arrivals.close());
   const trouble = new DiskTrouble({ directory: paths.disks, clock, log });
   undo.push(() => trouble.close());
   return { images, disks, onGuestEvent: (guest, event) => trouble.note(guest, event) };

@@ -10,7 +10,8 @@ import {
   type PageDigests,
   type PauseParts,
 } from "../../transfer/index.js";
-import { ForkDisks, requireNoDisks } from "../disks/fork-disks.js";
+import { layersBelow, requireDisksHere } from "../disks/far-disks.js";
+import { ForkDisks } from "../disks/fork-disks.js";
 import { AgentError } from "../errors.js";
 import type { Guest } from "../guests/guest.js";
 import { frozenEmulator } from "../guests/template.js";
@@ -23,6 +24,7 @@ import { detachParent, makeInstant, ParentKeep } from "./parent-keep.js";
 import { forkInTwoAttempts, type ForkAttempt } from "./fork-attempts.js";
 import { linkRelays } from "./link-relays.js";
 import { newParentRecord } from "./new-transfer.js";
+import type { ParentRecord } from "./transfer-record.js";
 import { OutgoingChild } from "./outgoing-child.js";
 import { canBeShared, makeWhole } from "./sharers.js";
 import { SharingChild } from "./sharing-child.js";
@@ -51,7 +53,7 @@ export async function forkFrom(services: Services, params: Params<"guest.fork">)
       ? [services.peers.resolve(undefined)]
       : params.to.map((host) => services.peers.resolve(host));
   for (const url of urls) services.peers.requireReachableFrom(url);
-  if (urls.some((url) => !services.peers.isSelf(url))) requireNoDisks(guest, "forked to another host");
+  if (urls.some((url) => !services.peers.isSelf(url))) requireDisksHere(guest);
   await makeWhole(services, guest);
   const arrivedUs = services.clock.nowUs();
   return forkInTwoAttempts(() => new OutgoingFork({ services, guest, params, urls, arrivedUs }), guest.log);
@@ -84,6 +86,8 @@ class OutgoingFork implements ForkAttempt<ChildOutcome[]> {
   readonly #arrivedUs: number;
   readonly #isFrozen: boolean;
   readonly #disks: ForkDisks;
+  /** Each ends what was offered of the disks. */
+  readonly #offers: (() => void)[] = [];
 
   constructor(options: ForkOptions) {
     const { services, guest, params, urls } = options;
@@ -117,6 +121,7 @@ class OutgoingFork implements ForkAttempt<ChildOutcome[]> {
           : this.#outgoingChild(making, { url, host: params.to[index % Math.max(1, params.to.length)] });
       });
     } catch (error) {
+      this.#endOffers();
       this.#keep.remove();
       throw error;
     }
@@ -153,11 +158,13 @@ class OutgoingFork implements ForkAttempt<ChildOutcome[]> {
     };
     const spare = services.spares.take(url);
     try {
+      const record = this.#keep.add(newParentRecord(services, guest, wanted, spare));
+      this.#offerDisks(record.record);
       return new OutgoingChild({
         services,
         guest,
         instant: this.#instant,
-        record: this.#keep.add(newParentRecord(services, guest, wanted, spare)),
+        record,
         workingSet: this.#keep.workingSet.set,
         making,
         spare,
@@ -167,6 +174,18 @@ class OutgoingFork implements ForkAttempt<ChildOutcome[]> {
       spare?.close();
       throw error;
     }
+  }
+
+  /** Has the child's host be let read what its disks will stand on. */
+  #offerDisks({ transfer, token }: Pick<ParentRecord, "transfer" | "token">): void {
+    if (this.#guest.config.disks.length === 0) return;
+    const layers = new Set(layersBelow(this.#guest).flatMap(({ chain }) => chain.map(({ id }) => id)));
+    const noted = () => this.#disks.noted();
+    this.#offers.push(this.#services.blocks.loans.offer(transfer, { token, layers, noted }));
+  }
+
+  #endOffers(): void {
+    for (const end of this.#offers) end();
   }
 
   async run(): Promise<ChildOutcome[]> {
@@ -212,6 +231,7 @@ class OutgoingFork implements ForkAttempt<ChildOutcome[]> {
       leave();
       throw error;
     } finally {
+      this.#endOffers();
       this.#services.disks.forks.delete(this.#guest.name);
     }
   }

@@ -91,12 +91,8 @@ export class IncomingChild implements HostedChild {
     this.#log = guest.log.child({ transfer: params.transfer });
     this.entry = entryOf(services, guest, options.record.record);
     this.#loading = new StateLoading(live.emulator, this.entry);
-    const { pageCount, verify } = params;
-    this.#notes = new FileNotes(services.paths.guestMemory(guest.id), {
-      pageCount,
-      verify,
-      recover: recovered,
-    });
+    const size = { pageCount: params.pageCount, verify: params.verify };
+    this.#notes = new FileNotes(services.paths.guestMemory(guest.id), { ...size, recover: recovered });
     const { record } = options.record;
     const notes = this.#notes;
     const onEverything = (): void => this.#noteComplete();
@@ -170,6 +166,7 @@ export class IncomingChild implements HostedChild {
     this.#precopy?.commit();
     if (this.#precopy !== undefined) this.#machine.begin();
     const runsByItself = params.run && this.#params.kind === "fork";
+    await this.#services.disks.arrivals.begin(this.guest.config.disks);
     // From its first instruction on it is a guest, and a migrated one is nowhere else: a new agent must know it for one.
     await this.guest.saved();
     if (runsByItself) this.#record.update({ step: "starting" });

@@ -1,5 +1,6 @@
 import { deferred, isSame, messageOf, type Holder, type Identity, type Timer } from "../../base/index.js";
 import type { CallContext, Params, Result, RpcServerSession } from "../../control/index.js";
+import { FarDisks } from "../disks/far-disks.js";
 import { forgetDisks, startChildWithDisks } from "../disks/fork-disks.js";
 import { AgentError } from "../errors.js";
 import type { Guest } from "../guests/guest.js";
@@ -265,7 +266,10 @@ export class IncomingTransfers {
     const { guest: wanted, kind, transfer } = params;
     // Only this agent itself names its own socket: the parent is a guest of this host then.
     const isHere = params.parentUrl.startsWith("unix:");
-    const fork = isHere ? this.#services.disks.forks.get(params.parent.guest) : undefined;
+    const far = params.disks;
+    const fork = isHere
+      ? this.#services.disks.forks.get(params.parent.guest)
+      : far && new FarDisks(this.#services, { params, disks: far, holder: holderOf(session.identity) });
     const live = await startChildWithDisks(this.#services, fork, {
       spec: childSpecOf(this.#services, wanted, kind),
       what: `guest ${wanted.name}`,

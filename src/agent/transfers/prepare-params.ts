@@ -1,4 +1,5 @@
 import type { ParamsInput, TransferKind } from "../../control/index.js";
+import { peerDisksOf } from "../disks/far-disks.js";
 import type { Guest } from "../guests/guest.js";
 import type { NetworkForPeer } from "../network/translate.js";
 import type { Services } from "../services.js";
@@ -16,6 +17,7 @@ export function prepareParams(options: {
 }): Omit<PrepareParams, "guest"> & { guest: Omit<PrepareParams["guest"], "name"> } {
   const { services, guest, record, network } = options;
   const { transfer, token, kind, verify, paused } = record;
+  const isFar = !services.peers.isSelf(record.url);
   return {
     transfer,
     token,
@@ -28,6 +30,7 @@ export function prepareParams(options: {
     verify,
     paused,
     precopy: options.precopy === true,
+    ...(isFar && guest.config.disks.length > 0 ? { disks: peerDisksOf(services, guest) } : {}),
     ...(kind === "migrate" ? { leaseMs: services.configuration.limits.migrationLeaseSeconds * 1000 } : {}),
   };
 }

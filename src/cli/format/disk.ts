@@ -50,7 +50,12 @@ export function formatDisks(disks: readonly DiskView[]): string[] {
   );
 }
 
-function formatUse({ frozen, children, guest }: DiskView): string {
+function formatUse({ frozen, children, guest, arriving }: DiskView): string {
+  if (arriving !== undefined) {
+    const { host, hereBytes, fileBytes, message } = arriving;
+    const why = message === undefined ? "" : `, ${message}`;
+    return `coming from ${host}, ${formatBytes(hereBytes)} of ${formatBytes(fileBytes)}${why}`;
+  }
   if (frozen) return `frozen, ${children === 1 ? "1 disk" : `${children} disks`} on it`;
   return guest === undefined ? "unused" : `written by ${guest}`;
 }

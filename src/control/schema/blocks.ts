@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { hostAddress, count, nothing, optional, sha256, u32 } from "./common.js";
+import { hostAddress, count, nothing, optional, sha256, u32, uuid } from "./common.js";
 import { imageIdentifier, imageReference, imageView, tenantName } from "./image.js";
 
 const token = z.string().regex(/^[A-Za-z0-9_-]{16,128}$/, "must be 16 to 128 characters of base64url");
@@ -32,6 +32,20 @@ export const BLOCK_METHODS = {
     role: "peer",
     params: z.strictObject({ digest: sha256, tenant: tenantName }),
     result: z.object({ grant: u32, token }),
+  },
+  /**
+   * A grant of a frozen disk's file, for the child of a fork, which is asked for after its instant. The first time the transfer's token is shown; the disk then
+   * stays for whoever has shown it until that returns it.
+   */
+  "peer.openLayer": {
+    role: "peer",
+    params: z.strictObject({ transfer: u32, disk: uuid, token: optional(token) }),
+    result: z.object({ grant: u32, token, sizeBytes: count }),
+  },
+  "peer.returnLayer": {
+    role: "peer",
+    params: z.strictObject({ transfer: u32, disk: uuid }),
+    result: nothing,
   },
   /** The reader has what it wanted; only its own grants are ended. */
   "peer.closeBlocks": { role: "peer", params: z.strictObject({ grant: u32 }), result: nothing },

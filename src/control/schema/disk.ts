@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { MAX_CHAIN_LAYERS, MAX_LISTED } from "../limits.js";
-import { count, guestName, optional, uuid, wallMs } from "./common.js";
+import { count, guestName, message, optional, sha256, uuid, wallMs } from "./common.js";
 
 /** A disk's sectors have 512 bytes; 4 TiB is the most. */
 export const diskBytes = z
@@ -63,6 +63,24 @@ export const guestDisk = z.object({
 });
 export type GuestDiskView = z.infer<typeof guestDisk>;
 
+/** A disk of a guest that is forked to another host: what the child's stands on. */
+export const peerDisk = z
+  .strictObject({
+    name: z.string().regex(/^disk[0-9]$/, "must be disk0 to disk9"),
+    sizeBytes: diskBytes,
+    cache,
+    iops: optional(rate),
+    bps: optional(rate),
+    /** Differencing disks that are frozen by the instant, the newest first. */
+    layers: z.array(z.strictObject({ id: uuid, sizeBytes: diskBytes })).max(MAX_CHAIN_LAYERS),
+    /** The base disk under them, by its digest. */
+    image: optional(sha256),
+  })
+  .refine(({ layers, image }) => layers.length > 0 || image !== undefined, {
+    message: "stands on something",
+  });
+export type PeerDisk = z.output<typeof peerDisk>;
+
 /** A differencing disk of a host. */
 export const diskView = z.object({
   id: uuid,
@@ -76,6 +94,19 @@ export const diskView = z.object({
   /** The guest that writes it. */
   guest: optional(guestName),
   createdAtMs: wallMs,
+  /** Its file is on its way from another host. */
+  arriving: optional(
+    z.object({
+      host: z.string().max(255),
+      /** What is here of the file, and what it has; both 0 before the fork's instant. */
+      hereBytes: count,
+      fileBytes: count,
+      /** What came over the network for it. */
+      wireBytes: count,
+      /** Why nothing comes at present. */
+      message: optional(message),
+    }),
+  ),
 });
 export type DiskView = z.infer<typeof diskView>;
 

@@ -4,6 +4,7 @@ import {
   MAX_CHILDREN,
   MAX_DEVICE_STATE_BYTES,
   MAX_FILE_CHUNK_BYTES,
+  MAX_GUEST_DISKS,
   MAX_LACKS_BYTES,
   MAX_LISTED,
 } from "../limits.js";
@@ -26,6 +27,7 @@ import {
   u32,
   uuid,
 } from "./common.js";
+import { peerDisk } from "./disk.js";
 import { transferKind, transferPhase, transferView } from "./transfer.js";
 
 /** A boot file by its content, so that a peer that has it is not sent it. */
@@ -81,6 +83,8 @@ export const prepareParams = z
     leaseMs: optional(z.int().min(1)),
     /** Memory is copied ahead: the child dials that lane too, and is told what it lacks before it is started. */
     precopy: z.boolean().default(false),
+    /** The parent's disks, when it has any and is on another host: the child has layers of its own over them. */
+    disks: optional(z.array(peerDisk).min(1).max(MAX_GUEST_DISKS)),
   })
   .check((context) => {
     const { guest, pageCount } = context.value;

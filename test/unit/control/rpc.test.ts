@@ -151,6 +151,8 @@ test("a peer's connection may call only the methods of peers", async () => {
     "peer.findImage": no,
     "peer.openImage": no,
     "peer.closeBlocks": no,
+    "peer.openLayer": no,
+    "peer.returnLayer": no,
     "peer.fence": no,
     "peer.start": no,
     "peer.run": no,

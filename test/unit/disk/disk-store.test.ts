@@ -172,4 +172,47 @@ describe("the differencing disks of a host", () => {
     assert.throws(() => again.get(damaged.id), /cannot be read/);
     assert.ok(existsSync(store.pathOf(damaged.id)) && existsSync(store.pathOf(lost.id)));
   });
+
+  const HOLDER = { kind: "certificate" as const, name: "CN=b" };
+  const ARRIVING = { transfer: 7, holder: HOLDER, url: "wss://b:7170", host: "b" };
+
+  test("come from another host under the name they have there, and are read elsewhere until their file is here", async () => {
+    const id = "99999999-2222-4333-8444-555555555555";
+    await store.expect({ id, sizeBytes: 64 * MIB, parent: { image: DIGEST }, arriving: ARRIVING });
+    const top = await store.create({ parent: { disk: id }, writer: WRITER });
+    const socketsOf = () => store.chainOf(top.id).map(({ socket }) => socket);
+    assert.deepEqual(socketsOf(), [undefined, store.socketOf(id), undefined]);
+    store = await openStore();
+    assert.deepEqual(socketsOf(), [undefined, store.socketOf(id), undefined]);
+    mkdirSync(store.fillingOf(id));
+    writeFileSync(join(store.fillingOf(id), "disk.raw"), emptyQcow2(64 * MIB));
+    await store.arrived(id, join(store.fillingOf(id), "disk.raw"));
+    assert.deepEqual(socketsOf(), [undefined, undefined, undefined]);
+    assert.equal(statSync(store.pathOf(id)).mode & 0o777, 0o444);
+    // It may still be read the other way, whoever comes next.
+    store = await openStore();
+    assert.deepEqual(store.get(id).arriving, ARRIVING);
+    await store.settle(id);
+    assert.ok(!existsSync(store.fillingOf(id)));
+    store = await openStore();
+    assert.equal(store.get(id).arriving, undefined);
+    assert.deepEqual(socketsOf(), [undefined, undefined, undefined]);
+  });
+
+  test("stay while another host reads them, also when the agent is another one", async () => {
+    const { id } = await store.create({ sizeBytes: MIB, writer: WRITER });
+    const loan = { transfer: 7, holder: HOLDER };
+    const other = { transfer: 7, holder: { ...HOLDER, name: "CN=c" } };
+    await store.freeze(id);
+    await store.lend(id, loan);
+    await store.lend(id, other);
+    store = await openStore();
+    assert.ok(store.isLent(id, loan) && !store.isLent(id, { ...loan, transfer: 8 }));
+    assert.deepEqual(await store.removeUnused([id], () => false), []);
+    await store.takeBack(id, { ...loan, transfer: 8 });
+    await store.takeBack(id, loan);
+    assert.deepEqual(await store.removeUnused([id], () => false), []);
+    await store.takeBack(id, other);
+    assert.deepEqual(await store.removeUnused([id], () => false), [id]);
+  });
 });

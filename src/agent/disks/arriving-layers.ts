@@ -1,0 +1,201 @@
+import { messageOf, sleep, type Clock, type Log } from "../../base/index.js";
+import { RemoteError, type DiskView } from "../../control/index.js";
+import { DiskError, type Disk, type DiskArrival, type DiskParent, type DiskStore } from "../../disk/index.js";
+import type { GuestDisk } from "../../guest/index.js";
+import type { Services } from "../services.js";
+import { dialLane } from "../transfers/dial-lane.js";
+import { ArrivingLayer, isArriving, type LayerHost } from "./arriving-layer.js";
+import { requireHolder } from "./layer-loans.js";
+
+/** A source answers from what it knows, and at the most opens a file. */
+const CALL_DEADLINE_MS = 10_000;
+
+/** Pauses before a host is told again that it need not keep a disk: they double. */
+const FIRST_PAUSE_MS = 1000;
+const LONGEST_PAUSE_MS = 60_000;
+
+type HostServices = Pick<Services, "peers" | "registry" | "configuration" | "credentials" | "clock" | "log">;
+
+/** Disks whose files come from other hosts, where children of guests there are to run on them. */
+export class ArrivingLayers {
+  readonly #store: DiskStore;
+  readonly #clock: Clock;
+  readonly #log: Log;
+  readonly #layers = new Map<string, ArrivingLayer>();
+  readonly #host: LayerHost;
+  #services: HostServices | undefined;
+  #closed = false;
+  /** One after the other: several children may expect the same. */
+  #expecting: Promise<unknown> = Promise.resolve();
+
+  constructor(options: { store: DiskStore; clock: Clock; log: Log }) {
+    this.#store = options.store;
+    this.#clock = options.clock;
+    this.#log = options.log;
+    this.#host = {
+      open: async (arrival, asked) => {
+        const params = { transfer: arrival.transfer, disk: asked.disk };
+        const token = asked.token === undefined ? {} : { token: asked.token };
+        const client = await this.#linkTo(arrival);
+        return client.call("peer.openLayer", { ...params, ...token }, { deadlineMs: CALL_DEADLINE_MS });
+      },
+      dial: ({ url, holder }, { purpose, epoch, grant, token }) =>
+        dialLane(this.#connected(), { url, holder, purpose, epoch, transfer: grant, token }),
+      giveBack: (arrival, disk) => this.#giveBack(arrival, disk),
+      localise: (disk) => this.#localise(disk),
+    };
+  }
+
+  /** Serves what an earlier agent has left: emulators wait for it. */
+  async takeUp(): Promise<void> {
+    for (const disk of this.#store.list().filter(isArriving)) {
+      try {
+        const { store, host, clock, log } = this.#parts();
+        this.#layers.set(disk.id, await ArrivingLayer.open(disk, { store, host, clock, log }));
+      } catch (error) {
+        this.#log.error({ disk: disk.id, problem: messageOf(error) }, "a disk on its way cannot be read");
+      }
+    }
+  }
+
+  /** From here on hosts can be asked: what was begun goes on. */
+  connect(services: HostServices): void {
+    this.#services = services;
+    void this.dropRemoved();
+    for (const layer of this.#layers.values()) layer.goOn();
+  }
+
+  /** Enters a disk that is to come, unless it is here. Errors as those of `DiskStore.expect`. */
+  expect(
+    disk: { id: string; sizeBytes: number; parent?: DiskParent },
+    arrival: DiskArrival & { token: string },
+  ): Promise<void> {
+    const expecting = this.#expecting.then(async () => {
+      if (this.#store.has(disk.id)) return this.#requireSame(disk);
+      const { token, ...arriving } = arrival;
+      const expected = await this.#store.expect({ ...disk, arriving });
+      if (!isArriving(expected)) return;
+      try {
+        this.#layers.set(disk.id, await ArrivingLayer.open(expected, { ...this.#parts(), token }));
+      } catch (error) {
+        await this.#store.remove(disk.id);
+        throw error;
+      }
+    });
+    this.#expecting = expecting.catch(() => {});
+    return expecting;
+  }
+
+  /** After the instant: what these disks stand on and is on its way is read from here on. @throws what a source refuses with. */
+  async begin(disks: readonly GuestDisk[]): Promise<void> {
+    const layers = disks.flatMap(({ chain }) => chain);
+    await Promise.all(layers.map(async ({ id }) => this.#layers.get(id)?.begin()));
+  }
+
+  /** How far a disk is; undefined when it is here. */
+  progressOf({ id }: Pick<Disk, "id">): DiskView["arriving"] {
+    return this.#store.get(id).arriving === undefined ? undefined : this.#layers.get(id)?.progress;
+  }
+
+  /** Stops what is not needed any more. */
+  async dropRemoved(): Promise<void> {
+    if (this.#services === undefined) return;
+    for (const [id, layer] of [...this.#layers]) {
+      const isRemoved = !this.#store.has(id);
+      if (!isRemoved && this.#store.get(id).arriving !== undefined) continue;
+      this.#layers.delete(id);
+      if (isRemoved) await layer.drop();
+    }
+  }
+
+  /** Stops; what has come stays, and emulators wait for the next agent. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    await Promise.all([...this.#layers.values()].map((layer) => layer.close()));
+  }
+
+  /** What has the same name here must be the same: nobody writes it, and it stands on the same. */
+  #requireSame({ id, sizeBytes, parent }: { id: string; sizeBytes: number; parent?: DiskParent }): void {
+    const here = this.#store.get(id);
+    const isEqual = JSON.stringify(here.parent) === JSON.stringify(parent) && here.sizeBytes === sizeBytes;
+    if (here.frozen && isEqual) return;
+    throw new DiskError("in-use", `this host has a disk ${id} that is not the one of the other host`);
+  }
+
+  /** A child whose emulator is being started is no guest yet, and may have been told of the socket. */
+  async #localise(id: string): Promise<boolean> {
+    const { registry } = this.#connected();
+    const isExpected = this.#store.list().some(({ id: top, writer }) => {
+      if (writer === undefined || registry.byId(writer) !== undefined) return false;
+      return this.#store.chainOf(top).some((layer) => layer.id === id);
+    });
+    return !isExpected && localise(this.#connected(), id);
+  }
+
+  #parts() {
+    return { store: this.#store, host: this.#host, clock: this.#clock, log: this.#log };
+  }
+
+  #connected(): HostServices {
+    if (this.#services === undefined) throw new Error("hosts are asked for disks once there are peers");
+    return this.#services;
+  }
+
+  async #linkTo({ url, holder }: DiskArrival) {
+    const { client, identity } = await this.#connected().peers.link(url);
+    requireHolder(holder, identity, url);
+    return client;
+  }
+
+  async #giveBack(arrival: DiskArrival, disk: string): Promise<void> {
+    const { transfer, host } = arrival;
+    for (let pauseMs = FIRST_PAUSE_MS; !this.#closed; pauseMs = Math.min(2 * pauseMs, LONGEST_PAUSE_MS)) {
+      try {
+        const client = await this.#linkTo(arrival);
+        await client.call("peer.returnLayer", { transfer, disk }, { deadlineMs: CALL_DEADLINE_MS });
+        return;
+      } catch (error) {
+        const problem = messageOf(error);
+        this.#log.warn({ disk, host, problem }, "a disk that is not read any more could not be given back");
+        if (error instanceof RemoteError) return;
+      }
+      await sleep(this.#clock, pauseMs);
+    }
+  }
+}
+
+/** Has the emulators of guests read a layer where it lies. @returns false when there is one that cannot yet. */
+async function localise({ registry, log }: HostServices, id: string): Promise<boolean> {
+  let isDone = true;
+  for (const guest of registry.list()) {
+    for (const disk of guest.config.disks) {
+      const layer = disk.chain.find((each) => each.id === id && each.socket !== undefined);
+      if (layer === undefined) continue;
+      const { socket: _, ...local } = layer;
+      try {
+        if (guest.hasEmulator) {
+          const { emulator } = guest.live;
+          // It reads what the file says of itself when its device state is loaded, not before.
+          if ((await emulator.status()) === "incoming") {
+            isDone = false;
+            continue;
+          }
+          await emulator.disks.localise(disk, local);
+        }
+        await guest.update({
+          disks: guest.config.disks.map((each) => ({
+            ...each,
+            chain: each.chain.map((link) => (link.id === id ? local : link)),
+          })),
+        });
+      } catch (error) {
+        isDone = false;
+        log.warn(
+          { guest: guest.name, disk: id, problem: messageOf(error) },
+          "a disk is not read locally yet",
+        );
+      }
+    }
+  }
+  return isDone;
+}

@@ -1,0 +1,146 @@
+import { DEFAULT_TENANT, DeadlineError, withDeadline, type Holder } from "../../base/index.js";
+import type { PeerDisk } from "../../control/index.js";
+import type { DiskParent } from "../../disk/index.js";
+import type { GuestDisk } from "../../guest/index.js";
+import { sourceAt } from "../blocks/pull-image.js";
+import { AgentError } from "../errors.js";
+import type { Guest } from "../guests/guest.js";
+import type { Services } from "../services.js";
+import type { PrepareParams } from "../transfers/hosted-child.js";
+import type { ForkedDisks } from "./guest-disks.js";
+
+/** How long a fork waits for a base disk that this host lacks. It comes all the same, for the next one. */
+const IMAGE_DEADLINE_MS = 45_000;
+
+/** What the disks of a guest's children on other hosts stand on. A frozen guest's own layers are empty, and not theirs. */
+export function layersBelow({ state, config }: Guest): GuestDisk[] {
+  if (state !== "frozen") return [...config.disks];
+  return config.disks.map((disk) => ({ ...disk, chain: disk.chain.slice(1) }));
+}
+
+/** A guest's disks as another host must know them. */
+export function peerDisksOf({ disks }: Pick<Services, "disks">, guest: Guest): PeerDisk[] {
+  return layersBelow(guest).map(({ name, sizeBytes, cache, iops, bps, chain }) => {
+    const image = chain.find(({ format }) => format === "raw")?.id;
+    const layers = chain
+      .filter(({ format }) => format === "qcow2")
+      .map(({ id }) => ({ id, sizeBytes: disks.store.get(id).sizeBytes }));
+    return {
+      name,
+      sizeBytes,
+      cache,
+      ...(iops === undefined ? {} : { iops }),
+      ...(bps === undefined ? {} : { bps }),
+      layers,
+      ...(image === undefined ? {} : { image }),
+    };
+  });
+}
+
+/** @throws AgentError `not-ready` for a guest whose disks have yet to come from elsewhere. */
+export function requireDisksHere(guest: Guest): void {
+  const { chain = [] } =
+    guest.config.disks.find((disk) => disk.chain.some(({ socket }) => socket !== undefined)) ?? {};
+  if (chain.length === 0) return;
+  throw new AgentError(
+    "not-ready",
+    `disks of guest ${guest.name} are on their way to this host; it can be forked to another one when they are here (ramet disk list)`,
+  );
+}
+
+/** The disks of a guest of another host that is forked to this one. */
+export class FarDisks implements ForkedDisks {
+  readonly hasDisks = true;
+  readonly #services: Services;
+  readonly #params: PrepareParams;
+  readonly #disks: readonly PeerDisk[];
+  readonly #holder: Holder;
+
+  constructor(
+    services: Services,
+    from: { params: PrepareParams; disks: readonly PeerDisk[]; holder: Holder },
+  ) {
+    this.#services = services;
+    this.#params = from.params;
+    this.#disks = from.disks;
+    this.#holder = from.holder;
+  }
+
+  /** Each disk of the child: an empty layer over what is here or will come. @throws AgentError `not-ready`, DiskError, what the other host says. */
+  async layFor(child: string): Promise<GuestDisk[]> {
+    const { disks } = this.#services;
+    const over: GuestDisk[] = [];
+    const untilUs = this.#services.clock.nowUs() + IMAGE_DEADLINE_MS * 1000;
+    try {
+      for (const { layers, image, ...disk } of this.#disks) {
+        if (image !== undefined) await this.#bringImage(image, untilUs);
+        const top = await this.#expect(layers, image);
+        over.push({
+          ...named(disk),
+          chain: "disk" in top ? disks.store.chainOf(top.disk) : [rawLayer(top.image)],
+        });
+      }
+      return await disks.layOver(over, child);
+    } catch (error) {
+      await disks.removeUnused(this.#disks.flatMap(({ layers }) => layers.map(({ id }) => id)));
+      throw error;
+    }
+  }
+
+  /** The lowest first. @returns what the child's own layer stands on. */
+  async #expect(layers: PeerDisk["layers"], image: string | undefined): Promise<DiskParent> {
+    const { transfer, token, parentUrl: url, parent: from } = this.#params;
+    const arrival = { transfer, token, url, host: from.host, holder: this.#holder };
+    let parent: DiskParent | undefined = image === undefined ? undefined : { image };
+    for (const { id, sizeBytes } of layers.toReversed()) {
+      await this.#services.disks.arrivals.expect(
+        { id, sizeBytes, ...(parent === undefined ? {} : { parent }) },
+        arrival,
+      );
+      parent = { disk: id };
+    }
+    if (parent === undefined) throw new AgentError("bad-request", "a disk stands on something");
+    return parent;
+  }
+
+  async #bringImage(digest: string, untilUs: number): Promise<void> {
+    const { images, blocks, clock, log } = this.#services;
+    if (await images.has(digest)) return;
+    const tenant = DEFAULT_TENANT;
+    const source = sourceAt(this.#services, this.#params.parentUrl, tenant);
+    const client = await this.#services.peers.connect(this.#params.parentUrl);
+    const params = { reference: digest, tenant };
+    const { sizeBytes } = await client.call("peer.findImage", params, { deadlineMs: IMAGE_DEADLINE_MS });
+    log.info({ digest, host: this.#params.parent.host }, "a base disk is brought for a child");
+    const pull = await blocks.pulls.begin({ digest, sizeBytes, tenant }, source);
+    const leftMs = Math.max(1, Math.ceil((untilUs - clock.nowUs()) / 1000));
+    try {
+      const held = await withDeadline(clock, leftMs, "a base disk", pull.image);
+      await images.assign(digest, { tenant, identifier: undefined });
+      held.letGo();
+    } catch (error) {
+      if (!(error instanceof DeadlineError)) throw error;
+      const { hereBytes } = pull.progress;
+      throw new AgentError(
+        "not-ready",
+        `the base disk ${digest} is on its way here, ${Math.floor((100 * hereBytes) / sizeBytes)} % of it came; fork again when it is here`,
+      );
+    }
+  }
+}
+
+function named({
+  name,
+  sizeBytes,
+  cache,
+  iops,
+  bps,
+}: Omit<PeerDisk, "layers" | "image">): Omit<GuestDisk, "chain"> {
+  const limits = { ...(iops === undefined ? {} : { iops }), ...(bps === undefined ? {} : { bps }) };
+  return { name, sizeBytes, cache, ...limits };
+}
+
+/** What it stands on by its digest alone: the store knows where that lies. */
+function rawLayer(digest: string): GuestDisk["chain"][number] {
+  return { id: digest, format: "raw", path: "/" };
+}

@@ -1,0 +1,56 @@
+import { open } from "node:fs/promises";
+import { codeOf } from "../base/index.js";
+import { DiskError } from "./errors.js";
+import { MAX_CHAIN_DISKS, MAX_DISK_BYTES, SECTOR_BYTES } from "./limits.js";
+
+/** Why nothing more can stand on a disk. */
+export function tooDeep(id: string): DiskError {
+  return new DiskError(
+    "too-deep",
+    `disk ${id} stands on so many others that no more can be put over it (${MAX_CHAIN_DISKS} is the most)`,
+  );
+}
+
+/** @throws DiskError `bad-size`. */
+export function checkedSize(sizeBytes: number | undefined, leastBytes = SECTOR_BYTES): number {
+  const rule =
+    sizeBytes === undefined
+      ? "a disk over nothing needs a size"
+      : sizeBytes % SECTOR_BYTES !== 0
+        ? `a disk's size must be a multiple of ${SECTOR_BYTES} bytes`
+        : sizeBytes < leastBytes
+          ? `a disk cannot be smaller than what it stands on, which has ${leastBytes} bytes`
+          : sizeBytes > MAX_DISK_BYTES
+            ? `a disk may have ${MAX_DISK_BYTES} bytes at the most`
+            : undefined;
+  if (rule !== undefined) throw new DiskError("bad-size", `${rule}; ${sizeBytes ?? "none"} was asked for`);
+  return sizeBytes as number;
+}
+
+/** Writes a file that is safe on the disk when the promise resolves. */
+export async function writeSynced(path: string, content: string | Uint8Array): Promise<void> {
+  const file = await open(path, "w", 0o600);
+  try {
+    await file.writeFile(content);
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+}
+
+/** Makes names in a directory safe. */
+export async function syncDirectory(path: string): Promise<void> {
+  const directory = await open(path, "r");
+  try {
+    await directory.sync();
+  } finally {
+    await directory.close();
+  }
+}
+
+/** What went wrong in making a disk, by the name it has where a full file system was the cause. */
+export function asDiskError(error: unknown, directory: string): unknown {
+  if (codeOf(error) !== "ENOSPC" && codeOf(error) !== "EDQUOT") return error;
+  const message = `the file system of ${directory} is full: make room there`;
+  return new DiskError("no-room", message, { cause: error });
+}

@@ -1,0 +1,75 @@
+import assert from "node:assert/strict";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, describe, test } from "node:test";
+import { realClock, silentLog, type Identity } from "../../../src/base/index.js";
+import { OpenedBefore } from "../../../src/agent/disks/arriving-layer.js";
+import { BlockGrants } from "../../../src/agent/blocks/block-grants.js";
+import { LayerLoans } from "../../../src/agent/disks/layer-loans.js";
+import { DiskStore, emptyQcow2 } from "../../../src/disk/index.js";
+import { ArraySource } from "../../support/block-sources.js";
+
+const MIB = 1024 * 1024;
+const WRITER = "11111111-2222-4333-8444-555555555555";
+const TOKEN = "t".repeat(32);
+const peer = (name: string): Identity => ({ kind: "certificate", name, roles: ["peer"] });
+
+describe("frozen disks that other hosts read", () => {
+  let root: string;
+  let store: DiskStore;
+  let grants: BlockGrants;
+  let loans: LayerLoans;
+  const returned: string[] = [];
+  const images = { hold: () => Promise.reject(new Error("no disk here has a base disk")) };
+
+  before(async () => {
+    root = mkdtempSync(join(tmpdir(), "rl-"));
+    store = await DiskStore.open({ directory: root, images, clock: realClock, log: silentLog });
+    grants = new BlockGrants({ clock: realClock, log: silentLog });
+    const onReturned = async (disk: string) => void returned.push(disk);
+    loans = new LayerLoans({ store, grants, onReturned, log: silentLog });
+  });
+  after(() => {
+    grants.close();
+    rmSync(root, { recursive: true });
+  });
+
+  test("are read by who was offered them, once they are frozen, and by nobody else", async () => {
+    const { id: disk } = await store.create({ sizeBytes: MIB, writer: WRITER });
+    const { id: another } = await store.create({ sizeBytes: MIB, writer: WRITER });
+    const asked = { transfer: 7, disk, token: TOKEN };
+    const refused = { code: "no-such-transfer" };
+    await assert.rejects(loans.open(asked, peer("b")), refused);
+    const end = loans.offer(7, { token: TOKEN, layers: new Set([disk]), noted: () => Promise.resolve() });
+    await assert.rejects(loans.open(asked, peer("b")), { code: "not-ready" });
+    await store.freeze(disk);
+    await assert.rejects(loans.open({ ...asked, token: "u".repeat(32) }, peer("b")), refused);
+    await assert.rejects(loans.open({ transfer: 7, disk }, peer("b")), refused);
+    await assert.rejects(loans.open({ ...asked, disk: another }, peer("b")), refused);
+    const first = await loans.open(asked, peer("b"));
+    assert.equal(first.sizeBytes, emptyQcow2(MIB).length);
+    end();
+    const again = await loans.open({ transfer: 7, disk }, peer("b"));
+    assert.notEqual(again.grant, first.grant);
+    assert.deepEqual([...grants.sentBytes.keys()], [again.grant], "the grant before has ended");
+    await assert.rejects(loans.open(asked, peer("c")), refused);
+    await loans.takeBack({ transfer: 7, disk }, peer("c"));
+    assert.deepEqual(returned, []);
+    await loans.takeBack({ transfer: 7, disk }, peer("b"));
+    assert.deepEqual([returned, grants.sentBytes.size], [[disk], 0]);
+    await assert.rejects(loans.open(asked, peer("b")), refused);
+  });
+
+  test("show an empty file of their size until the instant, and then what they are", async () => {
+    const opened = new OpenedBefore(MIB);
+    const empty = emptyQcow2(MIB);
+    assert.deepEqual(await opened.read(0, empty.length), empty);
+    assert.deepEqual(await opened.read(empty.length - 4, 8), Buffer.concat([empty.subarray(-4)], 8));
+    assert.deepEqual(await opened.read(opened.sizeBytes - 8, 8), Buffer.alloc(8));
+    opened.content = new ArraySource(Buffer.from("frozen!!"));
+    assert.deepEqual(await opened.read(0, 8), Buffer.from("frozen!!"));
+    assert.deepEqual(await opened.read(6, 4), Buffer.from([0x21, 0x21, 0, 0]));
+    assert.deepEqual(await opened.read(100, 4), Buffer.alloc(4));
+  });
+});
