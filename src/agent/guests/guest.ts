@@ -70,6 +70,7 @@ export class Guest {
   #endReason: string | undefined;
   #occupation: Occupation | undefined;
   #saving: Promise<void> = Promise.resolve();
+  #isSaved = true;
   #removed = false;
   readonly #isKept: boolean;
   readonly #onGuestEvent: GuestOptions["onGuestEvent"];
@@ -263,7 +264,17 @@ export class Guest {
         if (!this.#removed && this.#isKept) await writeRecord(this.#paths.record(this.id), this.#record);
       });
     this.#saving = next;
+    this.#isSaved = false;
+    next.then(
+      () => (this.#isSaved = this.#saving === next),
+      () => {},
+    );
     return next;
+  }
+
+  /** Whether what is known now is on disk. */
+  get isSaved(): boolean {
+    return this.#isSaved;
   }
 
   /** Resolves when what is known now is on disk. */

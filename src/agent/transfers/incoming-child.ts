@@ -165,15 +165,15 @@ export class IncomingChild implements HostedChild {
     this.entry.enter("starting");
     this.#precopy?.commit();
     if (this.#precopy !== undefined) this.#machine.begin();
-    const runsByItself = params.run && this.#params.kind === "fork";
     await this.#services.disks.arrivals.begin(this.guest.config.disks);
-    // From its first instruction on it is a guest, and a migrated one is nowhere else: a new agent must know it for one.
-    await this.guest.saved();
+    // From its first instruction on it is a guest: a new agent must know it for one. A disk that takes its time is waited for while the state is loaded.
+    const runsByItself = params.run && this.#params.kind === "fork" && this.guest.isSaved;
     if (runsByItself) this.#record.update({ step: "starting" });
     await this.#loading.finish(params.deviceState, { run: runsByItself });
     this.#loadUs = this.#services.clock.nowUs() - beganUs;
     this.#step = "loaded";
     this.#record.update({ step: params.run ? "running" : "loaded" });
+    if (!runsByItself) await this.guest.saved();
     if (runsByItself) this.#noteRuns();
     else if (params.run) await this.#letRun();
     this.#toFilling();
