@@ -266,3 +266,11 @@ export function fakeChildRecord(changes: Partial<ChildRecord> = {}): ChildRecord
     ...changes,
   };
 }
+
+/** A fault thread to which nothing comes. */
+export const idleThread = {
+  child: () => ({
+    faults: { fill: () => {}, settled: () => {}, stop: () => {} },
+    dial: () => new Promise(() => {}),
+  }),
+};
