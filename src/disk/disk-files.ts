@@ -1,4 +1,3 @@
-import { open } from "node:fs/promises";
 import { codeOf } from "../base/index.js";
 import { DiskError } from "./errors.js";
 import { MAX_CHAIN_DISKS, MAX_DISK_BYTES, SECTOR_BYTES } from "./limits.js";
@@ -25,27 +24,6 @@ export function checkedSize(sizeBytes: number | undefined, leastBytes = SECTOR_B
             : undefined;
   if (rule !== undefined) throw new DiskError("bad-size", `${rule}; ${sizeBytes ?? "none"} was asked for`);
   return sizeBytes as number;
-}
-
-/** Writes a file that is safe on the disk when the promise resolves. */
-export async function writeSynced(path: string, content: string | Uint8Array): Promise<void> {
-  const file = await open(path, "w", 0o600);
-  try {
-    await file.writeFile(content);
-    await file.sync();
-  } finally {
-    await file.close();
-  }
-}
-
-/** Makes names in a directory safe. */
-export async function syncDirectory(path: string): Promise<void> {
-  const directory = await open(path, "r");
-  try {
-    await directory.sync();
-  } finally {
-    await directory.close();
-  }
 }
 
 /** What went wrong in making a disk, by the name it has where a full file system was the cause. */

@@ -12,7 +12,7 @@ import { existsSync } from "node:fs";
 import { chmod, chown, mkdir, readdir, readFile, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { assert, messageOf, type Clock, type Log } from "../base/index.js";
-import { asDiskError, checkedSize, syncDirectory, tooDeep, writeSynced } from "./disk-files.js";
+import { asDiskError, checkedSize, tooDeep } from "./disk-files.js";
 import { emptyQcow2, type Backing } from "./empty-qcow2.js";
 import {
   formatDiskRecord,
@@ -27,12 +27,14 @@ import {
 import { DiskError } from "./errors.js";
 import type { HeldImage, Images } from "./images.js";
 import { MAX_CHAIN_DISKS } from "./limits.js";
+import { syncDirectory, writeSynced } from "./synced.js";
 
 const UNFINISHED_PREFIX = ".unfinished-";
 const CONTENT = "disk.qcow2";
 const SOCKET = "nbd";
 const FILLING = "filling";
 const RECORD = "disk.json";
+const PRIVATE = { flags: "w", mode: 0o600 } as const;
 
 /** A disk as it is kept. */
 export type Disk = Readonly<DiskRecord>;
@@ -347,8 +349,8 @@ export class DiskStore {
     try {
       await mkdir(unfinished, { mode: 0o700 });
       if (record.arriving === undefined)
-        await writeSynced(join(unfinished, CONTENT), emptyQcow2(record.sizeBytes, below));
-      await writeSynced(join(unfinished, RECORD), formatDiskRecord(record));
+        await writeSynced(join(unfinished, CONTENT), emptyQcow2(record.sizeBytes, below), PRIVATE);
+      await writeSynced(join(unfinished, RECORD), formatDiskRecord(record), PRIVATE);
       await chmod(unfinished, 0o711);
       await rename(unfinished, join(directory, record.id));
       await syncDirectory(directory);
@@ -385,7 +387,7 @@ export class DiskStore {
 
   async #write(record: DiskRecord): Promise<void> {
     const path = join(this.#options.directory, record.id, RECORD);
-    await writeSynced(`${path}.new`, formatDiskRecord(record));
+    await writeSynced(`${path}.new`, formatDiskRecord(record), PRIVATE);
     await rename(`${path}.new`, path);
     await syncDirectory(join(this.#options.directory, record.id));
   }

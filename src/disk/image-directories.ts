@@ -11,8 +11,8 @@ import {
   isThere,
   namesIn,
   readRecord,
-  syncDirectory,
 } from "./image-files.js";
+import { syncDirectory } from "./synced.js";
 import { LEFTOVER_MS } from "./limits.js";
 import { isDigest } from "./names.js";
 

@@ -7,6 +7,7 @@ import { codeOf, messageOf } from "../base/index.js";
 import { DiskError } from "./errors.js";
 import { MAX_DISK_BYTES } from "./limits.js";
 import { isDigest } from "./names.js";
+import { syncDirectory, writeSynced } from "./synced.js";
 
 /** Most bytes of a file of JSON: whoever shares a directory could make one of any length. */
 const MAX_RECORD_BYTES = 64 * 1024;
@@ -146,30 +147,6 @@ export async function replaceFile(path: string, content: string | Uint8Array): P
   } catch (error) {
     await rm(unfinished, { force: true }).catch(() => {});
     throw asDiskError(error, path);
-  }
-}
-
-/** Writes a new file, on disk when it returns. */
-export async function writeSynced(path: string, content: string | Uint8Array): Promise<void> {
-  const file = await open(path, "wx", 0o644);
-  try {
-    await file.writeFile(content);
-    await file.sync();
-  } finally {
-    await file.close();
-  }
-}
-
-/** Makes the names in a directory durable. */
-export async function syncDirectory(path: string): Promise<void> {
-  const directory = await open(path, constants.O_RDONLY | constants.O_DIRECTORY);
-  try {
-    await directory.sync();
-  } catch (error) {
-    // Some network file systems sync directories by themselves and know no such call.
-    if (codeOf(error) !== "EINVAL" && codeOf(error) !== "ENOTSUP") throw error;
-  } finally {
-    await directory.close();
   }
 }
 

@@ -10,9 +10,9 @@ import {
   namesIn,
   readRecord,
   recordsIn,
-  syncDirectory,
   writeRecord,
 } from "./image-files.js";
+import { syncDirectory } from "./synced.js";
 import { parseReference } from "./names.js";
 
 /** One tenant's having of one image. */

@@ -4,16 +4,8 @@ import { assert, codeOf, DEFAULT_TENANT, messageOf, sleep, type Clock, type Log 
 import type { Content } from "./content-digest.js";
 import { DiskError } from "./errors.js";
 import type { FoundImage, ImageDirectories } from "./image-directories.js";
-import {
-  asDiskError,
-  damageRecord,
-  ImageFiles,
-  isMissing,
-  isThere,
-  readRecord,
-  syncDirectory,
-  writeSynced,
-} from "./image-files.js";
+import { asDiskError, damageRecord, ImageFiles, isMissing, isThere, readRecord } from "./image-files.js";
+import { syncDirectory, writeSynced } from "./synced.js";
 import { writeInstance, type ImageInstances, type Instance } from "./image-instances.js";
 import type { HeldImage, UnfinishedImage } from "./images.js";
 import { RACE_ATTEMPTS, RACE_PAUSE_MS } from "./limits.js";
