@@ -8,6 +8,7 @@ import { agentHandlers, describeToPeer } from "./api/agent-handlers.js";
 import { openBlocks } from "./blocks/blocks.js";
 import { Consoles } from "./api/consoles.js";
 import { diskHandlers } from "./api/disk-handlers.js";
+import { emulatorHandlers } from "./api/emulator-handlers.js";
 import { guestHandlers } from "./api/guest-handlers.js";
 import { imageHandlers } from "./api/image-handlers.js";
 import { LogFollowers } from "./api/log-followers.js";
@@ -239,7 +240,7 @@ export class Agent {
       boot,
       ...hostDisks,
       admission,
-      catalogue: new EmulatorCatalogue({ log }),
+      catalogue: new EmulatorCatalogue({ configured: configuration.emulators, log }),
       starter,
       isolation,
       registry,
@@ -280,6 +281,7 @@ export class Agent {
       ...guestHandlers(services, { consoles: new Consoles(), logs: new LogFollowers({ paths, clock }) }),
       ...imageHandlers(services, works),
       ...diskHandlers(services),
+      ...emulatorHandlers(services),
       ...transferHandlers(services),
       ...takeoverHandlers({ clock, listeners: () => this.#listeners(), leave: this.#onLeave }),
     };

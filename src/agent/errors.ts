@@ -8,6 +8,7 @@ export type AgentErrorCode =
   | "no-such-guest"
   | "no-such-transfer"
   | "no-such-peer"
+  | "no-such-emulator"
   | "name-taken"
   | "too-many-guests"
   | "no-room"

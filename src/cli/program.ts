@@ -4,6 +4,7 @@ import { auditCommand } from "./commands/audit.js";
 import { completionCommand } from "./commands/completion.js";
 import { consoleCommand } from "./commands/console.js";
 import { diskCommand } from "./commands/disk.js";
+import { emulatorsCommand } from "./commands/emulators.js";
 import { forkCommand } from "./commands/fork.js";
 import { freezeCommand, thawCommand } from "./commands/freeze.js";
 import { imageCommand } from "./commands/image.js";
@@ -68,6 +69,7 @@ export function createProgram(cli: Cli): Command {
     forkCommand(cli),
     migrateCommand(cli),
     warmCommand(cli),
+    emulatorsCommand(cli),
     imageCommand(cli),
     transfersCommand(cli),
     watchCommand(cli),

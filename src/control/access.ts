@@ -30,6 +30,7 @@ export const METHOD_ACCESS: { readonly [Name in MethodName]: AccessRole } = {
   "guest.fork": "operate",
   "guest.migrate": "operate",
   "guest.rollback": "operate",
+  "emulator.list": "observe",
   "image.import": "admin",
   "image.list": "observe",
   "image.show": "observe",

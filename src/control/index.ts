@@ -33,6 +33,7 @@ export {
   type PeerDisk,
   type RequestedDisk,
 } from "./schema/disk.js";
+export type { InstalledEmulator } from "./schema/emulator.js";
 export { EVENTS, type AnyEvent, type EventData, type EventName } from "./schema/events.js";
 export {
   DEFAULT_LOG_LINES,

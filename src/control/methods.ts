@@ -2,6 +2,7 @@ import type { z } from "zod";
 import { AGENT_METHODS } from "./schema/agent.js";
 import { BLOCK_METHODS } from "./schema/blocks.js";
 import { DISK_METHODS } from "./schema/disk.js";
+import { EMULATOR_METHODS } from "./schema/emulator.js";
 import { GUEST_METHODS } from "./schema/guest.js";
 import { IMAGE_METHODS } from "./schema/image.js";
 import { PEER_METHODS } from "./schema/peer.js";
@@ -17,6 +18,7 @@ export type Role = "client" | "peer";
 export const METHODS = {
   ...AGENT_METHODS,
   ...GUEST_METHODS,
+  ...EMULATOR_METHODS,
   ...IMAGE_METHODS,
   ...BLOCK_METHODS,
   ...DISK_METHODS,

@@ -22,7 +22,7 @@ export { layoutOf } from "./layout.js";
 export type { Layout } from "./layout.js";
 export * from "./limits.js";
 export { tailOf } from "./logs.js";
-export { defaultMachine, findEmulator, probeEmulator } from "./probe.js";
+export { compareVersions, defaultMachine, findEmulator, probeEmulator } from "./probe.js";
 export type { EmulatorProbe } from "./probe.js";
 export { adoptEmulator, endLeftover, locateEmulator, startEmulator } from "./start.js";
 export type { EmulatorPlace, StartOptions } from "./start.js";

@@ -23,6 +23,9 @@ const FAMILY = { x86_64: "pc-q35", aarch64: "virt" } as const;
 /** The oldest emulator Ramet works with; its machine type is the one every host can offer. */
 const OLDEST_VERSION = { major: 7, minor: 2 };
 
+/** Major, minor and micro. */
+const VERSION_PARTS = 3;
+
 /** Keyed by path, size and modification time, so that an upgrade of the emulator is noticed. */
 const probes = new Map<string, EmulatorProbe>();
 
@@ -46,16 +49,19 @@ function versionOf(text: string): { major: number; minor: number; text: string }
   return { major: Number(found[1]), minor: Number(found[2]), text: found[0].slice("version ".length) };
 }
 
-function compareVersions(a: string, b: string): number {
-  const [aMajor = 0, aMinor = 0] = a
-    .slice(a.lastIndexOf("-") + 1)
-    .split(".")
-    .map(Number);
-  const [bMajor = 0, bMinor = 0] = b
-    .slice(b.lastIndexOf("-") + 1)
-    .split(".")
-    .map(Number);
-  return aMajor - bMajor || aMinor - bMinor;
+/** Orders versions and versioned machine types, the older first. */
+export function compareVersions(a: string, b: string): number {
+  const [ours, theirs] = [a, b].map((text) =>
+    text
+      .slice(text.lastIndexOf("-") + 1)
+      .split(".")
+      .map(Number),
+  );
+  for (let part = 0; part < VERSION_PARTS; part += 1) {
+    const difference = (ours?.[part] ?? 0) - (theirs?.[part] ?? 0);
+    if (difference !== 0) return difference;
+  }
+  return 0;
 }
 
 async function ask(binary: string, args: string[]): Promise<string> {

@@ -88,6 +88,14 @@ const images = z.strictObject({
   directories: z.array(directory).min(1, "must name a directory").max(16, "must name at most 16").optional(),
 });
 
+/** An emulator besides those on PATH, for guests to be brought to and from (`ramet exchange`). */
+const emulator = z.strictObject({
+  path: directory,
+  architecture: z.enum(["x86_64", "aarch64"], "must be x86_64 or aarch64").default("x86_64"),
+  /** Where one that is not installed finds its firmware. */
+  dataDirectories: z.array(directory).max(8, "must name at most 8").default([]),
+});
+
 /** The configuration file. Unknown fields are refused, so that a misspelt one is not silently ignored. */
 export const configurationSchema = z.strictObject({
   name: name.default(defaultName),
@@ -111,6 +119,7 @@ export const configurationSchema = z.strictObject({
   limits: limits.prefault({}),
   isolation: isolation.prefault({}),
   images: images.prefault({}),
+  emulators: z.array(emulator).max(16, "must name at most 16").default([]),
 });
 
 /** A validated configuration. */

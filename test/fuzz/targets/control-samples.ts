@@ -111,6 +111,7 @@ export const PARAMS: { [Name in MethodName]?: readonly object[] } = {
     { transfer: 7, rateLimitBytesPerSecond: 4096 },
   ],
   "transfer.run": [{ transfer: 7 }],
+  "emulator.list": [{}],
   "peer.list": [{}],
   "peer.ping": [{ to: "b", count: 3 }],
   "peer.info": [{}],

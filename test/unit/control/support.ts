@@ -159,6 +159,7 @@ export function clientHandlers(some: Partial<Handlers<"client">>): Handlers<"cli
     "guest.fork": refuse,
     "guest.migrate": refuse,
     "guest.rollback": refuse,
+    "emulator.list": refuse,
     "image.import": refuse,
     "image.list": refuse,
     "image.show": refuse,
