@@ -15,6 +15,7 @@ mount             mount
 gcc               gcc
 libc6-dev         /usr/include/stdio.h
 qemu-utils        qemu-img
+e2fsprogs         mke2fs
 linux-libc-dev    /usr/include/linux/userfaultfd.h
 "
 
