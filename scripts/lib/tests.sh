@@ -5,6 +5,12 @@
 readonly SCHEDULES_QUICK=300
 readonly SCHEDULES_FULL=2000
 
+# The longest any one test, or file of tests, may take. The simulation at its full number of schedules is the longest.
+readonly TEST_TIMEOUT_MS=900000
+
+# How many of the slowest files scripts/test names in the end.
+readonly SLOWEST=12
+
 # Prints the test files below the named directories of test/ and proto/, one a line, in a stable order.
 test_files() {
   local directory
@@ -13,25 +19,88 @@ test_files() {
   done
 }
 
-# Tests that need neither root nor an emulator.
-quick_test_files() { test_files test/unit test/conformance test/hostile test/simulation test/fuzz proto; }
+# Tests that need neither root nor an emulator, the longest first, so that none is left to run alone in the end.
+quick_test_files() { test_files test/simulation test/unit test/conformance test/hostile test/fuzz proto; }
 
-# The longest any one test, or file of tests, may take. The simulation at its full number of schedules is the longest.
-readonly TEST_TIMEOUT_MS=900000
+# Tests with real emulators, likewise.
+guest_test_files() { test_files test/chaos test/end-to-end; }
 
-# run_tests CONCURRENCY FILE...: one run of Node's test runner, then its counts on a line of their own.
+is_guest_test() { [[ $1 =~ (^|/)test/(end-to-end|chaos)/ ]]; }
+
+# run_tests CONCURRENCY RECORD [PREFIX...] -- FILE...: one run of Node's test runner, whose TAP goes to the file RECORD.
+# PREFIX is a command that runs another.
 run_tests() {
-  local concurrency=$1 code=0 passed failed
-  local record=$BUILD/tests.tap
+  local concurrency=$1 record=$2 prefix=()
+  shift 2
+  while [[ $1 != -- ]]; do
+    prefix+=("$1")
+    shift
+  done
   shift
   (($# > 0)) || fail 1 "there are no tests to run"
-  mkdir -p "$BUILD"
-  (cd "$ROOT" && node --import tsx --test --test-concurrency="$concurrency" --test-timeout="$TEST_TIMEOUT_MS" \
+  (cd "$ROOT" && "${prefix[@]}" node --import tsx --import ./scripts/lib/test-times.mjs \
+    --test --test-concurrency="$concurrency" --test-timeout="$TEST_TIMEOUT_MS" \
     --test-reporter=spec --test-reporter-destination=stdout \
-    --test-reporter=tap --test-reporter-destination="$record" "$@") || code=$?
-  passed=$(sed -n 's/^# pass //p' "$record" | tail -n 1)
-  failed=$(sed -n 's/^# \(fail\|cancelled\) //p' "$record" | awk '{ sum += $1 } END { print sum + 0 }')
-  printf '%s passed, %s failed\n' "${passed:-0}" "$failed"
-  ((${passed:-0} > 0)) || code=1
-  return "$code"
+    --test-reporter=tap --test-reporter-destination="$record" "$@")
+}
+
+# count_tests RECORD...: says how many have passed and failed, on a line of its own. Fails when none has passed.
+count_tests() {
+  local passed failed
+  passed=$(cat "$@" | awk '/^# pass / { sum += $3 } END { print sum + 0 }')
+  failed=$(cat "$@" | awk '/^# (fail|cancelled) / { sum += $3 } END { print sum + 0 }')
+  printf '%s passed, %s failed\n' "$passed" "$failed"
+  ((passed > 0))
+}
+
+# In scripts/test, in whose directory RAMET_TEST_SCRATCH tap.NUMBER, left.NUMBER and failed.NUMBER tell how it went:
+# run_batch NUMBER CONCURRENCY FILE... runs files as a part of the run with a number of its own.
+run_batch() {
+  local number=$1 concurrency=$2 scratch=$RAMET_TEST_SCRATCH
+  shift 2
+  RAMET_TEST_TIMES=$scratch/times run_tests "$concurrency" "$scratch/tap.$number" \
+    "$ROOT/scripts/lib/apart" "$number" -- "$@" || : >"$scratch/failed.$number"
+  if [[ -f $scratch/left.$number ]]; then
+    say "test: this was left behind:"
+    say "$(<"$scratch/left.$number")"
+  fi
+}
+
+# run_lanes LANES FILE...: each file as a batch, so many at a time. What one says is shown when it has ended.
+run_lanes() {
+  local lanes=$1 lane waiting=()
+  shift
+  printf '%s\n' "$@" | awk '{ printf "%03d %s\n", NR, $0 }' >"$RAMET_TEST_SCRATCH/queue"
+  for ((lane = 0; lane < lanes; lane++)); do
+    run_lane &
+    waiting+=("$!")
+  done
+  wait "${waiting[@]}"
+}
+
+run_lane() {
+  local next number file started
+  while next=$(next_in_queue) && [[ -n $next ]]; do
+    number=${next%% *} file=${next#* } started=$SECONDS
+    run_batch "$number" 1 "$file" >"$RAMET_TEST_SCRATCH/out.$number" 2>&1
+    (
+      flock 9
+      printf '\n%s (%d s)\n' "$file" "$((SECONDS - started))"
+      # Its own counts are part of those at the end.
+      sed -E '/^ℹ (tests|suites|pass|fail|cancelled|skipped|todo|duration_ms) /d' "$RAMET_TEST_SCRATCH/out.$number"
+    ) 9>"$RAMET_TEST_SCRATCH/print.lock"
+  done
+}
+
+next_in_queue() (
+  flock 9
+  head -n 1 "$RAMET_TEST_SCRATCH/queue"
+  sed -i 1d "$RAMET_TEST_SCRATCH/queue"
+) 9>"$RAMET_TEST_SCRATCH/queue.lock"
+
+# Says how long the slowest files took, by what scripts/lib/test-times.mjs wrote of each.
+say_slowest() {
+  [[ -f $RAMET_TEST_SCRATCH/times ]] || return 0
+  say "test: the slowest files, in seconds, and seconds of processor time but for guests:"
+  sort -rn "$RAMET_TEST_SCRATCH/times" | head -n "$SLOWEST" | awk '{ printf "%8.1f %8.1f  %s\n", $1, $2, $3 }' >&2
 }
