@@ -53,11 +53,12 @@ export class JoinedFile {
     this.#descriptor = descriptor;
   }
 
-  /** Copies a page to the start of `into`. A hole gives zeros and stays a hole. @throws MemoryError `bad-file`. */
-  read(page: number, into: Uint8Array): void {
+  /** Copies consecutive pages to the start of `into`. A hole gives zeros and stays a hole. @throws MemoryError `bad-file`. */
+  read({ first, count }: PageRange, into: Uint8Array): void {
     assert(!this.#closed, "a memory file is read while it is open");
-    const read = readSync(this.#descriptor, into, 0, PAGE_BYTES, page * PAGE_BYTES);
-    if (read !== PAGE_BYTES) throw new MemoryError("bad-file", `page ${page} lies outside its memory file`);
+    const bytes = count * PAGE_BYTES;
+    const read = readSync(this.#descriptor, into, 0, bytes, first * PAGE_BYTES);
+    if (read !== bytes) throw new MemoryError("bad-file", `page ${first} lies outside its memory file`);
   }
 
   /** May be called twice. */

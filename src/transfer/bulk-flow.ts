@@ -27,6 +27,9 @@ const FRAMES_IN_FLIGHT = 4;
 /** Bytes the network stack may lag behind before bulk pauses for a moment. */
 const MAX_QUEUED_BYTES = 1024 * 1024;
 
+/** What goes with an answer, so that fewer pages are waited for, takes the link so long at the most: a fault that comes behind it waits for that. */
+const AROUND_US = 200;
+
 /** How fast bulk may go, as an operator chooses it at the start and may change it meanwhile. */
 export interface FlowOptions {
   /** Bytes of bulk frames per second; undefined for no limit. */
@@ -128,6 +131,21 @@ export class BulkFlow {
     );
     const rate = this.#rateBytesPerSecond;
     if (rate !== undefined) this.#paceFromUs = Math.max(this.#paceFromUs, nowUs) + (bytes / rate) * 1e6;
+  }
+
+  /** The child has asked, and was answered elsewhere. With that went so many bytes of bulk, for which there is no window; the rate limit counts them. */
+  answered(bytes: number): void {
+    this.urgent();
+    const rate = this.#rateBytesPerSecond;
+    if (rate === undefined) return;
+    this.#paceFromUs = Math.max(this.#paceFromUs, this.#clock.nowUs()) + (bytes / rate) * 1e6;
+  }
+
+  /** How many pages, a power of two, may go with the answer to a fault: as many as the link carries in a moment; 0 where that is not even two. */
+  get aroundPages(): number {
+    const rate = Math.min(this.#window.bytesPerSecond, this.#rateBytesPerSecond ?? Infinity);
+    const pages = (rate * AROUND_US) / 1e6 / PAGE_BYTES;
+    return pages < 2 ? 0 : Math.min(SWEEP_RUN_PAGES, 2 ** Math.floor(Math.log2(pages)));
   }
 
   /** Takes credit for bytes the child has consumed; false when it credits more than is in flight. */

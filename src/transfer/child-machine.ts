@@ -21,7 +21,7 @@ import type {
   FillableMemory,
   LaneEnd,
   PageLane,
-  TakenPage,
+  TakenPages,
 } from "./ports.js";
 import type { TransferProgress, VerifyResult } from "./progress.js";
 import { runsOf } from "./fault-server.js";
@@ -179,7 +179,7 @@ export class ChildMachine {
       memory.fill((pages) => this.#installing(() => this.#request(this.#pages.touched(pages))));
     else {
       faults.fill(this.#pages.share, {
-        onTaken: (pages) => this.#onTakenElsewhere(pages),
+        onTaken: (taken) => this.#onTakenElsewhere(taken),
         onFailed: (error) => this.#cannotInstall(error),
       });
     }
@@ -187,10 +187,10 @@ export class ChildMachine {
   }
 
   /** The thread that serves touches has installed pages. */
-  #onTakenElsewhere(pages: readonly TakenPage[]): void {
+  #onTakenElsewhere(pages: readonly TakenPages[]): void {
     if (this.#closed || this.#phase.phase === "complete") return;
-    const taken = this.#pages.takenElsewhere(pages);
-    this.#reports.add(taken.map(({ page }) => ({ first: page, count: 1 })));
+    const { missing, taken } = this.#pages.takenElsewhere(pages);
+    this.#reports.add(missing);
     const runs = runsOf(taken);
     if (runs.length > 0) this.relay.passOn(runs);
     this.#onTaken();

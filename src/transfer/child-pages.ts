@@ -1,9 +1,9 @@
-import { Bitmap, PAGE_BYTES, SharedBits, type Clock } from "../base/index.js";
+import { Bitmap, PAGE_BYTES, PAGE_HASH_BYTES, SharedBits, type Clock } from "../base/index.js";
 import { unpackRun, type PageRun } from "../wire/index.js";
 import { PageDigests } from "./digests.js";
 import { Gate } from "./gate.js";
 import { LatencyHistogram } from "./latency.js";
-import type { ChildNotes, ChildShare, FillableMemory, FaultThread, PageRange, TakenPage } from "./ports.js";
+import type { ChildNotes, ChildShare, FillableMemory, FaultThread, PageRange, TakenPages } from "./ports.js";
 import { OriginCounts, type VerifyResult } from "./progress.js";
 
 /**
@@ -140,24 +140,31 @@ export class ChildPages {
     return taken;
   }
 
-  /** Notes what was installed elsewhere and returns the pages that are received by that. */
-  takenElsewhere(pages: readonly TakenPage[]): TakenPage[] {
-    const taken: TakenPage[] = [];
+  /** Notes what was installed elsewhere and returns the ranges that are received by that, and what they came with. */
+  takenElsewhere(pages: readonly TakenPages[]): { missing: PageRange[]; taken: TakenPages[] } {
+    const missing: PageRange[] = [];
+    const taken: TakenPages[] = [];
     for (const one of pages) {
-      const { page, by, zero, latencyUs, digest } = one;
-      this.#installed.set(page);
+      const { firstPage, pageCount, by, latencyUs } = one;
+      this.#installed.setRun(firstPage, pageCount);
       if (latencyUs !== undefined) this.latency.add(latencyUs);
       if (by === "known") continue;
-      this.counts.add("fault", 1);
-      if (!this.received.set(page)) {
-        this.duplicates += 1;
-        continue;
-      }
-      if (zero) this.zeroPages += 1;
-      if (digest !== undefined) this.#given?.setDigests(page, digest);
+      this.counts.add(by === "around" ? "sweep" : "fault", pageCount);
+      const ranges = this.#missingOf(one);
+      if (ranges.length === 0) continue;
+      for (const range of ranges) this.#noteTaken(one, range);
+      missing.push(...ranges);
       taken.push(one);
     }
-    return taken;
+    return { missing, taken };
+  }
+
+  #noteTaken({ firstPage, zero, digests }: TakenPages, { first, count }: PageRange): void {
+    this.received.setRun(first, count);
+    if (zero) this.zeroPages += count;
+    if (digests === undefined) return;
+    const at = (first - firstPage) * PAGE_HASH_BYTES;
+    this.#given?.setDigests(first, digests.subarray(at, at + count * PAGE_HASH_BYTES));
   }
 
   /** Notes the parent's digests; false when none were asked for. */
@@ -195,7 +202,7 @@ export class ChildPages {
     if (settled.length > 0) this.#thread.settled(settled);
   }
 
-  #missingOf(run: PageRun): PageRange[] {
+  #missingOf(run: Pick<PageRun, "firstPage" | "pageCount">): PageRange[] {
     const ranges: PageRange[] = [];
     const past = run.firstPage + run.pageCount;
     let missing = 0;

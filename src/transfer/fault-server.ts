@@ -3,6 +3,7 @@ import {
   MAX_REQUEST_PAGES,
   MAX_UNSEEN_PAGES,
   PAGE_BYTES,
+  PAGE_HASH_BYTES,
   SharedBits,
   type Clock,
 } from "../base/index.js";
@@ -12,7 +13,7 @@ import { pageDigest, ZERO_DIGEST } from "./digests.js";
 import { TransferError } from "./errors.js";
 import { Gate } from "./gate.js";
 import { OVERRUN } from "./lane-pair.js";
-import type { ChildNotes, ChildShare, FillableMemory, FrameLane, LaneEnd, TakenPage } from "./ports.js";
+import type { ChildNotes, ChildShare, FillableMemory, FrameLane, LaneEnd, TakenPages } from "./ports.js";
 
 export interface FaultServerOptions {
   transfer: number;
@@ -22,7 +23,7 @@ export interface FaultServerOptions {
   notes: Pick<ChildNotes, "noteDigests"> | undefined;
   clock: Clock;
   /** Called whenever pages were installed. */
-  onTaken(pages: readonly TakenPage[]): void;
+  onTaken(taken: readonly TakenPages[]): void;
 }
 
 /** What the owner of an urgent lane is told of it. `bytes` are those of whole frames, both directions, so far. */
@@ -103,10 +104,10 @@ export class FaultServer {
 
   /** Pages that were asked for have come another way. */
   settled(pages: readonly number[]): void {
-    const taken: TakenPage[] = [];
+    const taken: TakenPages[] = [];
     for (const page of pages) {
       const latencyUs = this.#answered(page);
-      if (latencyUs !== undefined) taken.push({ page, by: "known", zero: false, latencyUs });
+      if (latencyUs !== undefined) taken.push(known(page, { zero: false, latencyUs }));
     }
     if (taken.length > 0) this.#told(taken);
   }
@@ -129,7 +130,7 @@ export class FaultServer {
   }
 
   #onTouched(pages: readonly number[]): void {
-    const taken: TakenPage[] = [];
+    const taken: TakenPages[] = [];
     const wanted: number[] = [];
     for (const page of pages) {
       if (this.#own.has(page) || this.#installed.has(page))
@@ -147,9 +148,13 @@ export class FaultServer {
   }
 
   #onPages(runs: readonly PageRun[]): void {
-    const taken: TakenPage[] = [];
+    const taken: TakenPages[] = [];
     for (const run of runs) {
       const bytes = run.encoding === "zero" ? undefined : unpackRun(run);
+      if (bytes !== undefined && run.pageCount > 1) {
+        taken.push(...this.#takeAround(run, bytes));
+        continue;
+      }
       for (let page = run.firstPage; page < run.firstPage + run.pageCount; page += 1) {
         const at = (page - run.firstPage) * PAGE_BYTES;
         taken.push(this.#take(page, bytes?.subarray(at, at + PAGE_BYTES)));
@@ -158,34 +163,61 @@ export class FaultServer {
     this.#told(taken);
   }
 
-  #told(taken: readonly TakenPage[]): void {
-    this.#gate.addUnseen(taken.length);
+  #told(taken: readonly TakenPages[]): void {
+    this.#gate.addUnseen(pagesOf(taken));
     this.#options.onTaken(taken);
   }
 
   /** Installs a page that came; one that is there already stays as it is. */
-  #take(page: number, bytes: Uint8Array | undefined): TakenPage {
+  #take(page: number, bytes: Uint8Array | undefined): TakenPages {
     const { notes } = this.#options;
     const digest = notes && (bytes === undefined ? ZERO_DIGEST : pageDigest(bytes));
     if (digest !== undefined) notes?.noteDigests(page, digest);
     const zero = bytes === undefined;
     if (!this.#own.has(page)) this.#install(page, bytes);
     return {
-      page,
+      firstPage: page,
+      pageCount: 1,
       by: "answer",
       zero,
       latencyUs: this.#answered(page),
       // Copies: what is a view of more is sent to another thread with all of it.
-      ...(digest === undefined ? {} : { digest: Uint8Array.from(digest) }),
+      ...(digest === undefined ? {} : { digests: Uint8Array.from(digest) }),
       ...(zero || !this.#gate.wantsContent ? {} : { bytes: Uint8Array.from(bytes) }),
     };
   }
 
-  #installKnown(page: number): TakenPage {
+  /** Installs what came with an answer; what is there already stays as it is, and who waits for some of it waits no more. */
+  #takeAround({ firstPage, pageCount }: PageRun, bytes: Uint8Array): TakenPages[] {
+    const { notes, memory } = this.#options;
+    const digests = notes && pageDigests(bytes);
+    if (digests !== undefined) notes?.noteDigests(firstPage, digests);
+    memory.install(firstPage, bytes);
+    this.#own.setRun(firstPage, pageCount);
+    const taken: TakenPages[] = [
+      {
+        firstPage,
+        pageCount,
+        by: "around",
+        zero: false,
+        latencyUs: undefined,
+        ...(digests === undefined ? {} : { digests }),
+        ...(this.#gate.wantsContent ? { bytes: Uint8Array.from(bytes) } : {}),
+      },
+    ];
+    if (this.#since.size === 0) return taken;
+    for (let page = firstPage; page < firstPage + pageCount; page += 1) {
+      const latencyUs = this.#answered(page);
+      if (latencyUs !== undefined) taken.push(known(page, { zero: false, latencyUs }));
+    }
+    return taken;
+  }
+
+  #installKnown(page: number): TakenPages {
     const sinceUs = this.#options.clock.nowUs();
     this.#install(page, undefined);
     const waitedUs = this.#answered(page) ?? this.#options.clock.nowUs() - sinceUs;
-    return { page, by: "known", zero: true, latencyUs: waitedUs };
+    return known(page, { zero: true, latencyUs: waitedUs });
   }
 
   #install(page: number, bytes: Uint8Array | undefined): void {
@@ -227,13 +259,32 @@ function requireAnswer(runs: readonly PageRun[]): void {
   );
 }
 
+/** A page that is here by other means than an answer. */
+function known(page: number, of: { zero: boolean; latencyUs: number }): TakenPages {
+  return { firstPage: page, pageCount: 1, by: "known", ...of };
+}
+
+/** The digests of consecutive pages, one after the other. */
+function pageDigests(bytes: Uint8Array): Uint8Array {
+  const digests = new Uint8Array((bytes.length / PAGE_BYTES) * PAGE_HASH_BYTES);
+  for (let at = 0, to = 0; at < bytes.length; at += PAGE_BYTES, to += PAGE_HASH_BYTES)
+    digests.set(pageDigest(bytes.subarray(at, at + PAGE_BYTES)), to);
+  return digests;
+}
+
+/** How many pages were taken, those counted twice that came another way as well. */
+export function pagesOf(taken: readonly TakenPages[]): number {
+  return taken.reduce((sum, { pageCount }) => sum + pageCount, 0);
+}
+
 /** What was taken, as runs to be passed on; without what is not known of it. */
-export function runsOf(pages: readonly TakenPage[]): PageRun[] {
+export function runsOf(taken: readonly TakenPages[]): PageRun[] {
   const runs: PageRun[] = [];
-  for (const { page, zero, bytes } of pages) {
+  for (const { firstPage, pageCount, by, zero, bytes } of taken) {
     if (!zero && bytes === undefined) continue;
     const data = bytes ?? new Uint8Array(0);
-    runs.push({ firstPage: page, pageCount: 1, encoding: zero ? "zero" : "raw", origin: "fault", data });
+    const origin = by === "around" ? "sweep" : "fault";
+    runs.push({ firstPage, pageCount, encoding: zero ? "zero" : "raw", origin, data });
   }
   return runs;
 }

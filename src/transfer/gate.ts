@@ -4,7 +4,8 @@ const WAITING = 1;
 const CONTENT = 2;
 const STOPPED = 3;
 const UNSEEN = 4;
-const WORDS = 5;
+const AROUND = 5;
+const WORDS = 6;
 
 /** A few facts that two threads share about one transfer, each changed by one of them. What a thread did before it changed one has happened for whoever sees it changed. */
 export class Gate {
@@ -52,6 +53,15 @@ export class Gate {
   /** So many pages more (or, once they are seen to, fewer) are on the way to the other thread. */
   addUnseen(pages: number): void {
     Atomics.add(this.#words, UNSEEN, pages);
+  }
+
+  /** Whoever answers a request may send so many pages with it, those of its block: a power of two, or 0 for none but the page itself. */
+  get aroundPages(): number {
+    return Atomics.load(this.#words, AROUND);
+  }
+
+  set aroundPages(pages: number) {
+    Atomics.store(this.#words, AROUND, pages);
   }
 
   /** What this thread did before has happened for whoever sees what it does later, and it sees what others did. */

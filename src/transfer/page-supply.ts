@@ -11,7 +11,7 @@ import {
 import { packRun, type Frame, type Origin, type PageRun } from "../wire/index.js";
 import type { PageDigests } from "./digests.js";
 import type { Instant } from "./instant.js";
-import type { PageRange } from "./ports.js";
+import type { Answers, PageRange } from "./ports.js";
 import { packPages } from "./pack-pages.js";
 import { OriginCounts } from "./progress.js";
 import { rangesOf } from "./ranges.js";
@@ -53,7 +53,7 @@ export class PageSupply implements SweepSource {
     this.#ahead = options.ahead;
     this.owed = new Bitmap(options.instant.pageCount, { shared: true });
     this.owed.fill();
-    this.sent = new Bitmap(options.instant.pageCount);
+    this.sent = new Bitmap(options.instant.pageCount, { shared: true });
     // A page is copied once, so it is queued once.
     this.#pushes = new BoundedQueue(options.instant.pageCount);
   }
@@ -76,6 +76,11 @@ export class PageSupply implements SweepSource {
 
   get pageCount(): number {
     return this.#instant.pageCount;
+  }
+
+  /** What another thread sees of it. */
+  get shared(): { owed: SharedArrayBuffer; sent: SharedArrayBuffer } {
+    return { owed: this.owed.sharedBuffer, sent: this.sent.sharedBuffer };
   }
 
   hasCopy(page: number): boolean {
@@ -113,11 +118,15 @@ export class PageSupply implements SweepSource {
     return { kind: "pages", runs: [run] };
   }
 
-  /** Another thread has answered with these pages, `zeros` of which are zero. */
-  answered(pages: readonly number[], zeros: number): void {
+  /** Another thread has answered. */
+  answered({ pages, zeros, around }: Answers): void {
     this.counts.add("fault", pages.length);
     this.zeroPages += zeros;
     for (const page of pages) this.#onAnswered(page);
+    for (const { first, count } of around) {
+      this.sent.setRun(first, count);
+      this.counts.add("sweep", count);
+    }
   }
 
   #onAnswered(page: number): void {

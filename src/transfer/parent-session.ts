@@ -7,7 +7,7 @@ import { Gate } from "./gate.js";
 import type { InstantReader } from "./instant.js";
 import { Link, RESTARTS, type LanePair } from "./lane-pair.js";
 import { PageSupply } from "./page-supply.js";
-import type { FrameLane, LaneEnd, PageLane, PageRange, ThreadLane } from "./ports.js";
+import type { Answers, FrameLane, LaneEnd, PageLane, PageRange, ThreadLane } from "./ports.js";
 import { NOTHING_MOVED, type TransferProgress } from "./progress.js";
 import { RelayHold } from "./relay-hold.js";
 import type { ParentSessionOptions, SessionPhase } from "./session-options.js";
@@ -109,11 +109,10 @@ export class ParentSession implements InstantReader {
     const handlers = {
       onFrame: (frame: Frame) => this.#onFrame(pair, name, frame),
       onEnd: (end: LaneEnd) => this.#onLaneEnd(pair, end),
-      onAnswered: (pages: readonly number[], zeros: number) => this.#onAnswered(pair, pages, zeros),
+      onAnswered: (answers: Answers) => this.#onAnswered(pair, answers),
     };
     const { instant } = this.#options;
-    const owed = this.#supply.owed.sharedBuffer;
-    pair.add(name, lane, handlers, { gate: this.#gate.buffer, owed, held: instant.held });
+    pair.add(name, lane, handlers, { gate: this.#gate.buffer, held: instant.held, ...this.#supply.shared });
     if (pair === this.#link.pair && pair.linked) this.#onLinked();
   }
 
@@ -157,6 +156,7 @@ export class ParentSession implements InstantReader {
   /** Holds the sweep or lets it go on. */
   setSweep(on: boolean): void {
     this.#supply.sweep = on;
+    if (!on) this.#gate.aroundPages = 0;
     this.#wake();
   }
 
@@ -254,6 +254,7 @@ export class ParentSession implements InstantReader {
     // Over new lanes, the child says again whether another passes on to it.
     if (this.#resumed) this.#hold.release();
     this.#resumed = false;
+    this.#gate.aroundPages = 0;
     this.#had = undefined;
     this.#flow.reset();
   }
@@ -286,10 +287,10 @@ export class ParentSession implements InstantReader {
   }
 
   /** Another thread has answered. */
-  #onAnswered(pair: LanePair, pages: readonly number[], zeros: number): void {
+  #onAnswered(pair: LanePair, answers: Answers): void {
     if (pair !== this.#link.pair || this.#phase.phase === "complete") return;
-    this.#flow.urgent();
-    this.#supply.answered(pages, zeros);
+    this.#flow.answered(answers.aroundBytes);
+    this.#supply.answered(answers);
     this.#wake();
   }
 
@@ -323,6 +324,7 @@ export class ParentSession implements InstantReader {
       throw new TransferError("peer-protocol", "pages were reported received before the fork's instant");
     }
     this.#supply.received(runs);
+    this.#gate.aroundPages = this.#supply.sweep && !this.#heldBack ? this.#flow.aroundPages : 0;
     this.#wake();
   }
 

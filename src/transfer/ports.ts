@@ -140,19 +140,32 @@ export interface Channel {
 }
 
 /** What a channel tells its owner. `onEnd` comes at most once, and never after `close`. */
+/** What another thread has answered requests with. */
+export interface Answers {
+  pages: readonly number[];
+  /** How many of them are zero. */
+  zeros: number;
+  /** What lies around them and was sent as well. */
+  around: readonly PageRange[];
+  /** Bytes of the frames of that. */
+  aroundBytes: number;
+}
+
 export interface ChannelHandlers {
   onFrame(frame: Frame, frameBytes: number): void;
   onEnd(end: LaneEnd): void;
-  /** Only of a lane that another thread serves: it has answered with these pages, `zeros` of which are zero. */
-  onAnswered?(pages: readonly number[], zeros: number): void;
+  /** Only of a lane that another thread serves. */
+  onAnswered?(answers: Answers): void;
 }
 
 /** What the thread that answers requests sees of a parent's session. */
 export interface SessionShare {
-  /** A `Gate`: open while requests may be answered. */
+  /** A `Gate`: open while requests may be answered, and how much of what lies around them may be sent as well. */
   gate: SharedArrayBuffer;
   /** The pages the child is owed, as `SharedBits`. */
   owed: SharedArrayBuffer;
+  /** The pages sent so far, as `SharedBits`: they are sent again only to whoever asks. */
+  sent: SharedArrayBuffer;
   /** The pages that are in guest memory as they were at the instant, as `SharedBits`; undefined when all are. */
   held: SharedArrayBuffer | undefined;
 }
@@ -182,18 +195,19 @@ export interface ChildShare {
   requested: SharedArrayBuffer;
 }
 
-/** A page the thread has installed. */
-export interface TakenPage {
-  page: number;
-  /** `answer`: it came on the urgent lane; `known`: it was known to be zero before. */
-  by: "answer" | "known";
+/** Consecutive pages the thread has installed. */
+export interface TakenPages {
+  firstPage: number;
+  pageCount: number;
+  /** `answer`: it came on the urgent lane, one page; `around`: they came there with such an answer; `known`: it was here, or known to be zero, before. */
+  by: "answer" | "around" | "known";
   zero: boolean;
-  /** How long somebody has waited for it; undefined when nobody has. */
+  /** How long somebody has waited for the page; undefined when nobody has, and for several pages. */
   latencyUs: number | undefined;
-  /** Its content, where that is wanted and it is not zero. */
+  /** Their content, where that is wanted and they are not zero. */
   bytes?: Uint8Array;
-  /** Its digest, where that is wanted. */
-  digest?: Uint8Array;
+  /** Their digests one after the other, where those are wanted. */
+  digests?: Uint8Array;
 }
 
 /** Another thread, which serves the touches of a child's missing pages and has its urgent lane. */
@@ -201,7 +215,7 @@ export interface FaultThread {
   /** Starts filling, as `FillableMemory.fill` does. Errors as that. */
   fill(
     share: ChildShare,
-    handlers: { onTaken(pages: readonly TakenPage[]): void; onFailed(error: Error): void },
+    handlers: { onTaken(taken: readonly TakenPages[]): void; onFailed(error: Error): void },
   ): void;
   /** Pages it has asked for have come another way. */
   settled(pages: readonly number[]): void;

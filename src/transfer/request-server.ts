@@ -1,20 +1,21 @@
 import { MAX_UNSEEN_PAGES, PAGE_BYTES, SharedBits } from "../base/index.js";
 import { packRun, type Frame } from "../wire/index.js";
+import { AroundPages } from "./around-pages.js";
 import { FrameChannel } from "./channel.js";
 import { Gate } from "./gate.js";
 import { OVERRUN } from "./lane-pair.js";
-import type { FrameLane, LaneEnd, SessionShare } from "./ports.js";
+import type { Answers, FrameLane, LaneEnd, PageRange, SessionShare } from "./ports.js";
 
 export interface RequestServerOptions {
   transfer: number;
   pageCount: number;
   lane: FrameLane;
   share: SessionShare;
-  /** Copies a page (4096 bytes) of guest memory into `into`. Reading a hole gives zeros. Without it, everything is passed on. */
-  read?: (page: number, into: Uint8Array) => void;
+  /** Copies consecutive pages (4096 bytes each) of guest memory into `into`. Reading a hole gives zeros. Without it, everything is passed on. */
+  read?: (range: PageRange, into: Uint8Array) => void;
   /** `bytes` are those of whole frames, both directions, so far. */
   tell: {
-    answered(pages: readonly number[], zeros: number, bytes: number): void;
+    answered(answers: Answers, bytes: number): void;
     /** A frame, or what is left of one, that the session has to see to. */
     passedOn(frame: Frame, frameBytes: number, bytes: number): void;
     ended(end: LaneEnd): void;
@@ -32,6 +33,7 @@ export class RequestServer {
   readonly #gate: Gate;
   readonly #owed: SharedBits;
   readonly #held: SharedBits | undefined;
+  readonly #around: AroundPages | undefined;
   readonly #page = new Uint8Array(PAGE_BYTES);
 
   constructor(options: RequestServerOptions) {
@@ -42,6 +44,8 @@ export class RequestServer {
     this.#gate.addUnseen(-this.#gate.unseen);
     this.#owed = new SharedBits(share.owed);
     this.#held = share.held === undefined ? undefined : new SharedBits(share.held);
+    const { read } = options;
+    this.#around = read && new AroundPages({ gate: this.#gate, share, pageCount, read });
     this.#channel = new FrameChannel({
       lane,
       transfer,
@@ -84,8 +88,32 @@ export class RequestServer {
       this.#channel.send({ kind: "pages", runs: [run] });
       answered.push(page);
     }
-    if (answered.length > 0) tell.answered(answered, zeros, this.#channel.bytes);
     if (others.length > 0) tell.passedOn({ kind: "request", pages: others }, frameBytes, this.#channel.bytes);
+    if (answered.length === 0) return;
+    const answers = { pages: answered, zeros, ...this.#sendAround(answered) };
+    tell.answered(answers, this.#channel.bytes);
+  }
+
+  /** Behind the answers, what lies around them: whoever touches memory at random waits for fewer pages then, and who goes through it does not wait for the next. */
+  #sendAround(answered: readonly number[]): Pick<Answers, "around" | "aroundBytes"> {
+    const around: PageRange[] = [];
+    let aroundBytes = 0;
+    for (const page of answered) {
+      const runs = this.#runsAround(page);
+      if (runs.length === 0) continue;
+      aroundBytes += this.#channel.send({ kind: "pages", runs });
+      for (const { firstPage, pageCount } of runs) around.push({ first: firstPage, count: pageCount });
+    }
+    return { around, aroundBytes };
+  }
+
+  #runsAround(page: number) {
+    try {
+      return this.#around?.take(page) ?? [];
+    } catch {
+      // Nobody has asked for them: the sweep reads them again, and knows what it means.
+      return [];
+    }
   }
 
   /** The session does not keep up, or the child asks for more than it needs: it may dial again. */
@@ -99,7 +127,7 @@ export class RequestServer {
     const { read } = this.#options;
     if (read === undefined || !this.#isThere(page)) return undefined;
     try {
-      read(page, this.#page);
+      read({ first: page, count: 1 }, this.#page);
     } catch {
       // The session reads again, and knows what it means.
       return undefined;

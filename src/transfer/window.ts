@@ -9,6 +9,8 @@ const TARGET_QUEUE_US = { calm: 10_000, urgent: 1000 };
 const MIN_WINDOW_BYTES = { calm: 1024 * 1024, urgent: 256 * 1024 };
 /** Nobody has asked for so long: nobody is expected to ask before the queue has drained. */
 const CALM_AFTER_US = 50_000;
+/** What one credit counts for in the rate. */
+const RATE_SHARE = 1 / 8;
 const GROWTH_BYTES = 32 * 1024;
 /** One frame may overshoot the limit, and must not overshoot the protocol's window. */
 const MAX_LIMIT_BYTES = BULK_WINDOW_BYTES - 2 * CALM_FRAME_PAGES * PAGE_BYTES;
@@ -27,6 +29,8 @@ export class AdaptiveWindow {
   /** See `weigh`. */
   #weight = 1;
   #urgentAtUs = -Infinity;
+  #bytesPerSecond = 0;
+  #creditedAtUs = 0;
   /** The shortest time from sending to credit so far: that of a link without a queue. */
   #emptyRoundTripUs = Number.MAX_SAFE_INTEGER;
 
@@ -42,6 +46,11 @@ export class AdaptiveWindow {
 
   get inFlightBytes(): number {
     return this.#inFlightBytes;
+  }
+
+  /** What the link and the child take, smoothed over a few credits; less than that where there was not always something in flight. 0 before the first credit. */
+  get bytesPerSecond(): number {
+    return this.#bytesPerSecond;
   }
 
   /** True while another frame may be sent. One frame may overshoot the adaptive limit, never the protocol's window. */
@@ -72,6 +81,7 @@ export class AdaptiveWindow {
   credited(bytes: number, nowUs: number): boolean {
     if (bytes > this.#inFlightBytes) return false;
     this.#inFlightBytes -= bytes;
+    if (bytes > 0) this.#measure(bytes, nowUs);
     let left = bytes;
     while (left > 0) {
       const oldest = this.#inFlight[this.#head];
@@ -96,11 +106,20 @@ export class AdaptiveWindow {
     this.#inFlight = [];
     this.#head = 0;
     this.#inFlightBytes = 0;
+    this.#bytesPerSecond = 0;
   }
 
   /** True while the child has asked for a page not long ago. */
   isUrgent(nowUs: number): boolean {
     return nowUs - this.#urgentAtUs < CALM_AFTER_US;
+  }
+
+  #measure(bytes: number, nowUs: number): void {
+    const sinceUs = Math.max(this.#creditedAtUs, this.#inFlight[this.#head]?.sentAtUs ?? nowUs);
+    this.#creditedAtUs = nowUs;
+    if (nowUs <= sinceUs) return;
+    const rate = (bytes / (nowUs - sinceUs)) * 1e6;
+    this.#bytesPerSecond += (rate - this.#bytesPerSecond) * RATE_SHARE;
   }
 
   #adapt(sentAtUs: number, nowUs: number): void {

@@ -1,5 +1,5 @@
 import type { Clock, Timer } from "../../base/index.js";
-import type { TakenPage } from "../../transfer/index.js";
+import { pagesOf, type Answers, type PageRange, type TakenPages } from "../../transfer/index.js";
 import type { Telling } from "./messages.js";
 
 /** How long what came of faults may wait to be told: nobody who waits for a page waits for that. */
@@ -8,9 +8,9 @@ const DELAY_MS = 1;
 const MOST_PAGES = 256;
 
 /** Of one lane, since it was last told of. */
-interface LaneBatch {
+interface LaneBatch extends Answers {
   pages: number[];
-  zeros: number;
+  around: PageRange[];
   bytes: number;
 }
 
@@ -22,7 +22,7 @@ export class BatchedTellings {
   readonly #tell: (telling: Telling) => void;
   readonly #clock: Clock;
   readonly #lanes = new Map<number, LaneBatch>();
-  readonly #taken = new Map<number, TakenPage[]>();
+  readonly #taken = new Map<number, TakenPages[]>();
   #pages = 0;
   #timer: Timer | undefined;
 
@@ -37,12 +37,14 @@ export class BatchedTellings {
     this.#tell(telling);
   }
 
-  /** A lane's request was answered, with `zeros` pages of zeros; `bytes` came and went over it so far. */
-  answered(lane: number, pages: readonly number[], zeros: number, bytes: number): void {
+  /** A lane's requests were answered; `bytes` came and went over it so far. */
+  answered(lane: number, answers: Answers, bytes: number): void {
     const batch = this.#laneBatch(lane, bytes);
-    batch.pages.push(...pages);
-    batch.zeros += zeros;
-    this.#later(pages.length);
+    batch.pages.push(...answers.pages);
+    batch.zeros += answers.zeros;
+    batch.around.push(...answers.around);
+    batch.aroundBytes += answers.aroundBytes;
+    this.#later(answers.pages.length);
   }
 
   /** So many bytes came and went over a lane so far. */
@@ -52,11 +54,11 @@ export class BatchedTellings {
   }
 
   /** A child was given pages. */
-  taken(child: number, pages: readonly TakenPage[]): void {
+  taken(child: number, taken: readonly TakenPages[]): void {
     const batch = this.#taken.get(child);
-    if (batch === undefined) this.#taken.set(child, [...pages]);
-    else batch.push(...pages);
-    this.#later(pages.length);
+    if (batch === undefined) this.#taken.set(child, [...taken]);
+    else batch.push(...taken);
+    this.#later(pagesOf(taken));
   }
 
   /** Tells all there is. */
@@ -64,17 +66,17 @@ export class BatchedTellings {
     this.#timer?.cancel();
     this.#timer = undefined;
     this.#pages = 0;
-    for (const [child, pages] of this.#taken) this.#tell({ is: "taken", child, pages });
-    for (const [lane, { pages, zeros, bytes }] of this.#lanes) {
-      if (pages.length === 0) this.#tell({ is: "counted", lane, bytes });
-      else this.#tell({ is: "answered", lane, pages, zeros, bytes });
+    for (const [child, taken] of this.#taken) this.#tell({ is: "taken", child, taken });
+    for (const [lane, { bytes, ...answers }] of this.#lanes) {
+      if (answers.pages.length === 0) this.#tell({ is: "counted", lane, bytes });
+      else this.#tell({ is: "answered", lane, answers, bytes });
     }
     this.#taken.clear();
     this.#lanes.clear();
   }
 
   #laneBatch(lane: number, bytes: number): LaneBatch {
-    const batch = this.#lanes.get(lane) ?? { pages: [], zeros: 0, bytes };
+    const batch = this.#lanes.get(lane) ?? { pages: [], zeros: 0, around: [], aroundBytes: 0, bytes };
     batch.bytes = bytes;
     this.#lanes.set(lane, batch);
     return batch;

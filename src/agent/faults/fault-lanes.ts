@@ -161,9 +161,9 @@ export class FaultLanes {
       pageCount,
       lane: taken,
       share,
-      ...(file === undefined ? {} : { read: (page, into) => file.read(page, into) }),
+      ...(file === undefined ? {} : { read: (range, into) => file.read(range, into) }),
       tell: {
-        answered: (pages, zeros, bytes) => this.#batch.answered(lane, pages, zeros, bytes),
+        answered: (answers, bytes) => this.#batch.answered(lane, answers, bytes),
         passedOn: (frame, frameBytes, bytes) =>
           this.#batch.now({ is: "frame", lane, frame, frameBytes, bytes }),
         ended: (end) => this.#onEnded(lane, end),
@@ -232,7 +232,7 @@ export class FaultLanes {
         memory,
         notes,
         clock: realClock,
-        onTaken: (pages) => this.#batch.taken(child, pages),
+        onTaken: (taken) => this.#batch.taken(child, taken),
       });
       this.#children.set(child, { server, memory, notes });
       server.start((error) => this.#onFailed(child, error));

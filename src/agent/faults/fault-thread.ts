@@ -12,6 +12,7 @@ import { LaneError, laneErrorCode, type Handed, type Hello } from "../../lane/in
 import type { SharedFaults } from "../../memory/index.js";
 import {
   Gate,
+  pagesOf,
   TransferError,
   type ChildShare,
   type FaultThread,
@@ -238,10 +239,10 @@ export class FaultThreadHandle {
     }
   }
 
-  #onTaken({ child, pages }: Extract<Telling, { is: "taken" }>): void {
+  #onTaken({ child, taken }: Extract<Telling, { is: "taken" }>): void {
     const handlers = this.#children.get(child);
-    handlers?.gate.addUnseen(-pages.length);
-    handlers?.onTaken(pages);
+    handlers?.gate.addUnseen(-pagesOf(taken));
+    handlers?.onTaken(taken);
   }
 
   #onLane({ lane, hello, identity, remote }: Extract<Telling, { is: "arrived" }>): void {

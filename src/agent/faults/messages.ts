@@ -2,7 +2,7 @@ import type { LogLevel } from "../../base/index.js";
 import type { CredentialFiles, Handed, Hello } from "../../lane/index.js";
 import type { Identity } from "../../base/index.js";
 import type { SharedFaults } from "../../memory/index.js";
-import type { ChildShare, LaneEnd, SessionShare, TakenPage } from "../../transfer/index.js";
+import type { Answers, ChildShare, LaneEnd, SessionShare, TakenPages } from "../../transfer/index.js";
 import type { Frame } from "../../wire/index.js";
 import type { LaneAddress } from "../transfers/dial-lane.js";
 
@@ -50,9 +50,9 @@ export type Telling =
   | { is: "arrived"; lane: number; hello: Hello; identity: Identity; remote: string }
   | { is: "dialled"; lane: number }
   | { is: "undialled"; lane: number; error: { code: string; message: string; fatal: boolean } }
-  | { is: "answered"; lane: number; pages: readonly number[]; zeros: number; bytes: number }
+  | { is: "answered"; lane: number; answers: Answers; bytes: number }
   | { is: "frame"; lane: number; frame: Frame; frameBytes: number; bytes: number }
   | { is: "counted"; lane: number; bytes: number }
   | { is: "ended"; lane: number; end: LaneEnd }
-  | { is: "taken"; child: number; pages: readonly TakenPage[] }
+  | { is: "taken"; child: number; taken: readonly TakenPages[] }
   | { is: "failed"; child: number; code: string; message: string };

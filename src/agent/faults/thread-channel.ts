@@ -3,6 +3,9 @@ import type { Channel, ChannelHandlers, Gate, LaneEnd } from "../../transfer/ind
 import type { Frame } from "../../wire/index.js";
 import type { Telling } from "./messages.js";
 
+/** What the thread says of one lane. */
+type LaneTelling = Extract<Telling, { is: "answered" | "frame" | "counted" | "ended" }>;
+
 export interface ThreadChannelOptions {
   handlers: ChannelHandlers;
   /** Of a parent's session: what the thread tells of is noted there as seen to. */
@@ -47,14 +50,14 @@ export class ThreadChannel implements Channel {
   }
 
   /** What the thread says of this lane. */
-  told(telling: Extract<Telling, { is: "answered" | "frame" | "counted" | "ended" }>): void {
+  told(telling: LaneTelling): void {
     if (telling.is !== "ended") this.#bytes = telling.bytes;
-    this.#options.gate?.addUnseen(-pagesOf(telling));
+    this.#options.gate?.addUnseen(-askedFor(telling));
     if (!this.#open) return;
     const { handlers } = this.#options;
     switch (telling.is) {
       case "answered":
-        return handlers.onAnswered?.(telling.pages, telling.zeros);
+        return handlers.onAnswered?.(telling.answers);
       case "frame":
         return this.#onFrame(telling);
       case "ended":
@@ -78,8 +81,8 @@ export class ThreadChannel implements Channel {
 }
 
 /** Pages that were asked for, of which is told. */
-function pagesOf(telling: Extract<Telling, { is: "answered" | "frame" | "counted" | "ended" }>): number {
-  if (telling.is === "answered") return telling.pages.length;
+function askedFor(telling: LaneTelling): number {
+  if (telling.is === "answered") return telling.answers.pages.length;
   return telling.is === "frame" && telling.frame.kind === "request" ? telling.frame.pages.length : 0;
 }
 

@@ -2,6 +2,7 @@ import { ThreadChannel } from "../../../src/agent/faults/thread-channel.js";
 import {
   FaultServer,
   Gate,
+  pagesOf,
   RequestServer,
   type Channel,
   type ChildNotes,
@@ -19,6 +20,9 @@ import type { Scheduler } from "./scheduler.js";
 
 /** Longest time a message between two threads takes: mostly none to speak of, or as long as a thread that has much else to do. */
 const SLOW_US = [5, 5, 1500];
+
+/** What may go with an answer: pages of its block. */
+const AROUND_PAGES = [0, 2, 4, 16];
 
 type TakeUp = Parameters<ThreadLane["takeUp"]>[0];
 
@@ -80,10 +84,10 @@ export class SimulatedThread {
           this.#toThread.post(() => {
             if (stopped) return;
             const { clock } = this.#life;
-            const onTaken = (pages: Parameters<typeof handlers.onTaken>[0]) =>
+            const onTaken = (taken: Parameters<typeof handlers.onTaken>[0]) =>
               tell(() => {
-                new Gate(share.gate).addUnseen(-pages.length);
-                handlers.onTaken(pages);
+                new Gate(share.gate).addUnseen(-pagesOf(taken));
+                handlers.onTaken(taken);
               });
             server = new FaultServer({ transfer, share, memory: joined, notes, clock, onTaken });
             server.start((error) => this.#failed(error, onFailed));
@@ -126,10 +130,14 @@ export class SimulatedThread {
         pageCount,
         lane,
         share,
-        read: (page, into) => memory.read({ first: page, count: 1 }, into),
+        read: (range, into) => {
+          // As links of any speed would have it, and never as long as the session has it.
+          new Gate(share.gate).aroundPages = this.#scheduler.random.pick(AROUND_PAGES);
+          memory.read(range, into);
+        },
         tell: {
-          answered: (pages, zeros, bytes) =>
-            this.#toMain.post(() => channel.told({ is: "answered", lane: 0, pages, zeros, bytes })),
+          answered: (answers, bytes) =>
+            this.#toMain.post(() => channel.told({ is: "answered", lane: 0, answers, bytes })),
           passedOn,
           ended,
         },

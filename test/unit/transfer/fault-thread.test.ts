@@ -7,7 +7,8 @@ import {
   RequestServer,
   type FrameLane,
   type LaneEnd,
-  type TakenPage,
+  type PageRange,
+  type TakenPages,
 } from "../../../src/transfer/index.js";
 import { decodeFrame, encodeFrame, type Frame, type PageRun } from "../../../src/wire/index.js";
 
@@ -45,28 +46,40 @@ function answering(readPage: (page: number, held: Bitmap) => void = () => {}) {
   const owed = new Bitmap(PAGES, { shared: true });
   held.fill();
   owed.fill();
+  const sentBefore = new Bitmap(PAGES, { shared: true });
   const gate = new Gate();
   gate.open = true;
   const { lane, sent, arrives } = laneOf();
   const told: { answered: number[]; passedOn: Frame[] } = { answered: [], passedOn: [] };
+  const around: PageRange[] = [];
   const server = new RequestServer({
     transfer: TRANSFER,
     pageCount: PAGES,
     lane,
-    share: { gate: gate.buffer, owed: owed.sharedBuffer, held: held.sharedBuffer },
-    read: (page, into) => {
-      into.fill(page);
-      readPage(page, held);
+    share: {
+      gate: gate.buffer,
+      owed: owed.sharedBuffer,
+      sent: sentBefore.sharedBuffer,
+      held: held.sharedBuffer,
+    },
+    read: ({ first, count }, into) => {
+      for (let page = first; page < first + count; page += 1) {
+        into.fill(page, (page - first) * PAGE_BYTES, (page - first + 1) * PAGE_BYTES);
+        readPage(page, held);
+      }
     },
     tell: {
-      answered: (pages) => void told.answered.push(...pages),
+      answered: (answers) => {
+        told.answered.push(...answers.pages);
+        around.push(...answers.around);
+      },
       passedOn: (frame) => void told.passedOn.push(frame),
       ended: () => {},
     },
   });
   server.attach();
   const ask = (...pages: number[]): void => arrives({ kind: "request", pages });
-  return { gate, held, owed, sent, told, ask };
+  return { gate, held, owed, sentBefore, sent, told, around, ask };
 }
 
 test("requests are answered from memory, one frame for each page", () => {
@@ -101,6 +114,51 @@ test("what is not owed, what was written and what is asked too early is left to 
   assert.deepEqual([told, sent], [{ answered: [], passedOn }, []]);
 });
 
+/** What a frame carries, for each page the byte it is full of. */
+function contentOf(frame: Frame | undefined): [number, number | undefined][] {
+  assert(frame?.kind === "pages");
+  return frame.runs.flatMap(({ firstPage, pageCount, data }) =>
+    Array.from({ length: pageCount }, (_, at): [number, number | undefined] => [
+      firstPage + at,
+      data[at * PAGE_BYTES],
+    ]),
+  );
+}
+
+test("what lies around a page goes behind its answer, once over one lane", () => {
+  const { gate, sentBefore, sent, told, around, ask } = answering();
+  gate.aroundPages = 4;
+  sentBefore.set(7);
+  ask(5);
+  assert.deepEqual(sent.map(contentOf), [
+    [[5, 5]],
+    [
+      [4, 4],
+      [6, 6],
+    ],
+  ]);
+  assert.deepEqual(around, [
+    { first: 4, count: 1 },
+    { first: 6, count: 1 },
+  ]);
+  ask(5, 6);
+  assert.deepEqual(sent.slice(2).map(contentOf), [[[5, 5]], [[6, 6]]]);
+  assert.deepEqual(told.answered, [5, 5, 6]);
+});
+
+test("nothing goes around an answer that was not changed back into what it was, is not owed, is zero, or lies outside memory", () => {
+  const { gate, owed, held, sent, around, ask } = answering((page) => void (page === 18 && held.clear(18)));
+  gate.aroundPages = 16;
+  owed.clear(20);
+  held.clear(21);
+  ask(19);
+  // 16 to 18 were read together, and 18 was let go of to be written meanwhile.
+  assert.deepEqual(around, [{ first: 22, count: 10 }]);
+  ask(1);
+  assert.deepEqual(contentOf(sent.at(-1))[0], [2, 2], "page 0 is zero");
+  assert.equal(around.at(-1)?.first, 2);
+});
+
 /** A child's side, without a machine: the test is it. */
 function serving(pageCount = PAGES) {
   const received = new Bitmap(pageCount, { shared: true });
@@ -115,7 +173,7 @@ function serving(pageCount = PAGES) {
   };
   const memory = new Map<number, number>();
   const woken: number[] = [];
-  const taken: TakenPage[] = [];
+  const taken: TakenPages[] = [];
   let touch: (pages: readonly number[]) => void = () => {};
   const server = new FaultServer({
     transfer: TRANSFER,
@@ -123,7 +181,12 @@ function serving(pageCount = PAGES) {
     memory: {
       pageCount,
       fill: (onFaults) => (touch = onFaults),
-      install: (page, bytes) => void memory.set(page, bytes[0] ?? 0),
+      install: (first, bytes) => {
+        for (let at = 0; at < bytes.length; at += PAGE_BYTES) {
+          const page = first + at / PAGE_BYTES;
+          if (!memory.has(page)) memory.set(page, bytes[at] ?? 0);
+        }
+      },
       installZero: ({ first }) => void memory.set(first, 0),
       wake: ({ first }) => void woken.push(first),
     },
@@ -177,11 +240,43 @@ test("a touch is asked for once, also when there was no lane yet, and what comes
   child.gives(5);
   assert.deepEqual([child.memory.get(5), child.gate.waiting, child.requested.has(5)], [5, 1, false]);
   assert.deepEqual(
-    child.taken.map(({ page, by, zero, bytes }) => ({ page, by, zero, bytes })),
-    [{ page: 5, by: "answer", zero: false, bytes: undefined }],
+    child.taken.map(({ firstPage, by, zero, bytes }) => ({ firstPage, by, zero, bytes })),
+    [{ firstPage: 5, by: "answer", zero: false, bytes: undefined }],
   );
   child.touch(5);
   assert.deepEqual(child.woken, [5], "a page that is there is waited for by nobody");
+});
+
+test("what comes with an answer is installed and told together, and who waits for some of it waits no more", () => {
+  const child = serving();
+  child.link();
+  child.touch(9, 11);
+  child.gives(9);
+  const data = new Uint8Array(4 * PAGE_BYTES).fill(7);
+  child.arrives({
+    kind: "pages",
+    runs: [{ firstPage: 9, pageCount: 4, encoding: "raw", origin: "sweep", data }],
+  });
+  assert.deepEqual(
+    child.taken.map(({ firstPage, pageCount, by, latencyUs }) => [
+      firstPage,
+      pageCount,
+      by,
+      latencyUs !== undefined,
+    ]),
+    [
+      [9, 1, "answer", true],
+      [9, 4, "around", false],
+      [11, 1, "known", true],
+    ],
+  );
+  assert.deepEqual(
+    [...child.memory],
+    [9, 10, 11, 12].map((page) => [page, page === 9 ? 9 : 7]),
+  );
+  assert.deepEqual([child.gate.waiting, child.gate.unseen], [0, 6]);
+  child.touch(12);
+  assert.deepEqual(child.woken, [12]);
 });
 
 test("a page the machine has, or knows to be zero, is not asked for", () => {
@@ -230,8 +325,8 @@ test("how long a page was waited for that came another way is told as well", () 
   child.touch(9);
   child.server.settled([9, 10]);
   assert.deepEqual(
-    child.taken.map(({ page, by }) => ({ page, by })),
-    [{ page: 9, by: "known" }],
+    child.taken.map(({ firstPage, by }) => ({ firstPage, by })),
+    [{ firstPage: 9, by: "known" }],
   );
 });
 

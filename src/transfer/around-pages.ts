@@ -1,0 +1,77 @@
+import { PAGE_BYTES, SharedBits, SWEEP_RUN_PAGES } from "../base/index.js";
+import type { PageRun } from "../wire/index.js";
+import type { Gate } from "./gate.js";
+import { packPages } from "./pack-pages.js";
+import type { PageRange, SessionShare } from "./ports.js";
+
+/**
+ * What lies around a page that was asked for and may go with the answer: the rest of its block, as far as guest memory has it as it was at the instant and it was not
+ * sent. Each block is given once over one lane, so that asking for the same page again and again costs no more than that page.
+ */
+export class AroundPages {
+  readonly #gate: Gate;
+  readonly #owed: SharedBits;
+  readonly #sent: SharedBits;
+  readonly #held: SharedBits | undefined;
+  readonly #pageCount: number;
+  readonly #read: (range: PageRange, into: Uint8Array) => void;
+  readonly #given: Uint8Array;
+  readonly #scratch = new Uint8Array(SWEEP_RUN_PAGES * PAGE_BYTES);
+
+  constructor(options: {
+    gate: Gate;
+    share: SessionShare;
+    pageCount: number;
+    read: (range: PageRange, into: Uint8Array) => void;
+  }) {
+    const { gate, share, pageCount, read } = options;
+    this.#gate = gate;
+    this.#pageCount = pageCount;
+    this.#read = read;
+    this.#owed = new SharedBits(share.owed);
+    this.#sent = new SharedBits(share.sent);
+    this.#held = share.held === undefined ? undefined : new SharedBits(share.held);
+    this.#given = new Uint8Array(Math.ceil(pageCount / SWEEP_RUN_PAGES));
+  }
+
+  /** The runs of what goes with the answer for a page, zero pages left to the sweep; encode them before the next call. Errors as `read`. */
+  take(page: number): PageRun[] {
+    const most = Math.min(this.#gate.aroundPages, SWEEP_RUN_PAGES);
+    const block = Math.floor(page / SWEEP_RUN_PAGES);
+    if (most < 2 || this.#given[block] === 1) return [];
+    this.#given[block] = 1;
+    const first = page - (page % most);
+    const past = Math.min(first + most, this.#pageCount);
+    const runs: PageRun[] = [];
+    for (const range of this.#wanted({ first, count: past - first }, page)) runs.push(...this.#runsOf(range));
+    return runs;
+  }
+
+  #runsOf({ first, count }: PageRange): PageRun[] {
+    const at = (first % SWEEP_RUN_PAGES) * PAGE_BYTES;
+    const bytes = this.#scratch.subarray(at, at + count * PAGE_BYTES);
+    this.#read({ first, count }, bytes);
+    this.#gate.fence();
+    // A page whose writer was let through while it was read is not what it was: the session has a copy of it.
+    for (let page = first; page < first + count; page += 1) if (!this.#isThere(page)) return [];
+    const runs = packPages({ firstPage: first, bytes, origin: "sweep", compress: false });
+    return runs.filter(({ encoding }) => encoding !== "zero");
+  }
+
+  *#wanted({ first, count }: PageRange, answered: number): Generator<PageRange> {
+    let start: number | undefined;
+    for (let page = first; page <= first + count; page += 1) {
+      const wanted =
+        page < first + count && page !== answered && this.#isThere(page) && !this.#sent.has(page);
+      if (wanted) start ??= page;
+      else if (start !== undefined) {
+        yield { first: start, count: page - start };
+        start = undefined;
+      }
+    }
+  }
+
+  #isThere(page: number): boolean {
+    return this.#gate.open && this.#owed.has(page) && this.#held?.has(page) !== false;
+  }
+}
