@@ -4,8 +4,9 @@ import type { BlockExtent, BlockSource } from "./block-source.js";
 import { isZero, readWhole } from "./content-digest.js";
 import { DiskError } from "./errors.js";
 import { FillingChecks } from "./filling-checks.js";
+import { coversBlock, FillingFetches, type Fetched } from "./filling-fetches.js";
 import { BLOCK_BYTES, NOTE_EVERY_MS, ROOM_RETRY_MS } from "./filling-limits.js";
-import { blockCount, FillingNotes } from "./filling-notes.js";
+import { blockCount, FillingNotes, writeWhole } from "./filling-notes.js";
 import { FillingSweep } from "./filling-sweep.js";
 import type { Extent, FindData } from "./holes.js";
 
@@ -23,9 +24,20 @@ export type FillingState =
   | { phase: "damaged"; message: string } // what came is not what its digest says; nothing of it is given any more
   | { phase: "whole" }; // all of it is here, checked and safe
 
+export interface FillingDiskOptions {
+  clock: Clock;
+  findData: FindData;
+  /**
+   * Called when a chunk that came is not what it must be. True: it is thrown away, and comes again once another source is attached; readers wait. Otherwise nothing of
+   * the disk is given any more.
+   */
+  onDamage?: (why: DiskError) => boolean;
+}
+
 /**
  * A disk on its way from another host, used meanwhile. What is here is read here; what is missing is asked for at once, for whoever reads it waits; and the sweep
- * brings the rest. After a crash at any moment, what was noted is here: content is made safe before it is noted.
+ * brings the rest. After a crash at any moment, what was noted is here: content is made safe before it is noted. Where it is known what each chunk must be, nothing of a
+ * chunk is given before all of it is here and was found right.
  */
 export class FillingDisk implements BlockSource {
   readonly sizeBytes: number;
@@ -35,7 +47,8 @@ export class FillingDisk implements BlockSource {
   readonly #findData: FindData;
   readonly #here: Bitmap;
   readonly #checks: FillingChecks;
-  readonly #urgent = new Map<number, Promise<{ firstBlock: number; bytes: Buffer }>>();
+  readonly #fetches: FillingFetches;
+  readonly #goesOnAfter: (why: DiskError) => boolean;
   #unnoted: number[] = [];
   #noteTimer: Timer | undefined;
   #noting: Promise<void> = Promise.resolve();
@@ -48,7 +61,8 @@ export class FillingDisk implements BlockSource {
   #fetchedBytes = 0;
   #data: Extent | undefined;
 
-  private constructor(notes: FillingNotes, options: { clock: Clock; findData: FindData }) {
+  private constructor(notes: FillingNotes, options: FillingDiskOptions) {
+    this.#goesOnAfter = options.onDamage ?? (() => false);
     this.#notes = notes;
     this.#file = notes.content;
     this.sizeBytes = notes.sizeBytes;
@@ -58,18 +72,25 @@ export class FillingDisk implements BlockSource {
     for (const { first, count } of notes.noted.runs()) this.#here.setRun(first, count);
     const { chunks, sizeBytes, content: file } = notes;
     this.#checks = new FillingChecks(this.#here, { file, sizeBytes, chunks });
+    this.#fetches = new FillingFetches({
+      here: this.#here,
+      bring: (firstBlock, count) => this.#bring(firstBlock, count),
+      keep: (firstBlock, bytes) => this.#keepFetched(firstBlock, bytes),
+    });
     // Whoever asks later is told; nobody has to.
     this.#whole.promise.catch(() => {});
     this.#sources.promise.catch(() => {});
   }
 
   /** Takes up a disk that was begun (`FillingNotes.create`). @throws DiskError `damaged`. */
-  static async open(
-    directory: string,
-    options: { clock: Clock; findData: FindData },
-  ): Promise<FillingDisk | undefined> {
+  static async open(directory: string, options: FillingDiskOptions): Promise<FillingDisk | undefined> {
     const notes = await FillingNotes.open(directory);
     return notes && new FillingDisk(notes, options);
+  }
+
+  /** Digests of the chunks it must come to; undefined when nobody knows them. */
+  get chunks(): Uint8Array | undefined {
+    return this.#notes.chunks;
   }
 
   get state(): FillingState {
@@ -90,7 +111,7 @@ export class FillingDisk implements BlockSource {
   /** Fills it from here on, instead of from where it came before. */
   attach(sources: FillingSources): void {
     assert(sources.bulk.sizeBytes === this.sizeBytes, "a disk is filled with one of its size");
-    if (this.#state.phase === "damaged" || this.#state.phase === "whole" || this.#closed) return;
+    if (this.#isDamaged || this.#state.phase === "whole" || this.#closed) return;
     this.detach();
     this.#attached = sources;
     this.#sources.resolve(sources);
@@ -98,7 +119,10 @@ export class FillingDisk implements BlockSource {
       here: this.#here,
       source: sources.bulk,
       sizeBytes: this.sizeBytes,
-      keep: (firstBlock, bytes) => this.#keepWhenRoom(firstBlock, bytes),
+      // What comes late from a source that was left, perhaps because it is wrong, is not taken.
+      keep: async (firstBlock, bytes) => {
+        if (this.#sweep === sweep) await this.#keepWhenRoom(firstBlock, bytes);
+      },
       keepHole: (firstBlock, count) => this.#keepHole(firstBlock, count),
     });
     this.#sweep = sweep;
@@ -127,21 +151,25 @@ export class FillingDisk implements BlockSource {
     const into = Buffer.allocUnsafe(lengthBytes);
     const first = Math.floor(offset / BLOCK_BYTES);
     const last = Math.floor((offset + lengthBytes - 1) / BLOCK_BYTES);
-    const missing = this.#missingOf(first, last);
-    const fetched = await Promise.all(missing.length === 0 ? [] : this.#fetch(missing));
+    const fetched = await this.#have(first, last);
     this.#requireUndamaged();
     await readWhole(this.#file, { path: "a disk under way", bytes: into, offset });
     // What could not be kept for want of room is not in the file.
     for (const { firstBlock, bytes } of fetched) {
       const from = Math.max(firstBlock * BLOCK_BYTES, offset);
       const start = from - firstBlock * BLOCK_BYTES;
-      bytes.copy(into, from - offset, start, Math.min(bytes.length, start + lengthBytes - (from - offset)));
+      const end = Math.min(bytes.length, start + lengthBytes - (from - offset));
+      if (end > start) bytes.copy(into, from - offset, start, end);
     }
     return into;
   }
 
   extents(offset: number, lengthBytes: number): Promise<BlockExtent[]> {
     const block = Math.floor(offset / BLOCK_BYTES);
+    const open = this.#checks.unsettled(block);
+    // Nobody is told that there is nothing where that was not found right.
+    if (open !== undefined)
+      return one(Math.min((open.first + open.count) * BLOCK_BYTES, offset + lengthBytes) - offset, false);
     const known = this.#here.has(block);
     const change = known ? this.#here.nextClear(block) : this.#here.nextSet(block);
     const end = Math.min(change === -1 ? this.sizeBytes : change * BLOCK_BYTES, offset + lengthBytes);
@@ -159,7 +187,7 @@ export class FillingDisk implements BlockSource {
     this.#sources.reject(gone);
     this.#whole.reject(gone);
     await this.#sweep?.stop();
-    await Promise.allSettled(this.#urgent.values());
+    await this.#fetches.settled();
     this.#noteTimer?.cancel();
     await this.#note();
     await this.#notes.close();
@@ -174,47 +202,43 @@ export class FillingDisk implements BlockSource {
     return this.#data;
   }
 
-  #missingOf(first: number, last: number): number[] {
-    const missing: number[] = [];
-    for (let block = this.#here.nextClear(first); block !== -1 && block <= last;) {
-      missing.push(block);
-      block = this.#here.nextClear(block + 1);
+  /** Has blocks be here, or at hand, and right as far as that can be told. @returns what was brought for that. */
+  async #have(first: number, last: number): Promise<Fetched[]> {
+    if (this.chunks === undefined) return this.#fetches.bring(first, last);
+    const parts: Promise<Fetched[]>[] = [];
+    for (let block = first; block <= last;) {
+      const chunk = this.#checks.unsettled(block);
+      if (chunk !== undefined) parts.push(this.#haveChunk(chunk));
+      block = chunk === undefined ? block + 1 : chunk.first + chunk.count;
     }
-    return missing;
+    return (await Promise.all(parts)).flat();
   }
 
-  /** One read for each run of blocks that nobody has asked for urgently by now. */
-  #fetch(missing: readonly number[]): Promise<{ firstBlock: number; bytes: Buffer }>[] {
-    const fetches = new Set<Promise<{ firstBlock: number; bytes: Buffer }>>();
-    for (let index = 0; index < missing.length;) {
-      const first = missing[index] as number;
-      const asked = this.#urgent.get(first);
-      let count = 1;
-      if (asked !== undefined) fetches.add(asked);
-      else {
-        while (missing[index + count] === first + count && !this.#urgent.has(first + count)) count += 1;
-        const fetch = this.#fetchRun(first, count);
-        for (let block = first; block < first + count; block += 1) this.#urgent.set(block, fetch);
-        fetches.add(fetch);
-      }
-      index += count;
-    }
-    this.#sweep?.steer((missing.at(-1) as number) + 1);
-    return [...fetches];
-  }
-
-  async #fetchRun(firstBlock: number, count: number): Promise<{ firstBlock: number; bytes: Buffer }> {
-    try {
-      const bytes = await this.#bring(firstBlock, count);
+  async #haveChunk({ first, count }: { first: number; count: number }): Promise<Fetched[]> {
+    for (;;) {
       try {
-        await this.#keep(firstBlock, bytes);
+        const fetched = await this.#fetches.bring(first, first + count - 1);
+        this.#requireUndamaged();
+        const missing = this.#fetches.missing(first, first + count - 1);
+        const isCovered = missing.every((block) => fetched.some((each) => coversBlock(each, block)));
+        // What another reader, or the sweep, has thrown away meanwhile is brought again.
+        if (!isCovered) continue;
+        await this.#check(first, count, missing.length === 0 ? undefined : fetched);
+        return fetched;
       } catch (error) {
-        if (!isNoRoom(error)) throw error;
-        if (this.#state.phase === "filling") this.#state = { phase: "full" };
+        const isWrong = error instanceof DiskError && error.code === "damaged";
+        if (!isWrong || this.#isDamaged || this.#closed) throw error;
       }
-      return { firstBlock, bytes };
-    } finally {
-      for (let block = firstBlock; block < firstBlock + count; block += 1) this.#urgent.delete(block);
+    }
+  }
+
+  async #keepFetched(firstBlock: number, bytes: Buffer): Promise<void> {
+    this.#sweep?.steer(firstBlock + Math.ceil(bytes.length / BLOCK_BYTES));
+    try {
+      await this.#keep(firstBlock, bytes);
+    } catch (error) {
+      if (!isNoRoom(error)) throw error;
+      if (this.#state.phase === "filling") this.#state = { phase: "full" };
     }
   }
 
@@ -280,10 +304,16 @@ export class FillingDisk implements BlockSource {
       this.#noteTimer = undefined;
       void this.#note();
     });
+    await this.#check(firstBlock, count);
+  }
+
+  /** @param unkept blocks of the chunk that are not all in the file. */
+  async #check(firstBlock: number, count: number, unkept?: readonly Fetched[]): Promise<void> {
     try {
-      await this.#checks.check(firstBlock, count);
+      if (unkept !== undefined) await this.#checks.checkWith(firstBlock, unkept);
+      else await this.#checks.check(firstBlock, count);
     } catch (error) {
-      this.#onDamage(error);
+      this.#onDamage(error, firstBlock, count);
       throw error;
     }
   }
@@ -291,7 +321,7 @@ export class FillingDisk implements BlockSource {
   /** Notes what has come and was not found wrong; one after the other. Never rejects: what is not noted comes again. */
   #note(): Promise<void> {
     this.#noting = this.#noting.then(async () => {
-      if (this.#state.phase === "damaged") return;
+      if (this.#isDamaged) return;
       const ready = this.#unnoted.filter((block) => !this.#checks.isOpen(block));
       this.#unnoted = this.#unnoted.filter((block) => this.#checks.isOpen(block));
       try {
@@ -308,7 +338,7 @@ export class FillingDisk implements BlockSource {
 
   /** The sweep has found everything here; what was asked for urgently may still be on its way into the file. */
   async #onSwept(sweep: FillingSweep): Promise<void> {
-    await Promise.allSettled(this.#urgent.values());
+    await this.#fetches.settled();
     for (;;) {
       if (this.#sweep !== sweep || this.#closed || this.#here.count < this.#here.length) return;
       await this.#note();
@@ -325,11 +355,33 @@ export class FillingDisk implements BlockSource {
     this.#state = { phase: "stuck", code: codeOf(error), message: messageOf(error) };
   }
 
-  #onDamage(error: unknown): void {
-    if (this.#state.phase === "damaged") return;
+  #onDamage(error: unknown, firstBlock: number, count: number): void {
+    if (this.#isDamaged) return;
+    if (error instanceof DiskError && error.code === "damaged" && this.#goesOnAfter(error)) {
+      this.#throwAway(firstBlock, count);
+      return;
+    }
     this.#state = { phase: "damaged", message: messageOf(error) };
     this.#whole.reject(error as Error);
     void this.#sweep?.stop();
+  }
+
+  /** Chunks with these blocks that are whole and were not found right come again, wherever they came from. */
+  #throwAway(firstBlock: number, count: number): void {
+    for (let block = firstBlock; block < firstBlock + count;) {
+      const chunk = this.#checks.unsettled(block);
+      block = chunk === undefined ? block + 1 : chunk.first + chunk.count;
+      if (chunk === undefined || !this.#checks.isOpen(chunk.first)) continue;
+      this.#here.clearRun(chunk.first, chunk.count);
+      this.#checks.forget(chunk.first);
+      this.#unnoted = this.#unnoted.filter((each) => each < chunk.first || each >= chunk.first + chunk.count);
+      // Should that fail, it is found wrong again by whoever takes it up.
+      this.#noting = this.#noting.then(() => this.#notes.forget(chunk)).catch(() => {});
+    }
+  }
+
+  get #isDamaged(): boolean {
+    return this.#state.phase === "damaged";
   }
 
   #requireUndamaged(): void {
@@ -343,10 +395,4 @@ function one(lengthBytes: number, hole: boolean): Promise<BlockExtent[]> {
 
 function isNoRoom(error: unknown): boolean {
   return ["ENOSPC", "EDQUOT"].includes(codeOf(error));
-}
-
-async function writeWhole(file: FileHandle, bytes: Uint8Array, offset: number): Promise<void> {
-  for (let done = 0; done < bytes.length;) {
-    done += (await file.write(bytes, done, bytes.length - done, offset + done)).bytesWritten;
-  }
 }

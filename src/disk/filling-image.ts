@@ -1,7 +1,8 @@
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { CodedError, type Clock } from "../base/index.js";
-import { FillingDisk } from "./filling-disk.js";
+import type { DiskError } from "./errors.js";
+import { FillingDisk, type FillingDiskOptions } from "./filling-disk.js";
 import { FILES_BESIDES_CONTENT, FillingNotes } from "./filling-notes.js";
 import type { FindData } from "./holes.js";
 import type { HeldImage, UnfinishedImage } from "./images.js";
@@ -22,6 +23,8 @@ export interface FillingImageOptions {
   images: { adopt(directory: string): UnfinishedImage };
   clock: Clock;
   findData: FindData;
+  /** As that of the disk. */
+  onDamage?: (why: DiskError) => boolean;
 }
 
 /** An image on its way from another host, which becomes one of this host's when all of it is here. Guests may read it meanwhile, and go on doing so. */
@@ -41,12 +44,12 @@ export class FillingImage {
 
   /** Goes on with what there is of an image, or begins it. It is filled once a source is attached to its disk. */
   static async open(options: FillingImageOptions): Promise<FillingImage> {
-    const { directory, image, clock, findData } = options;
-    const found = await openIfSound(directory, { clock, findData });
+    const { directory, image } = options;
+    const found = await openIfSound(directory, options);
     if (found?.sizeBytes === image.sizeBytes) return new FillingImage(found, options);
     await found?.close();
     await FillingNotes.create(directory, image);
-    const disk = await FillingDisk.open(directory, { clock, findData });
+    const disk = await FillingDisk.open(directory, options);
     if (disk === undefined) throw new Error("a disk that was just begun is there");
     return new FillingImage(disk, options);
   }
@@ -72,10 +75,7 @@ export class FillingImage {
 }
 
 /** What makes no sense is begun anew. */
-async function openIfSound(
-  directory: string,
-  options: { clock: Clock; findData: FindData },
-): Promise<FillingDisk | undefined> {
+async function openIfSound(directory: string, options: FillingDiskOptions): Promise<FillingDisk | undefined> {
   try {
     return await FillingDisk.open(directory, options);
   } catch (error) {

@@ -108,8 +108,18 @@ export class FillingNotes {
       least = Math.min(least, block);
       most = Math.max(most, block);
     }
+    await this.#write(least, most);
+  }
+
+  /** What was noted of these blocks is not so any more: they were found wrong. */
+  async forget({ first, count }: { first: number; count: number }): Promise<void> {
+    if (this.noted.clearRun(first, count) > 0) await this.#write(first, first + count - 1);
+  }
+
+  async #write(least: number, most: number): Promise<void> {
     const first = least - (least % 8);
-    const bytes = this.noted.bytes(first, Math.min(most + 1, this.noted.length) - first);
+    const past = most - (most % 8) + 8;
+    const bytes = this.noted.bytes(first, Math.min(past, this.noted.length) - first);
     await this.#file.write(bytes, 0, bytes.length, first / 8);
     await this.#file.datasync();
   }
@@ -122,6 +132,13 @@ export class FillingNotes {
 /** How many blocks a disk has; the last one may be shorter. */
 export function blockCount(sizeBytes: number): number {
   return Math.ceil(sizeBytes / BLOCK_BYTES);
+}
+
+/** Writes all of some bytes. Rejects with what the file system says. */
+export async function writeWhole(file: FileHandle, bytes: Uint8Array, offset: number): Promise<void> {
+  for (let done = 0; done < bytes.length;) {
+    done += (await file.write(bytes, done, bytes.length - done, offset + done)).bytesWritten;
+  }
 }
 
 async function write(path: string, fill: (file: FileHandle) => Promise<void>): Promise<void> {

@@ -1,10 +1,9 @@
 import { join } from "node:path";
-import { codeOf, messageOf, sleep, type Clock, type Holder, type Log } from "../../base/index.js";
+import { codeOf, messageOf, sleep, type Clock, type Log } from "../../base/index.js";
 import {
-  CHUNK_DIGEST_BYTES,
-  chunkCount,
   DiskError,
   FillingImage,
+  FillingNotes,
   rootDigest,
   type FillingState,
   type FindData,
@@ -12,30 +11,11 @@ import {
   type Images,
   type WantedImage,
 } from "../../disk/index.js";
-import type { FrameLane } from "../../transfer/index.js";
-import type { BlockPurpose } from "./block-supply.js";
-import { RemoteBlocks } from "./remote-blocks.js";
+import type { ImageOrigin, NamedImage, OpenedImage } from "./image-origins.js";
 
 /** Pauses before a source that was lost is asked for another grant: they double. */
 const FIRST_PAUSE_MS = 500;
 const LONGEST_PAUSE_MS = 10_000;
-
-/** The disks of a grant of an image, by their numbers: its bytes, and the digests of its chunks. */
-export const IMAGE_DISK = 0;
-export const CHUNKS_DISK = 1;
-
-/** Another host that has the image. */
-export interface ImageSourceHost {
-  /** Asks for a grant of the image and its chunks. Rejects with the host's code. */
-  openImage(digest: string): Promise<{ grant: number; token: string; holder: Holder }>;
-  dial(
-    purpose: BlockPurpose,
-    epoch: number,
-    grant: { grant: number; token: string; holder: Holder },
-  ): Promise<FrameLane>;
-  /** Gives a grant back; never rejects. */
-  closeImage(grant: number): void;
-}
 
 export interface ImagePullsOptions {
   images: Pick<Images, "has" | "hold" | "adopt">;
@@ -54,6 +34,8 @@ export interface PullProgress {
   phase: "pulling" | "waiting" | "full" | "complete";
   digest: string;
   sizeBytes: number;
+  /** Where it comes from, or came from last; empty when that is yet to be found. */
+  from: string;
   /** What is here, holes with it. */
   hereBytes: number;
   /** Bytes that came over the lanes, as they were on the wire. */
@@ -74,18 +56,16 @@ export class ImagePulls {
    * Begins to bring an image, or goes on with it. What is here is read, and what is not asked for, by its `disk`.
    * @throws DiskError `damaged` when the source's list of chunks does not come to the digest, `source-lost`, and what the source refuses with.
    */
-  async begin(
-    image: { digest: string; sizeBytes: number; tenant: string },
-    source: ImageSourceHost,
-  ): Promise<ImagePull> {
+  async begin(image: NamedImage & { tenant: string }, origins: readonly ImageOrigin[]): Promise<ImagePull> {
     const { digest } = image;
     const begun = this.#pulls.get(digest);
     if (begun !== undefined) {
       const pull = await begun;
-      pull.source = source;
+      const isNew = ({ name }: ImageOrigin): boolean => origins.every((origin) => origin.name !== name);
+      pull.origins = [...origins, ...pull.origins.filter(isNew)];
       return pull;
     }
-    const beginning = ImagePull.begin(image, source, this.#options);
+    const beginning = ImagePull.begin(image, origins, this.#options);
     this.#pulls.set(digest, beginning);
     const forget = (): void => void (this.#pulls.get(digest) === beginning && this.#pulls.delete(digest));
     try {
@@ -109,62 +89,103 @@ export class ImagePulls {
 
 /** One image on its way. */
 export class ImagePull {
-  /** Where it comes from when the present source is lost. */
-  source: ImageSourceHost;
+  /** Where it may be had, in the order in which that is tried. */
+  origins: readonly ImageOrigin[];
   readonly #filling: FillingImage;
   readonly #wanted: WantedImage;
   readonly #options: ImagePullsOptions;
-  #remote: RemoteBlocks;
-  #grant: number;
+  #opened: OpenedImage | undefined;
+  #from = "";
   #endedBytes = 0;
   #waiting: string | undefined;
+  /** When a source was lost last. */
+  #lostUs: number | undefined;
   #isHere = false;
   #readers = 0;
   #closed = false;
 
   private constructor(
-    parts: {
-      filling: FillingImage;
-      wanted: WantedImage;
-      source: ImageSourceHost;
-      remote: RemoteBlocks;
-      grant: number;
-    },
+    parts: { filling: FillingImage; wanted: WantedImage; origins: readonly ImageOrigin[] },
     options: ImagePullsOptions,
   ) {
     this.#filling = parts.filling;
     this.#wanted = parts.wanted;
-    this.source = parts.source;
-    this.#remote = parts.remote;
-    this.#grant = parts.grant;
+    this.origins = parts.origins;
     this.#options = options;
-    this.#filling.disk.attach(this.#remote.disk(IMAGE_DISK));
-    this.#remote.onOver((why) => void this.#onLost(why));
     void this.#finish();
   }
 
+  /** @throws what the last of the origins refuses with when none gives it, DiskError `damaged`. */
   static async begin(
-    image: { digest: string; sizeBytes: number; tenant: string },
-    source: ImageSourceHost,
+    image: NamedImage & { tenant: string },
+    origins: readonly ImageOrigin[],
     options: ImagePullsOptions,
   ): Promise<ImagePull> {
-    const { grant, remote } = await openRemote(image, source, options);
-    try {
-      const chunks = await readChunks(remote, image, options.clock);
-      const wanted = { digest: image.digest, sizeBytes: image.sizeBytes, chunks };
-      const directory = join(options.directory, `.filling-${options.hostId}-${image.digest}`);
-      const filling = await FillingImage.open({ ...options, directory, image: wanted, tenant: image.tenant });
-      return new ImagePull({ filling, wanted, source, remote, grant }, options);
-    } catch (error) {
-      remote.close();
-      source.closeImage(grant);
-      throw error;
+    const left = await ImagePull.#takeUp(image, options);
+    if (left !== undefined) {
+      left.origins = origins;
+      void left.#seek("it is gone on with", 0);
+      return left;
     }
+    let refusal: unknown = new DiskError("source-lost", `nobody is known to have the image ${image.digest}`);
+    for (const origin of origins) {
+      try {
+        const opened = await origin.open(image);
+        try {
+          const chunks = await readChunks(opened, image, options.clock);
+          const pull = await ImagePull.#fill({ ...image, chunks }, { image, origins }, options);
+          pull.#use(origin, opened);
+          return pull;
+        } catch (error) {
+          opened.close();
+          throw error;
+        }
+      } catch (error) {
+        refusal = error;
+      }
+    }
+    throw refusal;
+  }
+
+  /** Goes on with what an earlier agent has left. Undefined where that does not know what the image must be. */
+  static async #takeUp(
+    image: NamedImage & { tenant: string },
+    options: ImagePullsOptions,
+  ): Promise<ImagePull | undefined> {
+    const chunks = await leftChunks(directoryOf(image, options), image, options.clock);
+    if (chunks === undefined) return undefined;
+    return ImagePull.#fill({ ...image, chunks }, { image, origins: [] }, options);
+  }
+
+  static async #fill(
+    { digest, sizeBytes, chunks }: WantedImage,
+    parts: { image: { tenant: string } & NamedImage; origins: readonly ImageOrigin[] },
+    options: ImagePullsOptions,
+  ): Promise<ImagePull> {
+    const wanted = { digest, sizeBytes, chunks };
+    const { image, origins } = parts;
+    const directory = directoryOf(image, options);
+    let pull: ImagePull | undefined;
+    const onDamage = (why: DiskError): boolean => pull?.goesOnAfter(why) ?? false;
+    const filling = await FillingImage.open({
+      ...options,
+      directory,
+      image: wanted,
+      tenant: image.tenant,
+      onDamage,
+    });
+    pull = new ImagePull({ filling, wanted, origins }, options);
+    return pull;
   }
 
   /** The image, held for the tenant, when all of it is here. */
   get image(): Promise<HeldImage> {
     return this.#filling.image;
+  }
+
+  /** The file in which it comes, which becomes the image's. */
+  get file(): string {
+    return join(directoryOf(this.#wanted, this.#options), "disk.raw");
   }
 
   /** Keeps its `disk` readable until the returned function is called, also when all of it is here by then. */
@@ -187,21 +208,32 @@ export class ImagePull {
   get progress(): PullProgress {
     const { digest, sizeBytes } = this.#wanted;
     const { state, progress } = this.#filling.disk;
-    const message = this.#waiting ?? messageIn(state);
+    const message = this.#waiting ?? messageIn(state) ?? this.#opened?.problem;
     return {
       phase: this.#isHere ? "complete" : phaseOf(state, this.#waiting),
       digest,
       sizeBytes,
+      from: this.#from,
       hereBytes: progress.hereBytes,
-      wireBytes: this.#endedBytes + (this.#waiting === undefined ? this.#remote.receivedBytes : 0),
+      wireBytes: this.#endedBytes + (this.#opened?.receivedBytes ?? 0),
       ...(message === undefined ? {} : { message }),
     };
+  }
+
+  /** Whether a chunk that came wrong is asked of somebody else: where a guest runs on the image, that waits for a right one. */
+  goesOnAfter(why: DiskError): boolean {
+    if (this.#readers === 0 || this.#closed) return false;
+    const { log } = this.#options;
+    const from = this.#from;
+    log.error({ digest: this.#wanted.digest, from, problem: why.message }, "a part of an image was refused");
+    this.#onLost(new DiskError("damaged", `${why.message}; what ${from} gave was refused`));
+    return true;
   }
 
   /** Stops. May be called twice. */
   async close(): Promise<void> {
     this.#closed = true;
-    this.#remote.close();
+    this.#leave();
     await this.#filling.close();
   }
 
@@ -216,8 +248,7 @@ export class ImagePull {
         log.warn({ digest: this.#wanted.digest, problem: messageOf(error) }, "an image did not come");
     }
     this.#closed = true;
-    this.#remote.close();
-    this.source.closeImage(this.#grant);
+    this.#leave();
     this.#closeUnread();
   }
 
@@ -226,58 +257,102 @@ export class ImagePull {
     if (this.#closed && this.#readers === 0) void this.#filling.close();
   }
 
-  /** Asks for another grant, of whoever is the source by then, until there is one. */
-  async #onLost(why: DiskError): Promise<void> {
-    const { clock, log } = this.#options;
+  #use(origin: ImageOrigin, opened: OpenedImage): void {
+    this.#from = origin.name;
+    this.#opened = opened;
+    this.#waiting = undefined;
+    this.#filling.disk.attach(opened.disk);
+    opened.onOver((why) => {
+      if (this.#opened === opened) this.#onLost(why);
+    });
+  }
+
+  #leave(): void {
+    const opened = this.#opened;
+    this.#opened = undefined;
+    this.#endedBytes += opened?.receivedBytes ?? 0;
+    opened?.close();
+  }
+
+  #onLost(why: DiskError): void {
     this.#filling.disk.detach();
-    this.#endedBytes += this.#remote.receivedBytes;
-    this.#waiting = why.message;
-    log.info(
-      { digest: this.#wanted.digest, problem: why.message },
-      "the source of an image was lost; it is asked again",
-    );
-    for (let pauseMs = FIRST_PAUSE_MS; !this.#closed; pauseMs = Math.min(2 * pauseMs, LONGEST_PAUSE_MS)) {
+    this.#leave();
+    const nowUs = this.#options.clock.nowUs();
+    const isAgain = this.#lostUs !== undefined && nowUs - this.#lostUs < 1000 * LONGEST_PAUSE_MS;
+    this.#lostUs = nowUs;
+    // Those that give something, and then fail, are not asked in turn without a pause.
+    void this.#seek(why.message, isAgain ? LONGEST_PAUSE_MS : this.origins.length > 1 ? 0 : FIRST_PAUSE_MS);
+  }
+
+  /** Asks for it wherever it may be, the next one after that which was lost first, until somebody gives it. */
+  async #seek(why: string, firstPauseMs: number): Promise<void> {
+    const { clock, log } = this.#options;
+    this.#waiting = why;
+    log.info({ digest: this.#wanted.digest, problem: why }, "an image is asked for anew");
+    const lost = this.origins.findIndex(({ name }) => name === this.#from);
+    for (let pauseMs = firstPauseMs; ; pauseMs = longer(pauseMs)) {
       await sleep(clock, pauseMs);
-      if (this.#closed) return;
-      try {
-        const { grant, remote } = await openRemote(this.#wanted, this.source, this.#options);
-        if (this.#closed) return remote.close();
-        this.#remote = remote;
-        this.#grant = grant;
-        this.#waiting = undefined;
-        this.#filling.disk.attach(remote.disk(IMAGE_DISK));
-        return remote.onOver((again) => void this.#onLost(again));
-      } catch (error) {
-        this.#waiting = `${messageOf(error)} (${codeOf(error)})`;
+      for (let turn = 1; turn <= this.origins.length; turn += 1) {
+        const origin = this.origins[(lost + turn) % this.origins.length] as ImageOrigin;
+        if (this.#closed) return;
+        try {
+          const opened = await origin.open(this.#wanted);
+          if (this.#closed) return opened.close();
+          return this.#use(origin, opened);
+        } catch (error) {
+          this.#waiting = `${origin.name}: ${messageOf(error)} (${codeOf(error)})`;
+        }
       }
+      if (this.#closed) return;
     }
   }
 }
 
-async function openRemote(
-  { digest, sizeBytes }: { digest: string; sizeBytes: number },
-  source: ImageSourceHost,
-  { clock }: ImagePullsOptions,
-): Promise<{ grant: number; remote: RemoteBlocks }> {
-  const granted = await source.openImage(digest);
-  const sizes = [sizeBytes, chunkCount(sizeBytes) * CHUNK_DIGEST_BYTES];
-  const dial = (purpose: BlockPurpose, epoch: number) => source.dial(purpose, epoch, granted);
-  return { grant: granted.grant, remote: new RemoteBlocks({ grant: granted.grant, sizes, dial, clock }) };
+function longer(pauseMs: number): number {
+  return Math.min(Math.max(FIRST_PAUSE_MS, 2 * pauseMs), LONGEST_PAUSE_MS);
+}
+
+function directoryOf(
+  { digest }: Pick<NamedImage, "digest">,
+  { directory, hostId }: Pick<ImagePullsOptions, "directory" | "hostId">,
+): string {
+  return join(directory, `.filling-${hostId}-${digest}`);
 }
 
 /** The list of chunks, which must come to the digest: with it every chunk can be checked when it comes. */
-async function readChunks(
-  remote: RemoteBlocks,
-  image: { digest: string; sizeBytes: number },
-  clock: Clock,
-): Promise<Uint8Array> {
-  const { bulk } = remote.disk(CHUNKS_DISK);
-  const chunks = await bulk.read(0, bulk.sizeBytes);
-  if ((await rootDigest(clock, image.sizeBytes, chunks)) === image.digest) return chunks;
+async function readChunks(opened: OpenedImage, image: NamedImage, clock: Clock): Promise<Uint8Array> {
+  const { chunks: source } = opened;
+  const chunks = await source.read(0, source.sizeBytes);
+  if (await isListOf(image, chunks, clock)) return chunks;
   throw new DiskError(
     "damaged",
     `what the other host calls the image ${image.digest} is not what its digest says`,
   );
+}
+
+/** The list that an earlier agent has left with what had come; undefined when it has left none that is the image's. */
+async function leftChunks(
+  directory: string,
+  image: NamedImage,
+  clock: Clock,
+): Promise<Uint8Array | undefined> {
+  try {
+    const notes = await FillingNotes.open(directory);
+    await notes?.close();
+    if (notes?.sizeBytes !== image.sizeBytes || notes.chunks === undefined) return undefined;
+    return (await isListOf(image, notes.chunks, clock)) ? notes.chunks : undefined;
+  } catch (error) {
+    if (error instanceof DiskError) return undefined;
+    throw error;
+  }
+}
+
+async function isListOf(
+  { digest, sizeBytes }: NamedImage,
+  chunks: Uint8Array,
+  clock: Clock,
+): Promise<boolean> {
+  return (await rootDigest(clock, sizeBytes, chunks)) === digest;
 }
 
 function phaseOf(state: FillingState, waiting: string | undefined): PullProgress["phase"] {

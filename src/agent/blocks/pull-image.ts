@@ -3,7 +3,8 @@ import type { HeldImage, ImageView } from "../../disk/index.js";
 import { AgentError } from "../errors.js";
 import type { Services } from "../services.js";
 import { dialLane } from "../transfers/dial-lane.js";
-import type { ImagePull, ImageSourceHost, PullProgress } from "./image-pulls.js";
+import { hostOrigin, type ImageOrigin, type ImageSourceHost } from "./image-origins.js";
+import type { ImagePull, PullProgress } from "./image-pulls.js";
 
 /** A source answers these from what it knows, and at the most opens two files. */
 const CALL_DEADLINE_MS = 10_000;
@@ -40,8 +41,8 @@ export async function pullImage(
   const as = { tenant, identifier: options.identifier ?? found.identifier };
   const { digest, sizeBytes } = found;
   if (await images.has(digest)) return { image: await images.assign(digest, as), wireBytes: 0 };
-  const source = sourceAt(services, url, tenant);
-  const pull = await services.blocks.pulls.begin({ digest, sizeBytes, tenant }, source);
+  const origin = originAt(services, { url, name: options.from, tenant });
+  const pull = await services.blocks.pulls.begin({ digest, sizeBytes, tenant }, [origin]);
   const held = await follow(pull, { ...options, clock: services.clock });
   try {
     return { image: await images.assign(digest, as), wireBytes: pull.progress.wireBytes };
@@ -50,8 +51,18 @@ export async function pullImage(
   }
 }
 
+/** What is needed of an agent to read another one's images. */
+export type PullServices = Pick<Services, "peers" | "clock" | "log" | "configuration" | "credentials">;
+
 /** A host that gives images, reached over the connection to it, which is made again when it was lost. */
-export function sourceAt(services: Services, url: string, tenant: string): ImageSourceHost {
+export function originAt(
+  services: PullServices,
+  { url, name, tenant }: { url: string; name: string; tenant: string },
+): ImageOrigin {
+  return hostOrigin(sourceAt(services, url, tenant), { name, clock: services.clock });
+}
+
+function sourceAt(services: PullServices, url: string, tenant: string): ImageSourceHost {
   const { peers, log } = services;
   return {
     openImage: async (digest) => {

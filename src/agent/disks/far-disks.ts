@@ -2,7 +2,7 @@ import { DEFAULT_TENANT, DeadlineError, withDeadline, type Holder } from "../../
 import type { PeerDisk } from "../../control/index.js";
 import type { DiskParent } from "../../disk/index.js";
 import type { GuestDisk } from "../../guest/index.js";
-import { sourceAt } from "../blocks/pull-image.js";
+import { originAt } from "../blocks/pull-image.js";
 import { AgentError } from "../errors.js";
 import type { Guest } from "../guests/guest.js";
 import type { Services } from "../services.js";
@@ -107,12 +107,13 @@ export class FarDisks implements ForkedDisks {
     const { images, blocks, clock, log } = this.#services;
     if (await images.has(digest)) return;
     const tenant = DEFAULT_TENANT;
-    const source = sourceAt(this.#services, this.#params.parentUrl, tenant);
+    const { parentUrl: url, parent: from } = this.#params;
+    const origin = originAt(this.#services, { url, name: from.host, tenant });
     const client = await this.#services.peers.connect(this.#params.parentUrl);
     const params = { reference: digest, tenant };
     const { sizeBytes } = await client.call("peer.findImage", params, { deadlineMs: IMAGE_DEADLINE_MS });
     log.info({ digest, host: this.#params.parent.host }, "a base disk is brought for a child");
-    const pull = await blocks.pulls.begin({ digest, sizeBytes, tenant }, source);
+    const pull = await blocks.pulls.begin({ digest, sizeBytes, tenant }, [origin]);
     const leftMs = Math.max(1, Math.ceil((untilUs - clock.nowUs()) / 1000));
     try {
       const held = await withDeadline(clock, leftMs, "a base disk", pull.image);

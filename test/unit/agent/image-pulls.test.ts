@@ -4,7 +4,8 @@ import { mkdir, open } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
 import { BlockGrants } from "../../../src/agent/blocks/block-grants.js";
-import { ImagePulls, type ImageSourceHost } from "../../../src/agent/blocks/image-pulls.js";
+import { hostOrigin, type ImageSourceHost } from "../../../src/agent/blocks/image-origins.js";
+import { ImagePulls } from "../../../src/agent/blocks/image-pulls.js";
 import { realClock, silentLog, type Holder } from "../../../src/base/index.js";
 import { DiskError, FileSource, type ImageStore, type ImageView } from "../../../src/disk/index.js";
 import { LaneError } from "../../../src/lane/index.js";
@@ -20,6 +21,7 @@ const TENANT = "default";
 /** A host that has images, and gives them. */
 class Library implements ImageSourceHost {
   readonly grants = new BlockGrants({ clock: realClock, log: silentLog });
+  readonly origin = hostOrigin(this, { name: "library", clock: realClock });
   readonly store: ImageStore;
   readonly pairs: FramePair[] = [];
   opened = 0;
@@ -95,8 +97,8 @@ test("an image comes once, whoever asks for it, and is one of this host's then",
   withField(async ({ directory, library, store, image, raw, newPulls }) => {
     const pulls = newPulls();
     const [pull, same] = await Promise.all([
-      pulls.begin(wanted(image), library),
-      pulls.begin(wanted(image), library),
+      pulls.begin(wanted(image), [library.origin]),
+      pulls.begin(wanted(image), [library.origin]),
     ]);
     assert.equal(pull, same);
     const stopReading = pull.read();
@@ -125,7 +127,7 @@ test("an image comes once, whoever asks for it, and is one of this host's then",
 test("it is read while it comes, and what is lost on the way is asked again", () =>
   withField(async ({ library, image, raw, newPulls }) => {
     const pulls = newPulls();
-    const pull = await pulls.begin(wanted(image), library);
+    const pull = await pulls.begin(wanted(image), [library.origin]);
     for (let at = 0; at < image.sizeBytes; at += MIB) {
       const length = Math.min(3000, image.sizeBytes - at);
       assert.ok((await pull.disk.read(at, length)).equals(raw.subarray(at, at + length)));
@@ -138,7 +140,7 @@ test("it is read while it comes, and what is lost on the way is asked again", ()
 test("when the source has forgotten its grant, as after its restart, another one is asked for", () =>
   withField(async ({ library, image, raw, newPulls }) => {
     const pulls = newPulls();
-    const pull = await pulls.begin(wanted(image), library);
+    const pull = await pulls.begin(wanted(image), [library.origin]);
     library.refusal = new LaneError("unreachable", "nobody there");
     for (const grant of library.grants.sentBytes.keys()) library.grants.end(grant, reader);
     const read = pull.disk.read(5 * MIB, 100);
@@ -154,13 +156,13 @@ test("when the source has forgotten its grant, as after its restart, another one
 test("an agent that ends goes on where it was when it is started again", () =>
   withField(async ({ directory, library, image, raw, newPulls }) => {
     const first = newPulls();
-    const pull = await first.begin(wanted(image), library);
+    const pull = await first.begin(wanted(image), [library.origin]);
     await pull.disk.read(0, 1);
     await first.close();
     await assert.rejects(pull.image, { code: "cancelled" });
     assert.ok(existsSync(join(directory, `.filling-h-${image.digest}`)));
     const second = newPulls();
-    const again = await second.begin(wanted(image), library);
+    const again = await second.begin(wanted(image), [library.origin]);
     assert.ok(again.progress.hereBytes > 0);
     const held = await again.image;
     assert.ok(readFileSync(held.path).equals(raw));
@@ -179,7 +181,7 @@ test("what is not what its digest says never becomes an image, and nothing of it
     await file.close();
     const chunks = join(held.path, "..", "chunks");
     library.other = { disk: path, chunks };
-    const pull = await newPulls().begin(wanted(image), library);
+    const pull = await newPulls().begin(wanted(image), [library.origin]);
     await assert.rejects(pull.image, { code: "damaged", message: /4194304 to 5242879/ });
     await assert.rejects(pull.disk.read(0, 1), { code: "damaged" });
     assert.equal(await store.has(image.digest), false);
@@ -198,7 +200,7 @@ test("a list of chunks that does not come to the digest is refused before anythi
     await file.writeFile(list);
     await file.close();
     library.other = { disk: held.path, chunks: path };
-    await assert.rejects(newPulls().begin(wanted(image), library), { code: "damaged" });
+    await assert.rejects(newPulls().begin(wanted(image), [library.origin]), { code: "damaged" });
     assert.deepEqual(readdirSync(directory), []);
     await until("the grant is given back", () => library.grants.sentBytes.size === 0);
     held.letGo();
@@ -208,9 +210,9 @@ test("what the source refuses with is what begins is refused with", () =>
   withField(async ({ library, image, newPulls }) => {
     library.refusal = new DiskError("no-such-image", "there is none");
     const pulls = newPulls();
-    await assert.rejects(pulls.begin(wanted(image), library), { code: "no-such-image" });
+    await assert.rejects(pulls.begin(wanted(image), [library.origin]), { code: "no-such-image" });
     library.refusal = undefined;
-    const pull = await pulls.begin(wanted(image), library);
+    const pull = await pulls.begin(wanted(image), [library.origin]);
     (await pull.image).letGo();
     await pull.close();
   }));

@@ -156,7 +156,7 @@ test("a crash at any moment loses no more than what was not noted, and nothing i
   writeFileSync(FillingNotes.contentPath(before), anything);
   for (const [copy, hereBytes] of [
     [before, 0],
-    [noted, 2 * BLOCK],
+    [noted, MIB],
   ] as const) {
     const next = await reopen(copy);
     assert.equal(next.progress.hereBytes, hereBytes);
@@ -199,6 +199,59 @@ test("content that is not what its digest says is refused by name, and nothing o
   assert.ok(notes !== undefined);
   assert.ok(notes.noted.nextClear(2 * 16) < 3 * 16, "a chunk that is wrong is never noted as whole");
   await notes.close();
+});
+
+test("of a chunk that is known, nothing is given before all of it was found right", async () => {
+  const bytes = content();
+  const wrong = Buffer.from(bytes);
+  // Not where it is read.
+  wrong[2 * MIB + 900_000] = (wrong[2 * MIB + 900_000] as number) ^ 1;
+  const { disk, urgent, bulk } = await begin(bytes, { chunks: await chunksOf(bytes) });
+  hold(bulk);
+  disk.attach({ urgent, bulk });
+  assert.ok((await disk.read(2 * MIB + 70, 10)).equals(bytes.subarray(2 * MIB + 70, 2 * MIB + 80)));
+  assert.deepEqual(urgent.reads, [{ offset: 2 * MIB, lengthBytes: MIB }], "all of the chunk was asked for");
+  assert.deepEqual(await disk.extents(MIB, MIB), [{ lengthBytes: MIB, hole: false }], "nobody knows yet");
+  const other = await begin(bytes, { chunks: await chunksOf(bytes) });
+  const stuck = new ArraySource(wrong);
+  hold(stuck);
+  other.disk.attach({ urgent: new ArraySource(wrong), bulk: stuck });
+  await assert.rejects(other.disk.read(2 * MIB, 10), { code: "damaged" });
+  await Promise.race([Promise.all([disk.close(), other.disk.close()]), Promise.resolve()]);
+});
+
+test("a chunk that came wrong is thrown away, and comes again from the next source while its readers wait", async () => {
+  const bytes = content();
+  const chunks = await chunksOf(bytes);
+  const wrong = Buffer.from(bytes);
+  wrong[2 * MIB + 77] = (wrong[2 * MIB + 77] as number) ^ 1;
+  const directory = newDirectory();
+  await FillingNotes.create(directory, { sizeBytes: bytes.length, chunks });
+  const refused: string[] = [];
+  const disk = await FillingDisk.open(directory, {
+    clock: new ManualClock(),
+    findData,
+    onDamage: ({ message }) => {
+      refused.push(message);
+      disk?.detach();
+      return true;
+    },
+  });
+  assert.ok(disk !== undefined);
+  const bulk = new ArraySource(wrong);
+  hold(bulk);
+  disk.attach({ urgent: new ArraySource(wrong), bulk });
+  const read = disk.read(2 * MIB + 70, 10);
+  for (let turn = 0; turn < 500 && refused.length === 0; turn += 1)
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  assert.equal(refused.length, 1);
+  assert.match(refused[0] ?? "", /bytes 2097152 to 3145727/);
+  disk.attach({ urgent: new ArraySource(bytes), bulk: new ArraySource(bytes) });
+  assert.ok((await read).equals(bytes.subarray(2 * MIB + 70, 2 * MIB + 80)));
+  await disk.whole;
+  await disk.close();
+  assert.ok(readFileSync(FillingNotes.contentPath(directory)).equals(bytes));
+  assert.equal(refused.length, 1);
 });
 
 test("content where the digest says there is none is refused, and the reverse", async () => {
