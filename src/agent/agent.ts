@@ -156,6 +156,7 @@ export class Agent {
     restoreSharing(services);
     await recoverTransfers(services, incoming);
     services.disks.connect(services);
+    services.arrivingImages.connect(services, services.disks.store);
     goOnSharing(services);
     settleAllDisks(services);
     const sessions = this.#makeSessions(services, { incoming, uploads });
@@ -225,7 +226,7 @@ export class Agent {
     const peers = this.#makePeers({ boot, credentials });
     this.#undo.push(() => peers.close());
     const routes = new LaneRoutes({ isWhole: () => registry.isWhole });
-    const blocks = await openBlocks({ configuration, paths, ...hostDisks, clock, log });
+    const blocks = openBlocks({ ...hostDisks, clock, log });
     this.#undo.push(() => blocks.close());
     const faults = startFaultThread(configuration, { clock, log, routes });
     this.#undo.push(() => faults.close());

@@ -10,6 +10,7 @@ import type { Admission } from "./guests/admission.js";
 import type { EmulatorCatalogue } from "./guests/emulator-catalogue.js";
 import type { EmulatorStarter } from "./guests/emulator-starter.js";
 import type { GuestRegistry } from "./guests/registry.js";
+import type { ArrivingImages } from "./images/arriving-images.js";
 import type { Isolation } from "./isolation/isolation.js";
 import type { BootStore } from "./store/boot-store.js";
 import type { FormerChildren } from "./store/former-children.js";
@@ -30,6 +31,8 @@ export interface Services {
   readonly boot: BootStore;
   /** Base disks. */
   readonly images: ImageStore;
+  /** Base disks of guests: also those that are on their way. */
+  readonly arrivingImages: ArrivingImages;
   readonly disks: GuestDisks;
   readonly admission: Admission;
   readonly catalogue: EmulatorCatalogue;

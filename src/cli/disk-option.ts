@@ -10,6 +10,7 @@ const MAX_RATE = 1_000_000_000;
 export const DISK_HELP = `
 A disk is made of parts with commas between them:
   image:REFERENCE         over a base disk (ramet image list), by its identifier or digest
+  from=HOST               the base disk that HOST calls so; the guest runs while it comes from there
   size=SIZE               a blank disk, or a larger one than what it stands on: 512M, 20G
   parent=UUID             over a differencing disk of the host (ramet disk list), which is never written again
   cache=writeback|none    through the host's page cache (the default), or past it
@@ -21,6 +22,7 @@ type Part = (value: string) => Partial<RunDisk>;
 
 const PARTS: Readonly<Record<string, Part>> = {
   image: (value) => ({ image: value }),
+  from: (value) => ({ from: value }),
   size: (value) => ({ sizeBytes: sizeBytes(value) }),
   parent: (value) => ({ parent: value }),
   cache(value) {

@@ -28,8 +28,10 @@ export {
 } from "./schema/common.js";
 export {
   DISK_CACHES,
+  type ArrivalView,
   type DiskView,
   type GuestDiskView,
+  type LayerView,
   type PeerDisk,
   type RequestedDisk,
 } from "./schema/disk.js";

@@ -1,5 +1,7 @@
 import { codeOf } from "../base/index.js";
+import type { ChainLayer } from "./disk-store.js";
 import { DiskError } from "./errors.js";
+import type { HeldImage } from "./images.js";
 import { MAX_CHAIN_DISKS, MAX_DISK_BYTES, SECTOR_BYTES } from "./limits.js";
 
 /** Why nothing more can stand on a disk. */
@@ -8,6 +10,12 @@ export function tooDeep(id: string): DiskError {
     "too-deep",
     `disk ${id} stands on so many others that no more can be put over it (${MAX_CHAIN_DISKS} is the most)`,
   );
+}
+
+/** A base disk as the last layer of a chain. */
+export function imageLayer({ digest, path, arriving }: HeldImage): ChainLayer {
+  const meanwhile = arriving === undefined ? {} : { socket: arriving.socket, filling: arriving.file };
+  return { id: digest, format: "raw", path, ...meanwhile };
 }
 
 /** @throws DiskError `bad-size`. */

@@ -3,7 +3,6 @@
  *
  *     base disk ◀── A (frozen) ◀── B (frozen) ◀── C   written by one guest
  *                          └─────────────── ◀── D   written by another
- *
  * One that has others on it is frozen: its file is read-only and nobody's, and nothing here writes or removes it. A disk is made beside its place and renamed, so that a crash
  * leaves none half made. Emulators pass through the directory and cannot list it: a disk is found by those who know its name, and its file's owner and mode say what they may.
  */
@@ -12,7 +11,7 @@ import { existsSync } from "node:fs";
 import { chmod, chown, mkdir, readdir, readFile, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { assert, messageOf, type Clock, type Log } from "../base/index.js";
-import { asDiskError, checkedSize, tooDeep } from "./disk-files.js";
+import { asDiskError, checkedSize, imageLayer, tooDeep } from "./disk-files.js";
 import { emptyQcow2, type Backing } from "./empty-qcow2.js";
 import {
   formatDiskRecord,
@@ -45,8 +44,9 @@ export interface ChainLayer {
   id: string;
   format: "raw" | "qcow2";
   path: string;
-  /** Where its file is read while that is on its way. */
+  /** While its file is on its way: where that is read, and where a base disk's lies. */
   socket?: string;
+  filling?: string;
 }
 
 interface Entry {
@@ -82,7 +82,7 @@ export class DiskStore {
     await chmod(options.directory, 0o711);
     for (const name of await readdir(options.directory)) {
       if (name.startsWith(UNFINISHED_PREFIX)) await rm(join(options.directory, name), { recursive: true });
-      else await store.#load(name);
+      else if (!name.startsWith(".")) await store.#load(name);
     }
     return store;
   }
@@ -140,7 +140,7 @@ export class DiskStore {
       const { record, image, isAway } = this.#entry(next);
       const socket = isAway ? { socket: this.socketOf(next) } : {};
       chain.push({ id: next, format: "qcow2", path: this.pathOf(next), ...socket });
-      if (image !== undefined) chain.push({ id: image.digest, format: "raw", path: image.path });
+      if (image !== undefined) chain.push(imageLayer(image));
       if (chain.length > MAX_CHAIN_DISKS) throw tooDeep(id);
       next = record.parent !== undefined && "disk" in record.parent ? record.parent.disk : undefined;
     }

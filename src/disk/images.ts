@@ -51,6 +51,8 @@ export interface HeldImage {
   /** Of the raw, sparse, read-only file. */
   readonly path: string;
   readonly sizeBytes: number;
+  /** While it comes: where it is read, and where its file lies until it is at `path`. */
+  readonly arriving?: { readonly socket: string; readonly file: string } | undefined;
   /** May be called twice. */
   letGo(): void;
 }

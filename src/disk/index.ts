@@ -14,6 +14,7 @@ export { DiskStore, type ChainLayer, type Disk, type DiskStoreOptions } from "./
 export { emptyQcow2, type Backing } from "./empty-qcow2.js";
 export { DiskError, type DiskErrorCode } from "./errors.js";
 export type { Extent, FindData } from "./holes.js";
+export { ImageLibraries, type LibraryImage } from "./image-libraries.js";
 export { ImageStore, type ImageStoreOptions } from "./image-store.js";
 export type { PruneOptions } from "./image-pruning.js";
 export type {
@@ -29,7 +30,12 @@ export { passedPath, QemuImg, type QemuImgAnswer, type QemuImgRun } from "./qemu
 export type { HostMark } from "./use-marks.js";
 export { CHUNK_BYTES, CHUNK_DIGEST_BYTES, MAX_CHAIN_DISKS, MAX_DISK_BYTES, SECTOR_BYTES } from "./limits.js";
 export { NbdServer, type NbdServerOptions } from "./nbd-server.js";
-export { FillingDisk, type FillingSources, type FillingState } from "./filling-disk.js";
+export {
+  FillingDisk,
+  type FillingDiskOptions,
+  type FillingSources,
+  type FillingState,
+} from "./filling-disk.js";
 export { FillingNotes } from "./filling-notes.js";
 export { FileSource } from "./file-source.js";
 export { FillingImage, type FillingImageOptions, type WantedImage } from "./filling-image.js";

@@ -18,6 +18,12 @@ import {
 } from "node:fs";
 import { dirname, join } from "node:path";
 
+/** Something of the host that an emulator has elsewhere in its own file system. */
+export interface Place {
+  source: string;
+  target: string;
+}
+
 /** How one emulator is confined. */
 export interface Confinement {
   /** Its user and its group; nobody else's. */
@@ -27,7 +33,7 @@ export interface Confinement {
   /** Directories of cgroups that it joins. */
   cgroups: readonly string[];
   /** Files and directories of the host it may read besides programs and libraries. */
-  readOnly: readonly string[];
+  readOnly: readonly (string | Place)[];
   /** Directories of the host it may write to besides its own two, as far as the files' owners let it. */
   writable?: readonly string[];
 }
@@ -65,9 +71,10 @@ cd "$directory"
 exec "$@"
 `;
 
-/** One bind mount below the new root, at the same path as on the host. */
+/** One bind mount below the new root, at the same path as on the host unless it says where. */
 interface Mount {
   source: string;
+  target?: string;
   options: string;
 }
 
@@ -83,7 +90,9 @@ function mountsOf(options: {
   return [
     ...SYSTEM.filter((path) => isThere(path) && !isLink(path)).map(read),
     ...FILES.filter((path) => statSync(path, { throwIfNoEntry: false }) !== undefined).map(read),
-    ...options.confinement.readOnly.map(read),
+    ...options.confinement.readOnly.map((place) =>
+      typeof place === "string" ? read(place) : { ...read(place.source), target: place.target },
+    ),
     ...options.devices.map((source) => ({ source, options: "bind,nosuid,noexec" })),
     ...options.writable.map((source) => ({ source, options: "bind,nosuid,nodev,noexec" })),
     // For the tools, until the emulator takes their place.
@@ -102,13 +111,13 @@ export function mountTable(root: string, mounts: readonly Mount[]): string {
     `${escapeField(source)} ${escapeField(target)} none ${options} 0 0\n`;
   return (
     line(root, root, "bind,ro,nosuid,nodev") +
-    mounts.map(({ source, options }) => line(source, join(root, source), options)).join("")
+    mounts.map(({ source, target = source, options }) => line(source, join(root, target), options)).join("")
   );
 }
 
 /** Makes a place for something to be mounted on. */
-function makePlace(root: string, source: string): void {
-  const place = join(root, source);
+function makePlace(root: string, { source, target = source }: Pick<Mount, "source" | "target">): void {
+  const place = join(root, target);
   const isDirectory = statSync(source).isDirectory();
   mkdirSync(isDirectory ? place : dirname(place), { recursive: true, mode: 0o755 });
   if (!isDirectory && !lstatSync(place, { throwIfNoEntry: false })) closeSync(openSync(place, "wx", 0o444));
@@ -131,7 +140,7 @@ export function prepareRoot(options: {
     mkdirSync(join(root, "host"), { recursive: true, mode: 0o755 });
     const devices = options.accelerator === "kvm" ? [...DEVICES, KVM] : DEVICES;
     const mounts = mountsOf({ ...options, devices });
-    for (const { source } of mounts) makePlace(root, source);
+    for (const mount of mounts) makePlace(root, mount);
     for (const path of SYSTEM) {
       if (lstatSync(path, { throwIfNoEntry: false })?.isSymbolicLink() === true)
         symlinkSync(readlinkSync(path), join(root, path));

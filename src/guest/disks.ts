@@ -31,6 +31,8 @@ const layerSchema = z.strictObject({
     .refine((path) => !path.includes("\0"), "must not contain a zero byte"),
   /** Where its file is read, over NBD, while that is on its way from another host. */
   socket: z.string().startsWith("/", "must be an absolute path").exactOptional(),
+  /** Where a base disk's file lies meanwhile; an emulator with a file system of its own has it at `path` from the start. */
+  filling: z.string().startsWith("/", "must be an absolute path").exactOptional(),
 });
 
 const rate = z.int().min(MIN_DISK_RATE).max(Number.MAX_SAFE_INTEGER);

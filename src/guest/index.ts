@@ -13,7 +13,7 @@ export { nodeOf, topNodeOf } from "./disks.js";
 export type { DiskFreeze, DiskLayer, GuestDisk } from "./disks.js";
 export { EmulatorDisks } from "./emulator-disks.js";
 export { confinedCommand, prepareRoot } from "./confinement.js";
-export type { Confinement } from "./confinement.js";
+export type { Confinement, Place } from "./confinement.js";
 export { HeldSaves } from "./held-save.js";
 export type { InPause, MakeStatePipe, StatePipe } from "./held-save.js";
 export { GuestError } from "./errors.js";

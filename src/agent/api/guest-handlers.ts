@@ -5,6 +5,7 @@ import type { Guest } from "../guests/guest.js";
 import type { GuestRegistry } from "../guests/registry.js";
 import { runGuest } from "../guests/run-guest.js";
 import { freezeGuest, thawGuest } from "../guests/template.js";
+import { withArrivals } from "../disks/guest-disks.js";
 import type { Services } from "../services.js";
 import { warmAt } from "../transfers/warm-emulators.js";
 import type { Consoles } from "./consoles.js";
@@ -25,7 +26,7 @@ export function guestHandlers(
       return { guest: (await runGuest(services, params)).view() };
     },
     "guest.list": async () => ({ guests: services.registry.list().map((guest) => guest.view()) }),
-    "guest.show": async ({ name }) => ({ guest: find(name).view() }),
+    "guest.show": async ({ name }) => ({ guest: withArrivals(services, find(name).view()) }),
     "guest.stop": async ({ name, deadlineMs }) => ({
       guest: await stopGuest(services, find(name), deadlineMs),
     }),

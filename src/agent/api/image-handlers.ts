@@ -11,7 +11,7 @@ type ImageHandlers = Pick<Handlers<"client">, Extract<keyof Handlers<"client">, 
 
 /** Commands on images. */
 export function imageHandlers(services: Services, works: ImageWorks): ImageHandlers {
-  const { images } = services;
+  const { images, arrivingImages } = services;
   return {
     "image.import": async ({ path, identifier, tenant, format, work }, { session }) => {
       services.requireAccepting();
@@ -20,9 +20,10 @@ export function imageHandlers(services: Services, works: ImageWorks): ImageHandl
         image: view(await works.run({ session, work }, (each) => images.import(path, { ...as, ...each }))),
       };
     },
-    "image.list": async ({ tenant }, { session }) => ({
-      images: (await images.list(tenantFor(session.identity, tenant))).map(view),
-    }),
+    "image.list": async ({ tenant }, { session }) => {
+      const whose = tenantFor(session.identity, tenant);
+      return { images: [...(await images.list(whose)).map(view), ...arrivingImages.list(whose)] };
+    },
     "image.show": async ({ reference, tenant }, { session }) => ({
       image: view(await images.find(reference, tenantFor(session.identity, tenant))),
     }),

@@ -165,8 +165,8 @@ export class ImagePull {
     const wanted = { digest, sizeBytes, chunks };
     const { image, origins } = parts;
     const directory = directoryOf(image, options);
-    let pull: ImagePull | undefined;
-    const onDamage = (why: DiskError): boolean => pull?.goesOnAfter(why) ?? false;
+    const made: { pull?: ImagePull } = {};
+    const onDamage = (why: DiskError): boolean => made.pull?.goesOnAfter(why) ?? false;
     const filling = await FillingImage.open({
       ...options,
       directory,
@@ -174,8 +174,8 @@ export class ImagePull {
       tenant: image.tenant,
       onDamage,
     });
-    pull = new ImagePull({ filling, wanted, origins }, options);
-    return pull;
+    made.pull = new ImagePull({ filling, wanted, origins }, options);
+    return made.pull;
   }
 
   /** The image, held for the tenant, when all of it is here. */

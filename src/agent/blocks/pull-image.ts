@@ -7,7 +7,7 @@ import { hostOrigin, type ImageOrigin, type ImageSourceHost } from "./image-orig
 import type { ImagePull, PullProgress } from "./image-pulls.js";
 
 /** A source answers these from what it knows, and at the most opens two files. */
-const CALL_DEADLINE_MS = 10_000;
+export const CALL_DEADLINE_MS = 10_000;
 
 /** How often it is looked how far an image is. */
 const LOOK_MS = 200;

@@ -86,6 +86,10 @@ const isolation = z.strictObject({
 const images = z.strictObject({
   /** Where base disks lie, searched in this order; what is imported goes to the first. Hosts may share some. */
   directories: z.array(directory).min(1, "must name a directory").max(16, "must name at most 16").optional(),
+  /** Directories of images that are copied from when a guest wants one, and not used in place. */
+  libraries: z.array(directory).max(16, "must name at most 16").default([]),
+  /** Hosts that are asked, in this order, for images this one lacks: configured peers, or HOST:PORT. */
+  sources: z.array(z.string().min(1).max(255)).max(16, "must name at most 16").default([]),
 });
 
 /** An emulator besides those on PATH, for guests to be brought to and from (`ramet exchange`). */

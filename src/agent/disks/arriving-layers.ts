@@ -6,6 +6,7 @@ import type { Services } from "../services.js";
 import { dialLane } from "../transfers/dial-lane.js";
 import { ArrivingLayer, isArriving, type LayerHost } from "./arriving-layer.js";
 import { requireHolder } from "./layer-loans.js";
+import { localise } from "./localise.js";
 
 /** A source answers from what it knows, and at the most opens a file. */
 const CALL_DEADLINE_MS = 10_000;
@@ -42,7 +43,7 @@ export class ArrivingLayers {
       dial: ({ url, holder }, { purpose, epoch, grant, token }) =>
         dialLane(this.#connected(), { url, holder, purpose, epoch, transfer: grant, token }),
       giveBack: (arrival, disk) => this.#giveBack(arrival, disk),
-      localise: (disk) => this.#localise(disk),
+      localise: (disk) => localise(this.#connected(), this.#store, { id: disk }),
     };
   }
 
@@ -122,16 +123,6 @@ export class ArrivingLayers {
     throw new DiskError("in-use", `this host has a disk ${id} that is not the one of the other host`);
   }
 
-  /** A child whose emulator is being started is no guest yet, and may have been told of the socket. */
-  async #localise(id: string): Promise<boolean> {
-    const { registry } = this.#connected();
-    const isExpected = this.#store.list().some(({ id: top, writer }) => {
-      if (writer === undefined || registry.byId(writer) !== undefined) return false;
-      return this.#store.chainOf(top).some((layer) => layer.id === id);
-    });
-    return !isExpected && localise(this.#connected(), id);
-  }
-
   #parts() {
     return { store: this.#store, host: this.#host, clock: this.#clock, log: this.#log };
   }
@@ -162,40 +153,4 @@ export class ArrivingLayers {
       await sleep(this.#clock, pauseMs);
     }
   }
-}
-
-/** Has the emulators of guests read a layer where it lies. @returns false when there is one that cannot yet. */
-async function localise({ registry, log }: HostServices, id: string): Promise<boolean> {
-  let isDone = true;
-  for (const guest of registry.list()) {
-    for (const disk of guest.config.disks) {
-      const layer = disk.chain.find((each) => each.id === id && each.socket !== undefined);
-      if (layer === undefined) continue;
-      const { socket: _, ...local } = layer;
-      try {
-        if (guest.hasEmulator) {
-          const { emulator } = guest.live;
-          // It reads what the file says of itself when its device state is loaded, not before.
-          if ((await emulator.status()) === "incoming") {
-            isDone = false;
-            continue;
-          }
-          await emulator.disks.localise(disk, local);
-        }
-        await guest.update({
-          disks: guest.config.disks.map((each) => ({
-            ...each,
-            chain: each.chain.map((link) => (link.id === id ? local : link)),
-          })),
-        });
-      } catch (error) {
-        isDone = false;
-        log.warn(
-          { guest: guest.name, disk: id, problem: messageOf(error) },
-          "a disk is not read locally yet",
-        );
-      }
-    }
-  }
-  return isDone;
 }

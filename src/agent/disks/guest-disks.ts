@@ -1,15 +1,23 @@
 import { statSync } from "node:fs";
 import { dirname } from "node:path";
-import type { DiskView, GuestDiskView, RequestedDisk } from "../../control/index.js";
+import type {
+  ArrivalView,
+  DiskView,
+  GuestDiskView,
+  GuestView,
+  LayerView,
+  RequestedDisk,
+} from "../../control/index.js";
 import type { ArrivingLayers } from "./arriving-layers.js";
 import { DiskError, type ChainLayer, type Disk, type DiskParent, type DiskStore } from "../../disk/index.js";
-import type { GuestDisk } from "../../guest/index.js";
+import type { Services } from "../services.js";
+import type { GuestDisk, Place } from "../../guest/index.js";
 
 /** Bytes that `stat` counts by. */
 const BLOCK_BYTES = 512;
 
-/** Finds the base disk a user named; its digest. Errors as those of `Images.find`. */
-type FindImage = (reference: string) => Promise<string>;
+/** Finds the base disk a user named, on the host named; its digest. Errors as those of `ArrivingImages.find`. */
+type FindImage = (reference: string, from: string | undefined) => Promise<string>;
 
 /** The disks of a guest that is being forked. */
 export interface ForkedDisks {
@@ -145,10 +153,10 @@ export class GuestDisks {
   }
 
   async #parentOf(
-    { image, parent }: RequestedDisk,
+    { image, from, parent }: RequestedDisk,
     { isLive }: { isLive: (guest: string) => boolean },
   ): Promise<DiskParent | undefined> {
-    if (image !== undefined) return { image: await this.#findImage(image) };
+    if (image !== undefined) return { image: await this.#findImage(image, from) };
     if (parent === undefined) return undefined;
     const { writer } = this.store.get(parent);
     if (writer !== undefined && isLive(writer)) {
@@ -191,17 +199,34 @@ export function layerViewOf({ id, format }: Pick<ChainLayer, "id" | "format">): 
   return { kind: format === "raw" ? "image" : "disk", id };
 }
 
+/** A guest as a client sees it alone: with how far its layers are that are on their way. */
+export function withArrivals(
+  { disks, arrivingImages }: Pick<Services, "disks" | "arrivingImages">,
+  guest: GuestView,
+): GuestView {
+  if (guest.disks === undefined) return guest;
+  const arrivalOf = ({ kind, id }: LayerView): ArrivalView | undefined => {
+    if (kind === "image") return arrivingImages.arrivalOf(id);
+    return disks.store.has(id) ? disks.arrivals.progressOf({ id }) : undefined;
+  };
+  const shown = (layer: LayerView): LayerView => {
+    const arriving = arrivalOf(layer);
+    return arriving === undefined ? layer : { ...layer, arriving };
+  };
+  return { ...guest, disks: guest.disks.map((disk) => ({ ...disk, chain: disk.chain.map(shown) })) };
+}
+
 function layerOf(parent: DiskParent): { kind: "image" | "disk"; id: string } {
   return "image" in parent ? { kind: "image", id: parent.image } : { kind: "disk", id: parent.disk };
 }
 
 /** What an emulator of a guest must see of the host for its disks: the directory of the layers, and each base disk. */
-export function diskPlaces(disks: readonly GuestDisk[]): { writable: string[]; readOnly: string[] } {
+export function diskPlaces(disks: readonly GuestDisk[]): { writable: string[]; readOnly: Place[] } {
   const layers = disks.flatMap(({ chain }) => chain);
-  const paths = (format: ChainLayer["format"]) =>
-    layers.filter((layer) => layer.format === format).map(({ path }) => path);
+  const differencing = layers.filter(({ format }) => format === "qcow2");
+  const images = new Map(layers.filter(({ format }) => format === "raw").map((layer) => [layer.path, layer]));
   return {
-    writable: [...new Set(paths("qcow2").map((path) => dirname(dirname(path))))],
-    readOnly: [...new Set(paths("raw"))],
+    writable: [...new Set(differencing.map(({ path }) => dirname(dirname(path))))],
+    readOnly: [...images.values()].map(({ path, filling }) => ({ source: filling ?? path, target: path })),
   };
 }

@@ -1,6 +1,9 @@
 import { DEFAULT_TENANT, type Clock, type Log } from "../../base/index.js";
-import { DiskStore, type ImageStore, type Images } from "../../disk/index.js";
-import { openImages } from "../images/open-images.js";
+import { DiskStore, ImageLibraries, type ImageStore } from "../../disk/index.js";
+import { findData } from "../../memory/index.js";
+import { ImagePulls } from "../blocks/image-pulls.js";
+import { ArrivingImages } from "../images/arriving-images.js";
+import { openImages, ownHostId } from "../images/open-images.js";
 import type { Paths } from "../store/paths.js";
 import { ArrivingLayers } from "./arriving-layers.js";
 import { DiskTrouble } from "./disk-trouble.js";
@@ -9,7 +12,7 @@ import { GuestDisks } from "./guest-disks.js";
 /** The disks of this host, as they were left. Guests are the host's: what they name is an image of its own tenant. */
 export async function openDisks(parts: {
   paths: Paths;
-  images: Pick<Images, "find" | "hold">;
+  images: Pick<ArrivingImages, "find" | "hold">;
   clock: Clock;
   log: Log;
 }): Promise<GuestDisks> {
@@ -17,11 +20,7 @@ export async function openDisks(parts: {
   const store = await DiskStore.open({ directory: paths.disks, images, clock, log });
   const arrivals = new ArrivingLayers({ store, clock, log });
   await arrivals.takeUp();
-  return new GuestDisks(
-    store,
-    arrivals,
-    async (reference) => (await images.find(reference, DEFAULT_TENANT)).digest,
-  );
+  return new GuestDisks(store, arrivals, (reference, from) => images.find(reference, DEFAULT_TENANT, from));
 }
 
 /**
@@ -31,14 +30,48 @@ export async function openDisks(parts: {
 export async function openHostDisks(
   parts: Parameters<typeof openImages>[0],
   undo: (() => Promise<void> | void)[],
-): Promise<{ images: ImageStore; disks: GuestDisks; onGuestEvent: DiskTrouble["note"] }> {
+): Promise<{
+  images: ImageStore;
+  pulls: ImagePulls;
+  arrivingImages: ArrivingImages;
+  disks: GuestDisks;
+  onGuestEvent: DiskTrouble["note"];
+}> {
   const { paths, clock, log } = parts;
   const images = await openImages(parts);
   undo.push(() => images.close());
-  const disks = await openDisks({ paths, images, clock, log });
+  const { pulls, arrivingImages } = await openArriving(parts, images);
+  undo.push(() => pulls.close());
+  undo.push(() => arrivingImages.close());
+  const disks = await openDisks({ paths, images: arrivingImages, clock, log });
   undo.push(() => disks.store.close());
   undo.push(() => disks.arrivals.close());
   const trouble = new DiskTrouble({ directory: paths.disks, clock, log });
   undo.push(() => trouble.close());
-  return { images, disks, onGuestEvent: (guest, event) => trouble.note(guest, event) };
+  const onGuestEvent: DiskTrouble["note"] = (guest, event) => trouble.note(guest, event);
+  return { images, pulls, arrivingImages, disks, onGuestEvent };
+}
+
+/** What brings base disks, and has guests run on them meanwhile. */
+async function openArriving(
+  parts: Parameters<typeof openImages>[0],
+  images: ImageStore,
+): Promise<{ pulls: ImagePulls; arrivingImages: ArrivingImages }> {
+  const { configuration, paths, clock, log } = parts;
+  const { directories, libraries, sources } = configuration.images;
+  const directory = directories?.[0] ?? paths.images;
+  const hostId = await ownHostId(paths.hostId);
+  const common = { images, hostId, findData, clock, log };
+  const pulls = new ImagePulls({ ...common, directory });
+  const arrivingImages = await ArrivingImages.open({
+    ...common,
+    pulls,
+    libraries: new ImageLibraries({ directories: libraries, hostId, clock, log }),
+    libraryDirectories: libraries,
+    sources,
+    imagesDirectory: directory,
+    socketDirectory: paths.disks,
+    recordDirectory: paths.arrivingImages,
+  });
+  return { pulls, arrivingImages };
 }

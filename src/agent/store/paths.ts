@@ -15,6 +15,7 @@ export const COPIES_NAME = "copies";
  *       lock                        <uuid>/ram       a guest's memory, while an emulator has it
  *       host-id
  *       images/<digest>/
+ *       arriving/<digest>.json    a base disk that guests run on while it comes
  *       boot/<sha256>               <uuid>/copies    pages a fork's parent wrote and its children lack
  *                                   <uuid>/working-set      in which order children of the guest touched its pages
  *                                   <uuid>/zeros, digests   notes of a child that is not complete
@@ -60,6 +61,11 @@ export class Paths {
   /** Base disks, unless the configuration says where else. */
   get images(): string {
     return join(this.#stateDirectory, "images");
+  }
+
+  /** What is known of base disks that guests run on while they come. */
+  get arrivingImages(): string {
+    return join(this.#stateDirectory, "arriving");
   }
 
   get boot(): string {

@@ -1,4 +1,4 @@
-import type { DiskView, GuestDiskView } from "../../control/index.js";
+import type { ArrivalView, DiskView, GuestDiskView } from "../../control/index.js";
 import { formatTable } from "./table.js";
 import { formatBytes, formatTime } from "./units.js";
 
@@ -8,8 +8,15 @@ const SHOWN_DIGITS = 12;
 type Layer = GuestDiskView["chain"][number];
 
 /** A layer as people read it: uuids whole, because commands take them, digests shortened. */
-export function formatLayer({ kind, id }: Layer): string {
-  return kind === "image" ? `image ${id.slice(0, SHOWN_DIGITS)}` : id;
+export function formatLayer({ kind, id, arriving }: Layer): string {
+  const name = kind === "image" ? `image ${id.slice(0, SHOWN_DIGITS)}` : id;
+  return arriving === undefined ? name : `${name} (${formatArrival(arriving)})`;
+}
+
+/** How far something is that is on its way. */
+export function formatArrival({ host, hereBytes, fileBytes, message }: ArrivalView): string {
+  const percent = fileBytes === 0 ? "" : `, ${Math.floor((100 * hereBytes) / fileBytes)} %`;
+  return `coming from ${host}${percent}${message === undefined ? "" : `, waiting: ${message}`}`;
 }
 
 /** A guest's disk but for its name: what is written, and on what that stands. */

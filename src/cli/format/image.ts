@@ -1,4 +1,5 @@
 import type { ImageView, StoredImageView } from "../../control/index.js";
+import { formatArrival } from "./disk.js";
 import { formatFields, formatTable } from "./table.js";
 import { formatBytes, formatMs, formatTime, plural } from "./units.js";
 
@@ -86,7 +87,8 @@ export function formatPruned(images: readonly StoredImageView[], { dryRun }: { d
   ];
 }
 
-function stateOf({ isUsed, problem }: ImageView): string {
+function stateOf({ isUsed, problem, arriving }: ImageView): string {
+  if (arriving !== undefined) return formatArrival(arriving);
   if (problem !== undefined) return "damaged";
   return isUsed ? "used" : "unused";
 }

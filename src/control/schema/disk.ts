@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { MAX_CHAIN_LAYERS, MAX_LISTED } from "../limits.js";
-import { count, guestName, message, optional, sha256, uuid, wallMs } from "./common.js";
+import { count, guestName, hostAddress, message, optional, sha256, uuid, wallMs } from "./common.js";
 
 /** A disk's sectors have 512 bytes; 4 TiB is the most. */
 export const diskBytes = z
@@ -27,6 +27,8 @@ const imageReference = z
 export const requestedDisk = z
   .strictObject({
     image: optional(imageReference),
+    /** The host that is asked what it calls so, instead of this one; it is run on while it comes from there. */
+    from: optional(hostAddress),
     parent: optional(uuid),
     /** At least that of what it stands on, which it is when it is absent. */
     sizeBytes: optional(diskBytes),
@@ -39,17 +41,38 @@ export const requestedDisk = z
   .refine(({ image, parent }) => image === undefined || parent === undefined, {
     message: "has an image or a parent, not both",
   })
+  .refine(({ image, from }) => image !== undefined || from === undefined, {
+    message: "comes from a host when it is an image",
+  })
   .refine(
     ({ image, parent, sizeBytes }) => image !== undefined || parent !== undefined || sizeBytes !== undefined,
     { message: "needs an image, a parent or a size" },
   );
 export type RequestedDisk = z.output<typeof requestedDisk>;
 
+/** What is on its way to this host, and used meanwhile. */
+export const arrival = z.object({
+  /** Where it comes from: a host, or a library. */
+  host: z.string().max(4095),
+  /** What is here of the file, and what it has; both 0 before a fork's instant. */
+  hereBytes: count,
+  fileBytes: count,
+  /** What came over the network for it. */
+  wireBytes: count,
+  /** Why nothing comes at present. */
+  message: optional(message),
+});
+export type ArrivalView = z.infer<typeof arrival>;
+
 /** One layer of a chain, as people see it: a base disk by its digest, a differencing disk by its uuid. */
 export const layerView = z.object({
   kind: z.enum(["image", "disk"]),
   id: z.string().max(64),
+  /** Its file is on its way; said of a guest that is shown alone. */
+  arriving: optional(arrival),
 });
+
+export type LayerView = z.infer<typeof layerView>;
 
 /** A disk of a guest. */
 export const guestDisk = z.object({
@@ -95,18 +118,7 @@ export const diskView = z.object({
   guest: optional(guestName),
   createdAtMs: wallMs,
   /** Its file is on its way from another host. */
-  arriving: optional(
-    z.object({
-      host: z.string().max(255),
-      /** What is here of the file, and what it has; both 0 before the fork's instant. */
-      hereBytes: count,
-      fileBytes: count,
-      /** What came over the network for it. */
-      wireBytes: count,
-      /** Why nothing comes at present. */
-      message: optional(message),
-    }),
-  ),
+  arriving: optional(arrival),
 });
 export type DiskView = z.infer<typeof diskView>;
 

@@ -1,6 +1,7 @@
 import { z } from "zod";
 import { TENANT_PATTERN } from "../../base/index.js";
 import { MAX_LISTED } from "../limits.js";
+import { arrival } from "./disk.js";
 import { count, filePath, message, optional, sha256, u32, wallMs } from "./common.js";
 
 export const tenantName = z
@@ -40,6 +41,8 @@ export const imageView = z.object({
   isUsed: z.boolean(),
   /** What a check found wrong with it. */
   problem: optional(message),
+  /** Guests run on it while it comes. */
+  arriving: optional(arrival),
 });
 export type ImageView = z.infer<typeof imageView>;
 

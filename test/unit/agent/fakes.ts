@@ -1,6 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { deferred, realClock, silentLog } from "../../../src/base/index.js";
-import { DiskError, type Images } from "../../../src/disk/index.js";
+import { DiskError } from "../../../src/disk/index.js";
+import type { ArrivingImages } from "../../../src/agent/images/arriving-images.js";
 import type { Emulator, EmulatorExit, GuestConfig } from "../../../src/guest/index.js";
 import type { GuestMemory } from "../../../src/memory/index.js";
 import type { Admission } from "../../../src/agent/guests/admission.js";
@@ -191,7 +192,7 @@ export function fakeRecord(
 }
 
 /** A host without base disks. */
-export const noImages: Pick<Images, "find" | "hold"> = {
+export const noImages: Pick<ArrivingImages, "find" | "hold"> = {
   find: () => Promise.reject(new DiskError("no-such-image", "there is none")),
   hold: () => Promise.reject(new DiskError("no-such-image", "there is none")),
 };

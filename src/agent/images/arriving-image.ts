@@ -1,0 +1,307 @@
+import { link, rm } from "node:fs/promises";
+import { join } from "node:path";
+import { codeOf, deferred, messageOf, sleep, type Clock, type Log } from "../../base/index.js";
+import type { ArrivalView } from "../../control/index.js";
+import {
+  DiskError,
+  FileSource,
+  NbdServer,
+  type BlockExtent,
+  type BlockSource,
+  type FindData,
+  type HeldImage,
+  type Images,
+} from "../../disk/index.js";
+import type { ImageOrigin } from "../blocks/image-origins.js";
+import type { ImagePull, ImagePulls } from "../blocks/image-pulls.js";
+import type { Arrived } from "../disks/localise.js";
+import type { ArrivingRecord, KnownOrigin } from "./arriving-record.js";
+
+/** Pauses before an image that did not come is begun again: they double. */
+const FIRST_PAUSE_MS = 1000;
+const LONGEST_PAUSE_MS = 30_000;
+
+/** How often it is tried again to have emulators read what has arrived where it lies: they may not have been let run yet. */
+const LOCALISE_RETRY_MS = 500;
+
+/** What an agent does for an image on its way. */
+export interface ArrivingImageHost {
+  readonly images: Pick<Images, "has" | "hold" | "assign">;
+  readonly pulls: Pick<ImagePulls, "begin">;
+  /** Where the image will lie, and its file is linked meanwhile: on one file system. */
+  readonly imagesDirectory: string;
+  /** Where emulators find its socket. */
+  readonly socketDirectory: string;
+  readonly hostId: string;
+  readonly findData: FindData;
+  readonly clock: Clock;
+  readonly log: Log;
+  origins(record: ArrivingRecord): readonly ImageOrigin[];
+  /** Has every guest read it where it lies. False when there is one that cannot yet. */
+  localise(arrived: Arrived): Promise<boolean>;
+  /** It has settled: its record goes. */
+  settled(record: ArrivingRecord): Promise<void>;
+}
+
+/** How an image's file is called meanwhile, in a directory that hosts may share, and its socket in this host's own: with its key behind it. */
+export function linkPrefix(hostId: string): string {
+  return `.arriving-${hostId}-`;
+}
+export const SOCKET_PREFIX = ".arriving-";
+
+/** Reads that wait until there is something to read. */
+class LaterSource implements BlockSource {
+  readonly sizeBytes: number;
+  #content = deferred<BlockSource>();
+
+  constructor(sizeBytes: number) {
+    this.sizeBytes = sizeBytes;
+    this.#content.promise.catch(() => {});
+  }
+
+  use(content: BlockSource): void {
+    this.#content.resolve(content);
+  }
+
+  /** Reads wait again. */
+  lose(): void {
+    this.#content = deferred();
+    this.#content.promise.catch(() => {});
+  }
+
+  close(): void {
+    this.#content.reject(new DiskError("cancelled", "the image is not given any more"));
+  }
+
+  async read(offset: number, lengthBytes: number): Promise<Buffer> {
+    return (await this.#content.promise).read(offset, lengthBytes);
+  }
+
+  async extents(offset: number, lengthBytes: number): Promise<BlockExtent[]> {
+    return (await this.#content.promise).extents(offset, lengthBytes);
+  }
+}
+
+/**
+ * A base disk that guests run on while it comes:
+ *
+ *     coming ──all here, checked──▶ an image of this host's ──read by nobody over NBD──▶ settled
+ *
+ * Emulators read it on a socket. Beside that they are given its file, which they may read only when all of it is right: the link is the same file before and after.
+ */
+export class ArrivingImage {
+  readonly record: ArrivingRecord;
+  readonly #host: ArrivingImageHost;
+  readonly #log: Log;
+  readonly #source: LaterSource;
+  #server: NbdServer | undefined;
+  #pull: ImagePull | undefined;
+  #stopReading: () => void = () => {};
+  #file: FileSource | undefined;
+  #held: HeldImage | undefined;
+  #problem: string | undefined;
+  #users = 0;
+  #settled = false;
+  #closed = false;
+
+  private constructor(record: ArrivingRecord, host: ArrivingImageHost) {
+    this.record = record;
+    this.#host = host;
+    this.#log = host.log.child({ image: record.digest });
+    this.#source = new LaterSource(record.sizeBytes);
+  }
+
+  /**
+   * Begins to bring it.
+   * @returns undefined when all of it came meanwhile.
+   * @throws what the last of the origins refuses with; DiskError `bad-socket`.
+   */
+  static async begin(record: ArrivingRecord, host: ArrivingImageHost): Promise<ArrivingImage | undefined> {
+    const image = new ArrivingImage(record, host);
+    try {
+      const pull = await host.pulls.begin(record, host.origins(record));
+      image.#read(pull);
+      try {
+        await link(pull.file, image.linkPath);
+      } catch (error) {
+        if (codeOf(error) !== "ENOENT") throw error;
+        await image.close();
+        (await pull.image).letGo();
+        return undefined;
+      }
+      await image.#serve();
+      return image;
+    } catch (error) {
+      await image.close();
+      await rm(image.linkPath, { force: true });
+      throw error;
+    }
+  }
+
+  /** Serves what an earlier agent has left: emulators wait for it. What they read is given once `run` was called. @throws DiskError `bad-socket`. */
+  static async takeUp(record: ArrivingRecord, host: ArrivingImageHost): Promise<ArrivingImage> {
+    const image = new ArrivingImage(record, host);
+    await image.#serve();
+    return image;
+  }
+
+  /** Its file, whatever that is called at the moment. */
+  get linkPath(): string {
+    const { imagesDirectory, hostId } = this.#host;
+    return join(imagesDirectory, `${linkPrefix(hostId)}${this.record.key}`);
+  }
+
+  /** Whether it is one of this host's images by now. */
+  get isHere(): boolean {
+    return this.#held !== undefined;
+  }
+
+  /** How far it is; undefined when all of it is here. */
+  get arrival(): ArrivalView | undefined {
+    if (this.isHere) return undefined;
+    const { hereBytes = 0, wireBytes = 0, from, message } = this.#pull?.progress ?? {};
+    const why =
+      this.#problem ?? (this.#pull?.progress.phase === "full" ? "the file system is full" : message);
+    return {
+      host: from === undefined || from === "" ? nameOf(this.record.origins[0]) : from,
+      hereBytes,
+      fileBytes: this.record.sizeBytes,
+      wireBytes,
+      ...(why === undefined ? {} : { message: why.slice(0, 500) }),
+    };
+  }
+
+  /** Has it stay, for a chain over it. What is told of where it is read changes with the time. */
+  hold(): HeldImage {
+    let isHolding = true;
+    this.#users += 1;
+    const path = (): string =>
+      this.#held?.path ?? join(this.#host.imagesDirectory, this.record.digest, "disk.raw");
+    const isOnItsWay = (): boolean => !this.#settled;
+    const { socketPath, linkPath } = this;
+    return {
+      digest: this.record.digest,
+      sizeBytes: this.record.sizeBytes,
+      get path() {
+        return path();
+      },
+      get arriving() {
+        return isOnItsWay() ? { socket: socketPath, file: linkPath } : undefined;
+      },
+      letGo: () => {
+        if (!isHolding) return;
+        isHolding = false;
+        this.#users -= 1;
+        this.#letGoUnused();
+      },
+    };
+  }
+
+  /** Goes on until it has settled. Never rejects. */
+  async run(): Promise<void> {
+    for (let pauseMs = FIRST_PAUSE_MS; !this.#closed; pauseMs = Math.min(2 * pauseMs, LONGEST_PAUSE_MS)) {
+      try {
+        this.#held = await this.#arrive();
+        break;
+      } catch (error) {
+        if (this.#closed) return;
+        this.#problem = `${messageOf(error)} (${codeOf(error)})`;
+        this.#log.error(
+          { problem: this.#problem },
+          "an image that guests run on did not come; it is begun again",
+        );
+        this.#leavePull();
+      }
+      await sleep(this.#host.clock, pauseMs);
+    }
+    if (!this.#closed) await this.#settle();
+  }
+
+  /** Stops serving and bringing it; what has come stays, and emulators wait. May be called twice. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    this.#source.close();
+    await this.#server?.close();
+    this.#stopReading();
+    await this.#file?.close();
+    this.#file = undefined;
+  }
+
+  get socketPath(): string {
+    return join(this.#host.socketDirectory, `${SOCKET_PREFIX}${this.record.key}`);
+  }
+
+  #read(pull: ImagePull): void {
+    this.#pull = pull;
+    this.#stopReading = pull.read();
+    this.#source.use(pull.disk);
+  }
+
+  #leavePull(): void {
+    this.#source.lose();
+    this.#stopReading();
+    this.#stopReading = () => {};
+    this.#pull = undefined;
+  }
+
+  async #serve(): Promise<void> {
+    const { clock, log } = this.#host;
+    this.#server = await NbdServer.open({
+      path: this.socketPath,
+      source: this.#source,
+      open: true,
+      clock,
+      log,
+    });
+  }
+
+  /** Resolves when all of it is here. */
+  async #arrive(): Promise<HeldImage> {
+    const { images, pulls, findData } = this.#host;
+    const { digest, tenant } = this.record;
+    if (this.#pull === undefined && (await images.has(digest))) {
+      const held = await images.hold(digest, tenant);
+      this.#file = await FileSource.open(held.path, findData);
+      this.#source.use(this.#file);
+      return held;
+    }
+    if (this.#pull === undefined) this.#read(await pulls.begin(this.record, this.#host.origins(this.record)));
+    this.#problem = undefined;
+    return (this.#pull as unknown as ImagePull).image;
+  }
+
+  /** The tenant has it, guests read it where it lies, and nothing is left of how it came. Never rejects. */
+  async #settle(): Promise<void> {
+    const { digest, tenant, identifier } = this.record;
+    const { images, clock } = this.#host;
+    const wireBytes = this.#pull?.progress.wireBytes ?? 0;
+    try {
+      await images.assign(digest, { tenant, identifier });
+    } catch (error) {
+      this.#log.warn({ identifier, problem: messageOf(error) }, "an image that came has no name here");
+      await images.assign(digest, { tenant, identifier: undefined }).catch(() => {});
+    }
+    const arrived = { id: digest, path: (this.#held as HeldImage).path };
+    while (!this.#closed && !(await this.#host.localise(arrived))) await sleep(clock, LOCALISE_RETRY_MS);
+    if (this.#closed) return;
+    this.#settled = true;
+    await this.close();
+    try {
+      await rm(this.linkPath, { force: true });
+      await this.#host.settled(this.record);
+    } catch (error) {
+      this.#log.warn({ problem: messageOf(error) }, "something is left of how an image came");
+    }
+    this.#log.info({ sizeBytes: this.record.sizeBytes, wireBytes }, "all of an image is here");
+    this.#letGoUnused();
+  }
+
+  #letGoUnused(): void {
+    if (this.#settled && this.#users === 0) this.#held?.letGo();
+  }
+}
+
+function nameOf(origin: KnownOrigin | undefined): string {
+  if (origin === undefined) return "nowhere";
+  return origin.kind === "host" ? origin.name : origin.directory;
+}
