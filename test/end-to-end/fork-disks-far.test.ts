@@ -170,8 +170,14 @@ describe("forks to another host of a guest that writes its disk", () => {
 
   test("have what they stand on though their parent is gone", async () => {
     await writeMuch(a, "web", "five");
+    // More layers than requests that one connection may have unanswered.
+    for (let more = 0; more < 18; more += 1) {
+      await a.call("guest.freeze", { name: "web" });
+      await a.call("guest.thaw", { name: "web" });
+    }
     await a.call("guest.fork", { name: "web", names: ["five"], to: [b.url], forwards: ["8094:80"] });
     await whenTransfersEnd(a);
+    assert.ok((await chainOf(b, "five")).length > 18);
     await remove(a, "web");
     await arrived(b);
     await goOn(b, 8094, 10);

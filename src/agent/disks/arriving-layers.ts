@@ -7,9 +7,13 @@ import { dialLane } from "../transfers/dial-lane.js";
 import { ArrivingLayer, isArriving, type LayerHost } from "./arriving-layer.js";
 import { requireHolder } from "./layer-loans.js";
 import { localise } from "./localise.js";
+import { Turns } from "./turns.js";
 
 /** A source answers from what it knows, and at the most opens a file. */
 const CALL_DEADLINE_MS = 10_000;
+
+/** Calls to one host at a time. A chain may have more layers than one connection may have requests unanswered, and others have requests on it, too. */
+const MAX_CALLS = 4;
 
 /** Pauses before a host is told again that it need not keep a disk: they double. */
 const FIRST_PAUSE_MS = 1000;
@@ -24,6 +28,7 @@ export class ArrivingLayers {
   readonly #log: Log;
   readonly #layers = new Map<string, ArrivingLayer>();
   readonly #host: LayerHost;
+  readonly #calls = new Turns(MAX_CALLS);
   #services: HostServices | undefined;
   #closed = false;
   /** One after the other: several children may expect the same. */
@@ -34,11 +39,13 @@ export class ArrivingLayers {
     this.#clock = options.clock;
     this.#log = options.log;
     this.#host = {
-      open: async (arrival, asked) => {
+      open: (arrival, asked) => {
         const params = { transfer: arrival.transfer, disk: asked.disk };
         const token = asked.token === undefined ? {} : { token: asked.token };
-        const client = await this.#linkTo(arrival);
-        return client.call("peer.openLayer", { ...params, ...token }, { deadlineMs: CALL_DEADLINE_MS });
+        return this.#calls.take(arrival.url, async () => {
+          const client = await this.#linkTo(arrival);
+          return client.call("peer.openLayer", { ...params, ...token }, { deadlineMs: CALL_DEADLINE_MS });
+        });
       },
       dial: ({ url, holder }, { purpose, epoch, grant, token }) =>
         dialLane(this.#connected(), { url, holder, purpose, epoch, transfer: grant, token }),
@@ -142,13 +149,15 @@ export class ArrivingLayers {
     const { transfer, host } = arrival;
     for (let pauseMs = FIRST_PAUSE_MS; !this.#closed; pauseMs = Math.min(2 * pauseMs, LONGEST_PAUSE_MS)) {
       try {
-        const client = await this.#linkTo(arrival);
-        await client.call("peer.returnLayer", { transfer, disk }, { deadlineMs: CALL_DEADLINE_MS });
+        await this.#calls.take(arrival.url, async () => {
+          const client = await this.#linkTo(arrival);
+          await client.call("peer.returnLayer", { transfer, disk }, { deadlineMs: CALL_DEADLINE_MS });
+        });
         return;
       } catch (error) {
         const problem = messageOf(error);
         this.#log.warn({ disk, host, problem }, "a disk that is not read any more could not be given back");
-        if (error instanceof RemoteError) return;
+        if (error instanceof RemoteError && error.code !== "busy") return;
       }
       await sleep(this.#clock, pauseMs);
     }
