@@ -30,6 +30,8 @@ list_belongings() {
 # arguments only, since its environment is not the test's.
 processes_of() {
   local run=$1 directory=$2 pid
+  # Nothing at all would be found in the arguments of every process.
+  [[ -n $run && -n $directory ]] || fail 1 "a run of tests has a name and a directory"
   # Those that do the looking are found as well, and gone when the loop begins.
   for pid in $({
     grep -lszxE "RAMET_TEST_RUN=$run" /proc/[0-9]*/environ

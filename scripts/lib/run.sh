@@ -9,7 +9,7 @@ begin_run() {
   export RAMET_TEST_RUN RAMET_TEST_SCRATCH
   # A short name, because unix socket paths end at 107 bytes.
   RAMET_TEST_SCRATCH=$(mktemp -d /tmp/rtXXXXXX)
-  trap 'rm -rf "$RAMET_TEST_SCRATCH"' EXIT
+  trap finish_run EXIT
   trap 'stop_run HUP' HUP
   trap 'stop_run INT' INT
   trap 'stop_run TERM' TERM
@@ -21,9 +21,15 @@ await() {
   wait "$!"
 }
 
+# Also where this shell ends because a command has failed, or was killed itself: what that had started runs on.
+finish_run() {
+  trap '' HUP INT TERM
+  end_processes "$RAMET_TEST_RUN(\.[0-9]+)?" "$RAMET_TEST_SCRATCH" || say "${0##*/}: some of what it started could not be ended"
+  rm -rf "$RAMET_TEST_SCRATCH"
+}
+
 stop_run() {
   trap '' HUP INT TERM
   say "${0##*/}: SIG$1; ending what this run started"
-  end_processes "$RAMET_TEST_RUN(\.[0-9]+)?" "$RAMET_TEST_SCRATCH" || say "${0##*/}: some of it could not be ended"
   exit $((128 + $(kill -l "$1")))
 }

@@ -26,14 +26,14 @@ in_test() {
   env -i "$(command -v setsid)" "$(command -v tail)" -f "$RAMET_TEST_SCRATCH/ram" &
   local unmarked=$!
   while ! grep -qs tail "/proc/$unmarked/cmdline"; do sleep 0.05; done
-  echo "$RAMET_TEST_SCRATCH" $marked $stubborn $unmarked
+  echo "$RAMET_TEST_SCRATCH" $BASHPID $marked $stubborn $unmarked
   wait
 }
 await in_test
 `;
 
 describe(
-  "a run of tests that is ended by a signal ends all it started and removes its directory",
+  "a run of tests ends all it started and removes its directory, however it ends",
   { concurrency: true },
   () => {
     let directory: string;
@@ -43,19 +43,21 @@ describe(
     });
     after(() => rmSync(directory, { recursive: true }));
 
-    for (const [signal, code] of [
+    for (const [how, code] of [
       ["SIGTERM", 143],
       ["SIGINT", 130],
       ["SIGHUP", 129],
+      ["what it waits for is killed", 137],
     ] as const) {
-      test(signal, { timeout: DEADLINE_MS }, async () => {
+      test(how, { timeout: DEADLINE_MS }, async () => {
         const run = spawn(join(directory, "run"), { stdio: ["ignore", "pipe", "pipe"] });
         const exited = once(run, "exit");
         const [line] = (await once(run.stdout, "data")) as [Buffer];
         const [scratch = "", ...pids] = line.toString().trim().split(" ");
         assert.ok(existsSync(scratch));
-        assert.equal(pids.filter(isRunning).length, 3);
-        run.kill(signal);
+        assert.equal(pids.filter(isRunning).length, 4);
+        if (code === 137) process.kill(Number(pids[0]), "SIGKILL");
+        else run.kill(how);
         assert.deepEqual(await exited, [code, null]);
         run.stdout.destroy();
         assert.deepEqual(pids.filter(isRunning), []);
