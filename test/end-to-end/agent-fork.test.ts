@@ -6,6 +6,7 @@ import { RpcClient, type TransferView } from "../../src/control/index.js";
 import { dial } from "../../src/lane/index.js";
 import { eventually, Hosts, type Host } from "../support/hosts.js";
 import { ask, runSample, whenTransfersEnd } from "../support/sample-guest.js";
+import { cleanAfterFailures } from "../support/two-hosts.js";
 
 const MIB = 1024 * 1024;
 
@@ -42,6 +43,7 @@ describe("forking by agents", () => {
     b = hosts.at(1);
     await runSample(a, { name: "web", hostPort: 8080 });
   });
+  cleanAfterFailures(() => hosts);
   after(() => hosts.stop());
 
   test("one instant, children on both hosts, every page as the parent's was", async () => {

@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { emulatorsBelow, eventually, Hosts, type Host } from "../support/hosts.js";
 import { ask, runSample, sampleGuest } from "../support/sample-guest.js";
+import { cleanAfterFailures } from "../support/two-hosts.js";
 
 const ROOT = new URL("../..", import.meta.url).pathname;
 
@@ -27,6 +28,7 @@ describe("an agent", () => {
     hosts = await Hosts.start(1, { configuration: { limits: { memoryMib: 512, maxGuests: 3 } } });
     host = hosts.at(0);
   });
+  cleanAfterFailures(() => hosts);
   after(() => hosts.stop());
 
   test("says what it is", async () => {

@@ -1,9 +1,10 @@
 import assert from "node:assert/strict";
 import { readdirSync } from "node:fs";
-import { after, afterEach, before, describe, test } from "node:test";
+import { afterEach, before, describe, test } from "node:test";
 import type { TransferPhase, TransferView } from "../../src/control/index.js";
-import { eventually, Hosts, type Host } from "../support/hosts.js";
-import { ask, runSample, whenTransfersEnd } from "../support/sample-guest.js";
+import { eventually, type Host } from "../support/hosts.js";
+import { ask, whenTransfersEnd } from "../support/sample-guest.js";
+import { TwoHosts, transferOf } from "../support/two-hosts.js";
 
 const PORT = 8080;
 const CHILD_PORT = 8090;
@@ -23,10 +24,6 @@ function cases<State extends string>(states: readonly State[]): [State, Victim][
       victim,
     ]),
   );
-}
-
-async function show(host: Host, transfer: number): Promise<TransferView> {
-  return (await host.call("transfer.show", { transfer })).transfer;
 }
 
 /** What unfinished transfers keep beside the memory of guests, on a host. */
@@ -50,16 +47,10 @@ async function seen(host: Host, isSo: (view: TransferView) => boolean): Promise<
 }
 
 describe("transfers outlive their agents", () => {
-  let hosts: Hosts;
   let a: Host;
   let b: Host;
-  before(async () => {
-    hosts = await Hosts.start(2, { configuration: { drainSeconds: 600 } });
-    a = hosts.at(0);
-    b = hosts.at(1);
-    await runSample(a, { name: "web", hostPort: PORT });
-  });
-  after(() => hosts.stop());
+  const two = TwoHosts.forTests({ web: true, configuration: { drainSeconds: 600 } });
+  before(() => ({ a, b } = two));
 
   /** Ends agents as a crash does and starts new ones on what they left. */
   async function restart(victim: Victim): Promise<void> {
@@ -101,7 +92,7 @@ describe("transfers outlive their agents", () => {
   /** Waits for the end of a transfer that must have a good one, and asserts that every page was compared. */
   async function completes(transfer: number): Promise<void> {
     await settled();
-    const view = await show(a, transfer);
+    const view = await transferOf(a, transfer);
     assert.equal(view.phase, "complete", view.error?.message);
     assert.deepEqual(view.verify, { checked: view.pages.total, mismatches: 0 });
   }
@@ -143,7 +134,7 @@ describe("transfers outlive their agents", () => {
       assert.equal((await ask(b, CHILD_PORT)).boot_id, first.boot_id);
       const [parent, child] = [(await a.guests()).get("web"), (await b.guests()).get("web-1")];
       await restart(victim);
-      assert.equal((await show(a, transfer)).phase, "paging");
+      assert.equal((await transferOf(a, transfer)).phase, "paging");
       const [atParent, atChild] = await Promise.all([ask(a, PORT), ask(b, CHILD_PORT)]);
       assert.equal(atParent.boot_id, first.boot_id, "the parent was not stopped");
       assert.deepEqual([atChild.boot_id, atChild.counter], [first.boot_id, first.counter + 2]);
@@ -165,7 +156,7 @@ describe("transfers outlive their agents", () => {
     assert.deepEqual(await Promise.all([a.end("SIGTERM"), b.end("SIGTERM")]), [0, 0]);
     await Promise.all([a.start(), b.start()]);
     assert.equal((await ask(b, CHILD_PORT)).counter, first.counter + 1);
-    await eventually("it is linked", async () => (await show(a, transfer)).link?.state === "linked");
+    await eventually("it is linked", async () => (await transferOf(a, transfer)).link?.state === "linked");
     await a.call("transfer.sweep", { transfer, sweep: "on" });
     await completes(transfer);
   });
@@ -176,7 +167,7 @@ describe("transfers outlive their agents", () => {
     await nearly;
     await restart("both");
     await settled();
-    const view = await show(a, transfers[0]?.transfer ?? 0).catch(() => undefined);
+    const view = await transferOf(a, transfers[0]?.transfer ?? 0).catch(() => undefined);
     assert.notEqual(view?.phase, "failed", view?.error?.message);
     await ask(b, CHILD_PORT);
   });

@@ -8,6 +8,7 @@ import { GuestMemory, PrivateMemory } from "../../src/memory/index.js";
 import { digestMemory, type PageDigests } from "../../src/transfer/index.js";
 import { eventually, Hosts, type Host } from "../support/hosts.js";
 import { ask, runSample, whenTransfersEnd } from "../support/sample-guest.js";
+import { cleanAfterFailures } from "../support/two-hosts.js";
 
 const PAGES = 65_536;
 
@@ -19,6 +20,7 @@ describe("children that share their parent's memory", () => {
     a = hosts.at(0);
     await runSample(a, { name: "web", hostPort: 8080 });
   });
+  cleanAfterFailures(() => hosts);
   after(() => hosts.stop());
 
   const guestNamed = async (name: string): Promise<GuestView> => (await a.call("guest.show", { name })).guest;

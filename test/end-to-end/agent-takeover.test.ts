@@ -6,6 +6,7 @@ import { RpcClient } from "../../src/control/index.js";
 import { dial } from "../../src/lane/index.js";
 import { eventually, Hosts, type Host } from "../support/hosts.js";
 import { ask, runSample, whenTransfersEnd } from "../support/sample-guest.js";
+import { cleanAfterFailures } from "../support/two-hosts.js";
 
 const PORT = 8187;
 const CHILD_PORT = 8188;
@@ -65,6 +66,7 @@ describe("an agent that takes over", () => {
     a = hosts.at(0);
     b = hosts.at(1);
   });
+  cleanAfterFailures(() => hosts);
   after(() => hosts.stop());
 
   test("goes on with guests and with a fork under way, on either side, and nobody who comes is turned away", async () => {

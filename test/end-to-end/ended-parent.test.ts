@@ -4,6 +4,7 @@ import { after, afterEach, before, beforeEach, describe, test } from "node:test"
 import type { TransferView } from "../../src/control/index.js";
 import { eventually, Hosts, type Host } from "../support/hosts.js";
 import { ask, runSample, whenTransfersEnd, type Counter } from "../support/sample-guest.js";
+import { cleanAfterFailures } from "../support/two-hosts.js";
 
 const PORT = 8080;
 const CHILD_PORT = 8090;
@@ -26,6 +27,7 @@ describe("a parent's emulator ends, and then its agent", () => {
     a = hosts.at(0);
     b = hosts.at(1);
   });
+  cleanAfterFailures(() => hosts);
   after(() => hosts.stop());
 
   beforeEach(async () => {
@@ -33,12 +35,7 @@ describe("a parent's emulator ends, and then its agent", () => {
     first = await ask(a, PORT);
   });
   afterEach(async () => {
-    for (const host of [a, b]) {
-      for (const name of (await host.guests()).keys()) {
-        await host.call("guest.kill", { name });
-        await host.call("guest.remove", { name });
-      }
-    }
+    for (const host of [a, b]) await host.removeGuests();
   });
 
   /** A child that has what it touches alone. Returns the transfer. */

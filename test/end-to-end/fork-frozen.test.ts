@@ -1,21 +1,18 @@
 import assert from "node:assert/strict";
-import { after, before, describe, test } from "node:test";
-import type { TransferView } from "../../src/control/index.js";
-import { eventually, Hosts, type Host } from "../support/hosts.js";
-import { ask, runSample, whenTransfersEnd } from "../support/sample-guest.js";
+import { before, describe, test } from "node:test";
+import { eventually, type Host } from "../support/hosts.js";
+import { ask, whenTransfersEnd } from "../support/sample-guest.js";
+import { removeGuest, transferOf, TwoHosts } from "../support/two-hosts.js";
 
 const PAGES = 65_536;
 const STAMPED_MIB = 40;
 
 describe("a frozen guest is forked to another host", () => {
-  let hosts: Hosts;
   let a: Host;
   let b: Host;
+  const two = TwoHosts.forTests({ web: true });
   before(async () => {
-    hosts = await Hosts.start(2);
-    a = hosts.at(0);
-    b = hosts.at(1);
-    await runSample(a, { name: "web", hostPort: 8080 });
+    ({ a, b } = two);
     await ask(a, 8080, `/stamp/start?mib=${STAMPED_MIB}&fill=page`);
     await eventually(
       "the guest has written all it is to write",
@@ -24,14 +21,10 @@ describe("a frozen guest is forked to another host", () => {
     await ask(a, 8080, "/stamp/stop");
     assert.equal((await a.call("guest.freeze", { name: "web" })).guest.state, "frozen");
   });
-  after(() => hosts.stop());
-
-  const viewOf = async (transfer: number): Promise<TransferView> =>
-    (await a.call("transfer.show", { transfer })).transfer;
 
   async function assertComplete(transfer: number): Promise<void> {
     await whenTransfersEnd(a);
-    const view = await viewOf(transfer);
+    const view = await transferOf(a, transfer);
     assert.equal(view.phase, "complete", view.message);
     assert.deepEqual(view.verify, { checked: PAGES, mismatches: 0 });
   }
@@ -40,11 +33,6 @@ describe("a frozen guest is forked to another host", () => {
     type Verified = { checked: number; bad: number };
     const { checked, bad } = await ask<Verified>(host, port, "/stamp/verify?order=random");
     assert.deepEqual({ checked, bad }, { checked: STAMPED_MIB * 256, bad: 0 });
-  }
-
-  async function removeFrom(host: Host, name: string): Promise<void> {
-    await host.call("guest.kill", { name });
-    await host.call("guest.remove", { name });
   }
 
   test("and to its own at the same instant, without a pause", async () => {
@@ -66,8 +54,8 @@ describe("a frozen guest is forked to another host", () => {
     assert.deepEqual([near.counter, near.boot_id], [far.counter, far.boot_id]);
     for (const { transfer } of transfers) await assertComplete(transfer);
     await assertStamped(b, 8091);
-    await removeFrom(a, "near");
-    await removeFrom(b, "far");
+    await removeGuest(a, "near");
+    await removeGuest(b, "far");
   });
 
   test("again, while its agent is killed, and is frozen still", async () => {
@@ -83,7 +71,7 @@ describe("a frozen guest is forked to another host", () => {
     await a.end("SIGKILL");
     await a.start();
     await ask(b, 8091);
-    assert.equal((await viewOf(transfer)).phase, "paging");
+    assert.equal((await transferOf(a, transfer)).phase, "paging");
     await assert.rejects(a.call("guest.thaw", { name: "web" }), { code: "busy" });
     await a.call("transfer.steer", { transfer, sweep: "on" });
     await assertComplete(transfer);
@@ -99,7 +87,7 @@ describe("a frozen guest is forked to another host", () => {
     assert.equal((await ask(b, 8091)).counter, counter + 1);
     await ask(a, 8080, "/stamp/stop");
     await assertStamped(a, 8080);
-    await removeFrom(b, "far");
-    assert.deepEqual(hosts.problems, []);
+    await removeGuest(b, "far");
+    assert.deepEqual(two.hosts.problems, []);
   });
 });

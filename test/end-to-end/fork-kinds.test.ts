@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { after, afterEach, before, describe, test } from "node:test";
-import { eventually, Hosts, type Host } from "../support/hosts.js";
+import { Hosts, type Host } from "../support/hosts.js";
 import { ask, runSample, whenTransfersEnd } from "../support/sample-guest.js";
 
 const PARENT_PORT = 8140;
@@ -16,17 +16,7 @@ describe("kinds of guests", () => {
     b = hosts.at(1);
   });
   afterEach(async () => {
-    for (const host of hosts.all) {
-      for (const name of (await host.guests()).keys()) {
-        await host.call("guest.kill", { name });
-        await eventually(`guest ${name} is removed`, () =>
-          host.call("guest.remove", { name }).then(
-            () => true,
-            () => false,
-          ),
-        );
-      }
-    }
+    for (const host of hosts.all) await host.removeGuests();
   });
   after(() => hosts.stop());
 

@@ -107,17 +107,7 @@ describe("what children are given", () => {
     b = hosts.at(1);
   });
   afterEach(async () => {
-    for (const host of hosts.all) {
-      for (const name of (await host.guests()).keys()) {
-        await host.call("guest.kill", { name }).catch(() => {});
-        await eventually(`guest ${name} is gone`, () =>
-          host.call("guest.remove", { name }).then(
-            () => true,
-            (error: unknown) => (error as { code?: string }).code === "no-such-guest",
-          ),
-        );
-      }
-    }
+    for (const host of hosts.all) await host.removeGuests();
     assert.deepEqual(hosts.problems, []);
   });
   after(() => hosts.stop());

@@ -3,6 +3,7 @@ import { after, before, describe, test } from "node:test";
 import type { ParamsInput, TransferView } from "../../src/control/index.js";
 import { eventually, Hosts, type Host } from "../support/hosts.js";
 import { ask, runSample, whenTransfersEnd } from "../support/sample-guest.js";
+import { cleanAfterFailures } from "../support/two-hosts.js";
 
 const PORT = 8080;
 const CHILD_PORT = 8090;
@@ -31,6 +32,7 @@ describe("children on several hosts pass on to each other", () => {
       async () => (await ask<{ generation: number }>(a, PORT, "/stamp/status")).generation > 0,
     );
   });
+  cleanAfterFailures(() => hosts);
   after(() => hosts.stop());
 
   /** A child on each of the other hosts, by number; every page is compared at the end. */

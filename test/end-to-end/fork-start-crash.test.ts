@@ -3,9 +3,10 @@ import { readdirSync, readFileSync } from "node:fs";
 import { getPriority } from "node:os";
 import { join } from "node:path";
 import { setImmediate as turn } from "node:timers/promises";
-import { after, afterEach, before, describe, test } from "node:test";
-import { eventually, Hosts, type Host } from "../support/hosts.js";
-import { ask, runSample, whenTransfersEnd } from "../support/sample-guest.js";
+import { afterEach, before, describe, test } from "node:test";
+import { eventually, type Host } from "../support/hosts.js";
+import { ask, whenTransfersEnd } from "../support/sample-guest.js";
+import { TwoHosts } from "../support/two-hosts.js";
 
 const PORT = 8080;
 const CHILD_PORT = 8090;
@@ -53,22 +54,11 @@ async function killAtStart(host: Host, pids: readonly number[], afterMs: number)
 }
 
 describe("a fork whose agents end while its child is loaded and let run", () => {
-  let hosts: Hosts;
   let a: Host;
   let b: Host;
-  before(async () => {
-    hosts = await Hosts.start(2);
-    a = hosts.at(0);
-    b = hosts.at(1);
-    await runSample(a, { name: "web", hostPort: PORT });
-  });
-  after(() => hosts.stop());
-
-  afterEach(async () => {
-    if (!(await b.guests()).has("web-1")) return;
-    await b.call("guest.kill", { name: "web-1" });
-    await b.call("guest.remove", { name: "web-1" });
-  });
+  const two = TwoHosts.forTests({ web: true });
+  before(() => ({ a, b } = two));
+  afterEach(() => b.removeGuests());
 
   const killings = KILLED_AFTER_MS.flatMap((ms, index) => [
     { victims: "the child's", ms },

@@ -7,6 +7,7 @@ import { after, before, describe, test } from "node:test";
 import type { GuestView } from "../../src/control/index.js";
 import { Hosts, type Host } from "../support/hosts.js";
 import { ask, runSample, whenTransfersEnd } from "../support/sample-guest.js";
+import { cleanAfterFailures } from "../support/two-hosts.js";
 
 const MIB = 1024 * 1024;
 const OVERHEAD_MIB = 512;
@@ -79,6 +80,7 @@ describe("an emulator is kept to itself", () => {
     b = hosts.at(1);
     web = await runSample(a, { name: "web", hostPort: 8080 });
   });
+  cleanAfterFailures(() => hosts);
   after(() => hosts.stop());
 
   test("it has a user of its own, and no rights", () => {

@@ -3,6 +3,7 @@ import { after, before, describe, test } from "node:test";
 import type { TransferView } from "../../src/control/index.js";
 import { eventually, Hosts, type Host } from "../support/hosts.js";
 import { ask, runSample, whenTransfersEnd } from "../support/sample-guest.js";
+import { cleanAfterFailures } from "../support/two-hosts.js";
 
 const PORT = 8178;
 const MIB_STAMPED = 64;
@@ -26,6 +27,7 @@ describe("a migration that copies ahead", () => {
     a = hosts.at(0);
     b = hosts.at(1);
   });
+  cleanAfterFailures(() => hosts);
   after(() => hosts.stop());
 
   async function migrate(from: Host, to: Host): Promise<TransferView> {

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { after, afterEach, before, describe, test } from "node:test";
 import { eventually, Hosts, type Host } from "../support/hosts.js";
 import { ask, runSample } from "../support/sample-guest.js";
+import { cleanAfterFailures } from "../support/two-hosts.js";
 
 const PORT = 8196;
 const SLOW = 256 * 1024;
@@ -17,13 +18,9 @@ describe("a migration that has switched", () => {
     a = hosts.at(0);
     b = hosts.at(1);
   });
+  cleanAfterFailures(() => hosts);
   afterEach(async () => {
-    for (const host of [a, b]) {
-      for (const name of (await host.guests()).keys()) {
-        await host.call("guest.kill", { name }).catch(() => {});
-        await eventually("it is removed", () => removed(host, name));
-      }
-    }
+    for (const host of [a, b]) await host.removeGuests();
   });
   after(() => hosts.stop());
 

@@ -14,12 +14,8 @@ describe("a transfer is steered while it runs", () => {
   const two = TwoHosts.forTests({ web: true });
   before(() => ({ a, b } = two));
 
-  const fork = async (params: Partial<ParamsInput<"guest.fork">>): Promise<number> => {
-    const to = { name: "web", to: ["b"], names: ["child"], forwards: ["8090:80"] };
-    const { transfers } = await a.call("guest.fork", { ...to, verify: true, ...params });
-    assert.equal(transfers[0]?.state, "running");
-    return transfers[0]?.transfer ?? 0;
-  };
+  const fork = (params: Partial<ParamsInput<"guest.fork">>): Promise<number> =>
+    two.forkWeb({ verify: true, ...params });
   const viewOf = (transfer: number): Promise<TransferView> => transferOf(a, transfer);
   const steeredOf = ({ sweep, rateLimitBytesPerSecond, priority, compression }: TransferView) => {
     return { sweep, rateLimitBytesPerSecond, priority, compression: compression?.choice };

@@ -13,12 +13,8 @@ describe("the order in which children touch pages", () => {
   const two = TwoHosts.forTests({ web: true });
   before(() => ({ a, b } = two));
 
-  const fork = async (params: Partial<ParamsInput<"guest.fork">> = {}): Promise<number> => {
-    const to = { name: "web", to: ["b"], names: ["child"], forwards: ["8090:80"] };
-    const { transfers } = await a.call("guest.fork", { ...to, sweep: "held", ...params });
-    assert.equal(transfers[0]?.state, "running");
-    return transfers[0]?.transfer ?? 0;
-  };
+  const fork = (params: Partial<ParamsInput<"guest.fork">> = {}): Promise<number> =>
+    two.forkWeb({ sweep: "held", ...params });
   const endChild = async (): Promise<void> => {
     await b.call("guest.kill", { name: "child" });
     await whenTransfersEnd(a);
@@ -66,8 +62,7 @@ describe("the order in which children touch pages", () => {
     const id = (await a.guests()).get("web")?.id ?? "";
     const path = join(a.memoryDirectory, id, "working-set");
     assert.ok(existsSync(path));
-    await a.call("guest.kill", { name: "web" });
-    await a.call("guest.remove", { name: "web" });
+    await removeGuest(a, "web");
     assert.ok(!existsSync(path), "it goes with its guest");
   });
 });

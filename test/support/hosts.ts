@@ -192,16 +192,22 @@ export class Host {
     return child.exitCode ?? undefined;
   }
 
+  /** Whether the agent was started, and has not ended. */
+  get isRunning(): boolean {
+    return this.#client !== undefined && this.#client.end === undefined && this.ending === undefined;
+  }
+
+  /** Ends and removes its guests, but for those whose id is among `kept`. */
+  async removeGuests(kept: ReadonlySet<string> = new Set()): Promise<void> {
+    const others = [...(await this.guests()).values()].filter(({ id }) => !kept.has(id));
+    for (const { name } of others) await this.call("guest.kill", { name }).catch(() => {});
+    // A transfer that lost its guest needs a moment to find that out.
+    for (const { name } of others) await eventually(`guest ${name} is removed`, () => this.#tryRemove(name));
+  }
+
   /** Ends every guest and transfer and the agent. */
   async clear(): Promise<void> {
-    if (this.#client !== undefined && this.#client.end === undefined) {
-      for (const { name } of (await this.guests()).values()) {
-        await this.call("guest.kill", { name }).catch(() => {});
-      }
-      // A transfer that lost its guest needs a moment to find that out.
-      for (const name of (await this.guests()).keys())
-        await eventually(`guest ${name} is removed`, () => this.#tryRemove(name));
-    }
+    if (this.isRunning) await this.removeGuests();
     await this.end();
   }
 
