@@ -1,4 +1,5 @@
 import { measureAdoption } from "./adoption.js";
+import { measureExchange } from "./exchange.js";
 import { measureFanout } from "./fanout.js";
 import { measureFaults } from "./faults.js";
 import { measureGrowth } from "./growth.js";
@@ -21,5 +22,6 @@ export const SUITES: Readonly<Record<string, Suite>> = {
   density: { measure: measureDensity, runs: 2 },
   fanout: { measure: measureFanout, runs: 3 },
   "working-set": { measure: measureWorkingSet, runs: 10 },
+  exchange: { measure: measureExchange, runs: 20 },
   adoption: { measure: measureAdoption, runs: 20 },
 };

@@ -7,8 +7,7 @@ import { checkKernel } from "../memory/index.js";
 import { agentHandlers, describeToPeer } from "./api/agent-handlers.js";
 import { openBlocks } from "./blocks/blocks.js";
 import { Consoles } from "./api/consoles.js";
-import { diskHandlers } from "./api/disk-handlers.js";
-import { emulatorHandlers } from "./api/emulator-handlers.js";
+import { hostHandlers } from "./api/emulator-handlers.js";
 import { guestHandlers } from "./api/guest-handlers.js";
 import { imageHandlers } from "./api/image-handlers.js";
 import { LogFollowers } from "./api/log-followers.js";
@@ -23,6 +22,7 @@ import { AgentError } from "./errors.js";
 import { EventHub } from "./events.js";
 import type { Socketed } from "./faults/messages.js";
 import { admissionOf, checkMemoryDirectory, type Admission } from "./guests/admission.js";
+import { Exchanges } from "./exchange/exchanges.js";
 import { EmulatorCatalogue } from "./guests/emulator-catalogue.js";
 import { EmulatorStarter } from "./guests/emulator-starter.js";
 import { Launcher } from "./guests/launcher.js";
@@ -243,6 +243,8 @@ export class Agent {
       admission,
       catalogue: new EmulatorCatalogue({ configured: configuration.emulators, log }),
       starter,
+      source,
+      exchanges: new Exchanges(),
       isolation,
       registry,
       formerChildren,
@@ -281,8 +283,7 @@ export class Agent {
       }),
       ...guestHandlers(services, { consoles: new Consoles(), logs: new LogFollowers({ paths, clock }) }),
       ...imageHandlers(services, works),
-      ...diskHandlers(services),
-      ...emulatorHandlers(services),
+      ...hostHandlers(services),
       ...transferHandlers(services),
       ...takeoverHandlers({ clock, listeners: () => this.#listeners(), leave: this.#onLeave }),
     };

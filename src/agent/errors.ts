@@ -27,6 +27,7 @@ export type AgentErrorCode =
   | "unconfirmed"
   | "timeout"
   | "transfer-failed"
+  | "exchange-failed"
   | "cancelled";
 
 /** The agent's one error. */

@@ -5,6 +5,7 @@ import { completionCommand } from "./commands/completion.js";
 import { consoleCommand } from "./commands/console.js";
 import { diskCommand } from "./commands/disk.js";
 import { emulatorsCommand } from "./commands/emulators.js";
+import { exchangeCommand } from "./commands/exchange.js";
 import { forkCommand } from "./commands/fork.js";
 import { freezeCommand, thawCommand } from "./commands/freeze.js";
 import { imageCommand } from "./commands/image.js";
@@ -70,6 +71,7 @@ export function createProgram(cli: Cli): Command {
     migrateCommand(cli),
     warmCommand(cli),
     emulatorsCommand(cli),
+    exchangeCommand(cli),
     imageCommand(cli),
     transfersCommand(cli),
     watchCommand(cli),

@@ -21,6 +21,7 @@ export const METHOD_ACCESS: { readonly [Name in MethodName]: AccessRole } = {
   "guest.kill": "operate",
   "guest.freeze": "operate",
   "guest.thaw": "operate",
+  "guest.exchange": "operate",
   "guest.remove": "admin",
   "guest.logs": "operate",
   "guest.console.open": "operate",

@@ -42,6 +42,7 @@ export {
   DEFAULT_MEMORY_MIB,
   DEFAULT_STOP_DEADLINE_MS,
   GUEST_STATES,
+  type ExchangeOutcome,
   type GuestState,
   type GuestIsolation,
   type GuestView,

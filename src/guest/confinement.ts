@@ -142,7 +142,9 @@ export function prepareRoot(options: {
     const mounts = mountsOf({ ...options, devices });
     for (const mount of mounts) makePlace(root, mount);
     for (const path of SYSTEM) {
-      if (lstatSync(path, { throwIfNoEntry: false })?.isSymbolicLink() === true)
+      // A second emulator of the same guest finds what was made for the first.
+      const isMade = lstatSync(join(root, path), { throwIfNoEntry: false }) !== undefined;
+      if (!isMade && lstatSync(path, { throwIfNoEntry: false })?.isSymbolicLink() === true)
         symlinkSync(readlinkSync(path), join(root, path));
     }
     const file = `${root}.mounts`;

@@ -2,9 +2,18 @@ import { basename, dirname, join } from "node:path";
 import { GuestError } from "./errors.js";
 import { MAX_SOCKET_PATH_BYTES } from "./limits.js";
 
+/** A guest has one emulator, or two for a moment, while the second takes over from the first. Each has a directory of its own, by its seat. */
+export const SEATS = ["run", "alt"] as const;
+export type Seat = (typeof SEATS)[number];
+
+/** The seat that an emulator takes which takes over from the one in this seat. */
+export function otherSeat(seat: Seat): Seat {
+  return seat === "run" ? "alt" : "run";
+}
+
 /**
  * Where the files of one emulator lie. Everything needed to find the emulator again is in its directory. What it makes itself lies in
- * `run`, which belongs to its user: nowhere else can it put anything in a file's place, which lets root read and write there.
+ * `run` or `alt`, which belongs to its user: nowhere else can it put anything in a file's place, which lets root read and write there.
  */
 export interface Layout {
   /** The one directory that is the emulator's own. */
@@ -31,9 +40,9 @@ export interface Layout {
  * The paths of an emulator's files.
  * @throws GuestError `bad-config` when the directory is so deep that a unix socket's path would be too long.
  */
-export function layoutOf(options: { directory: string; ramPath: string }): Layout {
-  const { directory, ramPath } = options;
-  const runDirectory = join(directory, "run");
+export function layoutOf(options: { directory: string; ramPath: string; seat?: Seat }): Layout {
+  const { directory, ramPath, seat = "run" } = options;
+  const runDirectory = join(directory, seat);
   const layout: Layout = {
     runDirectory,
     qmpSocket: join(runDirectory, "qmp.sock"),
@@ -43,7 +52,7 @@ export function layoutOf(options: { directory: string; ramPath: string }): Layou
     consoleLog: join(directory, "console.log"),
     emulatorLog: join(directory, "emulator.log"),
     ramPath,
-    savePath: join(dirname(ramPath), `${basename(ramPath)}.device-state`),
+    savePath: join(dirname(ramPath), `${basename(ramPath)}.device-state${seat === "run" ? "" : `-${seat}`}`),
   };
   const longest = Math.max(
     ...[layout.qmpSocket, layout.consoleSocket, layout.stateSocket].map((path) => Buffer.byteLength(path)),

@@ -7,7 +7,7 @@ import type { Emulator } from "./emulator.js";
 import { acceleratorGroups, confinedCommand, prepareRoot, type Confinement } from "./confinement.js";
 import { GuestError } from "./errors.js";
 import type { HeldSaves } from "./held-save.js";
-import { layoutOf, type Layout } from "./layout.js";
+import { layoutOf, type Layout, type Seat } from "./layout.js";
 import {
   COMMAND_DEADLINE_MS,
   CONNECT_RETRY_MS,
@@ -47,6 +47,8 @@ export interface EmulatorPlace {
   directory: string;
   /** The file of guest memory, on tmpfs. Made when missing; removed by the caller, who knows when nobody needs it. */
   ramPath: string;
+  /** Which of the guest's emulators; `run` when absent. */
+  seat?: Seat;
   /** Holds up its savings, for shorter pauses. */
   heldSaves?: HeldSaves;
   clock: Clock;
@@ -231,6 +233,7 @@ export async function adoptEmulator(options: EmulatorPlace): Promise<Emulator | 
 export async function endLeftover(options: {
   directory: string;
   ramPath: string;
+  seat?: Seat;
   clock: Clock;
 }): Promise<void> {
   const layout = layoutOf(options);

@@ -8,7 +8,7 @@ export { GuestMemory } from "./guest-memory.js";
 export { JoinedFile, JoinedFilling } from "./joined.js";
 export type { FileIdentity } from "./mapping.js";
 export { nativePaths } from "./native.js";
-export { openTap } from "./tap.js";
+export { openTap, takeTap } from "./tap.js";
 export { NamedPipe } from "./named-pipe.js";
 export { PrivateMemory } from "./process-memory.js";
 export { RamFile } from "./ram-file.js";

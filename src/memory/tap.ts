@@ -1,3 +1,6 @@
+import { readdirSync, readFileSync } from "node:fs";
+import { codeOf } from "../base/index.js";
+import { takeDescriptor } from "./descriptors.js";
 import { MemoryError } from "./errors.js";
 import { errnoName, loadNative } from "./native.js";
 
@@ -21,4 +24,32 @@ export function openTap(name: string): number {
     "failed",
     `the tap device ${name} cannot be made from /dev/net/tun (${reason})${cure}`,
   );
+}
+
+/**
+ * A descriptor of this process for the tap device that emulator `pid` has open, for a second emulator to inherit: the device stays, with its place in the network, when the first one
+ * ends. Whatever of both reads it takes the packet. The caller closes it.
+ * @throws MemoryError `gone`, `not-permitted` or `failed`.
+ */
+export function takeTap(pid: number, name: string): number {
+  let numbers: string[];
+  try {
+    numbers = readdirSync(`/proc/${pid}/fdinfo`);
+  } catch (cause) {
+    throw new MemoryError("gone", `cannot read /proc/${pid}/fdinfo (${codeOf(cause)})`, { cause });
+  }
+  // The kernel says of an open tap device which one it is (Linux, tun_chr_show_fdinfo).
+  const line = new RegExp(`^iff:\\s+${name}$`, "m");
+  const found = numbers.find((number) => line.test(infoOf(pid, number)));
+  if (found !== undefined) return takeDescriptor(pid, Number(found));
+  throw new MemoryError("failed", `process ${pid} has no tap device ${name} open`);
+}
+
+function infoOf(pid: number, number: string): string {
+  try {
+    return readFileSync(`/proc/${pid}/fdinfo/${number}`, "utf8");
+  } catch {
+    // Closed since the directory was read.
+    return "";
+  }
 }

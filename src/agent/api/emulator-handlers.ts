@@ -1,12 +1,16 @@
 import type { Handlers, InstalledEmulator } from "../../control/index.js";
 import { fileKey, programKey } from "../guests/emulator-catalogue.js";
 import type { Services } from "../services.js";
+import { diskHandlers } from "./disk-handlers.js";
 
-type EmulatorHandlers = Pick<Handlers<"client">, Extract<keyof Handlers<"client">, `emulator.${string}`>>;
+type Methods = Extract<keyof Handlers<"client">, `emulator.${string}` | `disk.${string}`>;
 
-/** Commands on the emulators of this host. */
-export function emulatorHandlers(services: Services): EmulatorHandlers {
-  return { "emulator.list": async () => ({ emulators: await listEmulators(services) }) };
+/** Commands on what this host has for guests: emulators and differencing disks. */
+export function hostHandlers(services: Services): Pick<Handlers<"client">, Methods> {
+  return {
+    ...diskHandlers(services),
+    "emulator.list": async () => ({ emulators: await listEmulators(services) }),
+  };
 }
 
 /** The host's emulators with the guests that run on each, and behind them those guests run on whose files are not there any more, as after an upgrade. */

@@ -1,6 +1,7 @@
 import { withDeadline, DeadlineError } from "../../base/index.js";
 import type { Handlers } from "../../control/index.js";
 import { AgentError } from "../errors.js";
+import { exchangeGuest } from "../exchange/exchange-guest.js";
 import type { Guest } from "../guests/guest.js";
 import type { GuestRegistry } from "../guests/registry.js";
 import { runGuest } from "../guests/run-guest.js";
@@ -39,6 +40,11 @@ export function guestHandlers(
     "guest.thaw": async ({ name }) => {
       await thawGuest(services, find(name));
       return { guest: find(name).view() };
+    },
+    "guest.exchange": async (params) => {
+      services.requireAccepting();
+      find(params.name);
+      return exchangeGuest(services, params);
     },
     "guest.remove": async ({ name }) => {
       const guest = find(name);

@@ -206,7 +206,8 @@ export async function settleDisks(
   }
 }
 
-async function syncFile(path: string): Promise<void> {
+/** Writes to the disk what the host has of a file in memory. Throws the file system's error. */
+export async function syncFile(path: string): Promise<void> {
   const file = await open(path, "r");
   try {
     await file.datasync();

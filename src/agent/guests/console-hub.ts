@@ -8,12 +8,14 @@ export interface ConsoleListener {
 
 /**
  * A guest's serial console, which the emulator gives to one at a time, for any number of people. It is opened for the first and closed
- * after the last. The emulator itself writes console.log, whether or not an agent is there.
+ * after the last. The emulator itself writes console.log, whether or not an agent is there. It goes on in the emulator that takes over from the guest's one.
  */
 export class ConsoleHub {
-  readonly #emulator: Emulator;
+  #emulator: Emulator;
   readonly #listeners = new Set<ConsoleListener>();
   #console: Promise<Console> | undefined;
+  /** That of the emulator which is to take over. */
+  #prepared: { emulator: Emulator; console: Console } | undefined;
 
   constructor(emulator: Emulator) {
     this.#emulator = emulator;
@@ -23,7 +25,7 @@ export class ConsoleHub {
   async follow(listener: ConsoleListener): Promise<() => void> {
     this.#listeners.add(listener);
     try {
-      this.#console ??= this.#open();
+      this.#console ??= this.#open(this.#emulator);
       await this.#console;
     } catch (error) {
       this.#listeners.delete(listener);
@@ -38,6 +40,26 @@ export class ConsoleHub {
     (await this.#console)?.write(bytes);
   }
 
+  /**
+   * Opens the console of the emulator that is to take over, where somebody follows, so that nothing the guest says there is missed. It ends with that emulator.
+   * @throws GuestError.
+   */
+  async prepare(emulator: Emulator): Promise<void> {
+    this.#prepared = undefined;
+    if (this.#listeners.size > 0) this.#prepared = { emulator, console: await this.#open(emulator) };
+  }
+
+  /** Goes on in the emulator that has taken over. What the former one has still to say comes until it ends. */
+  switchTo(emulator: Emulator): void {
+    const prepared = this.#prepared;
+    this.#prepared = undefined;
+    this.#emulator = emulator;
+    if (this.#console === undefined) return prepared?.console.close();
+    this.#console =
+      prepared?.emulator === emulator ? Promise.resolve(prepared.console) : this.#open(emulator);
+    this.#console.catch(() => this.end("the console of the emulator that took over could not be opened"));
+  }
+
   /** Everyone who follows is told why there will be no more. May be called twice. */
   end(why: string): void {
     const listeners = [...this.#listeners];
@@ -46,12 +68,13 @@ export class ConsoleHub {
     for (const listener of listeners) listener.onEnd(why);
   }
 
-  #open(): Promise<Console> {
-    return this.#emulator.openConsole({
+  #open(emulator: Emulator): Promise<Console> {
+    return emulator.openConsole({
       onData: (bytes) => {
         for (const listener of [...this.#listeners]) listener.onData(bytes);
       },
-      onEnd: () => this.end("the console was closed"),
+      // That of one which another has taken over from, or never came to, is of no concern.
+      onEnd: () => this.#emulator === emulator && this.end("the console was closed"),
     });
   }
 

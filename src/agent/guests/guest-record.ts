@@ -1,7 +1,7 @@
 import { z } from "zod";
 import { messageOf } from "../../base/index.js";
 import { GUEST_STATES } from "../../control/index.js";
-import { parseGuestConfig, type GuestConfig } from "../../guest/index.js";
+import { parseGuestConfig, SEATS, type GuestConfig } from "../../guest/index.js";
 import { AgentError } from "../errors.js";
 import type { FormerChild } from "../store/former-children.js";
 import { holderSchema } from "../store/holder.js";
@@ -61,6 +61,8 @@ export const guestRecordSchema = z.strictObject({
     .optional(),
   /** It is being removed: a new agent ends its emulator and removes what is left of it. */
   removing: z.literal(true).optional(),
+  /** Which of its two places its emulator is in; `run` when absent. */
+  seat: z.enum(SEATS).optional(),
   /** False: its network device leads nowhere. */
   attached: z.boolean(),
   boot: z.strictObject({ kernel: bootFile, initrd: bootFile.optional() }),

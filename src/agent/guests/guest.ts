@@ -2,10 +2,11 @@ import { deferred, messageOf, type Log } from "../../base/index.js";
 import type { GuestState, GuestView } from "../../control/index.js";
 import { AgentError } from "../errors.js";
 import { guestDiskView } from "../disks/guest-disks.js";
-import type { EmulatorExit, GuestEvent } from "../../guest/index.js";
+import type { GuestEvent, Seat } from "../../guest/index.js";
 import type { EventHub } from "../events.js";
 import { networkView } from "../network/translate.js";
 import type { Paths } from "../store/paths.js";
+import { describeExit } from "./exit-words.js";
 import { digestsOf, writeRecord, type GuestRecord } from "./guest-record.js";
 import type { LiveEmulator } from "./live-emulator.js";
 
@@ -42,6 +43,8 @@ export interface GuestChange {
   whole?: true;
   /** Its disks' chains are others now. */
   disks?: GuestRecord["config"]["disks"];
+  /** Another emulator has it now. */
+  seat?: Seat;
 }
 
 /** States in which an emulator holds the guest. */
@@ -66,6 +69,9 @@ export class Guest {
   #ended: Promise<void> = Promise.resolve();
   #record: GuestRecord;
   #live: LiveEmulator | undefined;
+  /** Two emulators have it, so that the end of one need not be its own. */
+  #isExchanging = false;
+  readonly #heard = new WeakSet<LiveEmulator>();
   /** Why the agent itself ends the emulator it has. */
   #endReason: string | undefined;
   #occupation: Occupation | undefined;
@@ -180,11 +186,29 @@ export class Guest {
 
   /** Gives the guest its emulator; from now on its end is the guest's. */
   attach(live: LiveEmulator): void {
+    this.#off = deferred();
+    this.#follow(live);
+  }
+
+  /** The end of its emulator is nobody's affair until `endExchange`: another one may take over. */
+  beginExchange(): void {
+    this.#isExchanging = true;
+  }
+
+  /** From here on this emulator is its own, whose end is the guest's, also if it has ended meanwhile. */
+  endExchange(live: LiveEmulator): void {
+    this.#isExchanging = false;
+    // Its removal or the agent's end took it away.
+    if (this.#live !== undefined) this.#follow(live);
+  }
+
+  #follow(live: LiveEmulator): void {
     this.#live = live;
     this.#endReason = undefined;
-    if (this.config.disks.length > 0)
+    if (this.config.disks.length > 0 && !this.#heard.has(live)) {
+      this.#heard.add(live);
       live.emulator.onGuestEvent((event) => this.#live === live && this.#onGuestEvent?.(this, event));
-    this.#off = deferred();
+    }
     this.#ended = live.exited
       .then(() => this.#onExit(live))
       .catch((error: unknown) => {
@@ -238,6 +262,7 @@ export class Guest {
       ...(change.state === undefined ? {} : { state: change.state }),
       ...(message === undefined ? {} : { message }),
       ...(outgoing === undefined ? {} : { outgoing }),
+      ...(change.seat === undefined ? {} : { seat: change.seat }),
       ...(sharing === undefined
         ? {}
         : { sharing: change.whole === true ? { ...sharing, whole: true } : sharing }),
@@ -346,7 +371,7 @@ export class Guest {
   }
 
   async #onExit(live: LiveEmulator): Promise<void> {
-    if (this.#live !== live) return;
+    if (this.#live !== live || this.#isExchanging) return;
     this.#live = undefined;
     const exit = await live.exited;
     const why = this.#endReason ?? describeExit(exit);
@@ -368,17 +393,4 @@ export class Guest {
 /** `exactOptionalPropertyTypes` tells a field that is absent from one that is undefined. */
 function isolationField({ isolation }: LiveEmulator): Pick<GuestView, "isolation"> {
   return isolation === undefined ? {} : { isolation };
-}
-
-function describeExit(exit: EmulatorExit): string {
-  if (exit.cause === "asked") return "it was killed";
-  if (exit.cause === "guest") return "it switched itself off";
-  const last = exit.lastLog.trim().split("\n").at(-1) ?? "";
-  return `its emulator ended ${crashOf(exit)}${last === "" ? "" : `: ${last}`}`;
-}
-
-/** An adopted emulator's code or signal nobody can know: it was not started by this process. */
-function crashOf({ signal, code }: EmulatorExit): string {
-  if (signal !== undefined) return `by ${signal}`;
-  return code === undefined ? "unexpectedly" : `with code ${code}`;
 }

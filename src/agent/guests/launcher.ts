@@ -5,9 +5,12 @@ import {
   endLeftover,
   HeldSaves,
   locateEmulator,
+  otherSeat,
+  SEATS,
   startEmulator,
   type Emulator,
   type GuestConfig,
+  type Seat,
 } from "../../guest/index.js";
 import {
   type FileIdentity,
@@ -16,6 +19,7 @@ import {
   openTap,
   openUserfaultDevice,
   preloadEnvironment,
+  takeTap,
 } from "../../memory/index.js";
 import { AgentError } from "../errors.js";
 import type { Cell, Isolation } from "../isolation/isolation.js";
@@ -40,7 +44,17 @@ export interface LaunchOptions {
 export type AdoptOptions = Omit<LaunchOptions, "incoming" | "shares"> & {
   /** The file it has mapped privately. */
   sharing?: Pick<FileIdentity, "dev" | "ino">;
+  /** `run` when absent. */
+  seat?: Seat | undefined;
 };
+
+/** The emulator that is to take over from the one a guest has. */
+export interface BesideOptions {
+  config: GuestConfig;
+  live: LiveEmulator;
+  binary: string;
+  dataDirectories: readonly string[];
+}
 
 /** Starts emulators and finds running ones; the pool and the tests put something else in its place. */
 export interface EmulatorSource {
@@ -48,8 +62,13 @@ export interface EmulatorSource {
   launch(options: LaunchOptions): Promise<LiveEmulator>;
   /** Finds an emulator that an earlier agent started, without a word to it (`connect` it); undefined when it has ended. */
   adopt(options: AdoptOptions): Promise<LiveEmulator | undefined>;
-  /** Ends whatever emulator an earlier agent left in the directory of this id. */
-  endLeftover(id: string): Promise<void>;
+  /**
+   * Starts an emulator that waits for the device state of the guest that `live` has, on the same memory, as the same user, with the same tap device and no forwards; it owns nothing of that
+   * (`LiveEmulator.takeOver`). Undoes everything when that fails.
+   */
+  launchBeside(options: BesideOptions): Promise<LiveEmulator>;
+  /** Ends whatever emulator an earlier agent left in the directory of this id, or only the one in this seat. */
+  endLeftover(id: string, seat?: Seat): Promise<void>;
 }
 
 /** The number under which an emulator inherits the first descriptor it is given. */
@@ -104,9 +123,44 @@ export class Launcher implements EmulatorSource {
     }
   }
 
+  async launchBeside({ config, live, binary, dataDirectories }: BesideOptions): Promise<LiveEmulator> {
+    const { pid } = live.emulator;
+    const seat = otherSeat(live.seat);
+    const confinement = this.#isolation.beside(config, pid);
+    const { network } = config;
+    const tap = network.mode === "tap" ? takeTap(pid, network.tap) : undefined;
+    try {
+      const emulator = await startEmulator({
+        // What is forwarded is the first one's until that is off it.
+        config: network.mode === "user" ? { ...config, network: { ...network, forwards: [] } } : config,
+        ...this.#place(config.id, seat),
+        incoming: true,
+        binary,
+        dataDirectories,
+        environment: preloadEnvironment(INHERITED_DEVICE),
+        descriptors: [this.#device],
+        ...(tap === undefined ? {} : { tap }),
+        ...(confinement === undefined ? {} : { confinement }),
+      });
+      try {
+        const memory = GuestMemory.open({
+          pid: emulator.pid,
+          ramPath: this.#paths.ram(config.id),
+          log: this.#log,
+        });
+        return live.beside({ emulator, memory, seat });
+      } catch (error) {
+        await this.#undo(() => emulator.kill());
+        throw error;
+      }
+    } finally {
+      if (tap !== undefined) closeSync(tap);
+    }
+  }
+
   async adopt(options: AdoptOptions): Promise<LiveEmulator | undefined> {
     const { config } = options;
-    const emulator = locateEmulator({ config, ...this.#place(config.id) });
+    const emulator = locateEmulator({ config, ...this.#place(config.id, options.seat) });
     if (emulator === undefined) {
       this.#isolation.forget(config.id);
       return undefined;
@@ -114,9 +168,10 @@ export class Launcher implements EmulatorSource {
     return this.#assemble({ ...options, cell: this.#isolation.adopt(config.id, emulator.pid) }, emulator);
   }
 
-  async endLeftover(id: string): Promise<void> {
-    await endLeftover(this.#place(id));
-    this.#isolation.forget(id);
+  async endLeftover(id: string, seat?: Seat): Promise<void> {
+    for (const one of seat === undefined ? SEATS : [seat]) await endLeftover(this.#place(id, one));
+    // What it was started under is also that of the guest's other emulator.
+    if (seat === undefined) this.#isolation.forget(id);
   }
 
   async #start(
@@ -143,8 +198,9 @@ export class Launcher implements EmulatorSource {
     }
   }
 
-  #place(id: string) {
+  #place(id: string, seat: Seat = "run") {
     return {
+      seat,
       heldSaves: this.#heldSaves,
       directory: this.#paths.guest(id),
       ramPath: this.#paths.ram(id),
@@ -181,6 +237,7 @@ export class Launcher implements EmulatorSource {
           });
     return new LiveEmulator({
       ...options,
+      seat: options.seat ?? "run",
       id: config.id,
       emulator,
       memory,

@@ -1,5 +1,5 @@
-import { deferred, messageOf, type Clock, type Log } from "../../base/index.js";
-import type { Emulator, EmulatorExit, GuestConfig } from "../../guest/index.js";
+import { assert, deferred, messageOf, type Clock, type Log } from "../../base/index.js";
+import type { Emulator, EmulatorExit, GuestConfig, Seat } from "../../guest/index.js";
 import type { GuestMemory } from "../../memory/index.js";
 import { SharedMemory, type Sharing } from "../../transfer/index.js";
 import type { GuestIsolation } from "../../control/index.js";
@@ -17,6 +17,7 @@ export interface EmulatorParts {
   config: GuestConfig;
   emulator: Emulator;
   memory: GuestMemory;
+  seat: Seat;
   reservation: Reservation;
   holds: readonly BootFileHold[];
   cell: Cell;
@@ -38,16 +39,22 @@ export class LiveEmulator {
   readonly shared: SharedMemory;
   /** What it shares of another guest's memory; undefined when it shares none. */
   sharing: Sharing | undefined;
-  readonly console: ConsoleHub;
+  console: ConsoleHub;
+  /** Which of the guest's emulators this is. */
+  readonly seat: Seat;
   readonly #parts: EmulatorParts;
   readonly #exited = deferred<EmulatorExit>();
   #exit: EmulatorExit | undefined;
   #isolation: GuestIsolation | undefined;
   #released: Promise<void> | undefined;
   #isGone = false;
+  /** Whether memory file, room, boot files and cell are its own; of two emulators of one guest they are one's. */
+  #isOwner: boolean;
 
-  constructor(parts: EmulatorParts) {
+  constructor(parts: EmulatorParts, { isOwner } = { isOwner: true }) {
     this.#parts = parts;
+    this.#isOwner = isOwner;
+    this.seat = parts.seat;
     this.id = parts.id;
     this.emulator = parts.emulator;
     this.memory = parts.memory;
@@ -95,6 +102,25 @@ export class LiveEmulator {
     await this.release();
   }
 
+  /** A second emulator of the same guest, which owns nothing yet. */
+  beside(parts: Pick<EmulatorParts, "emulator" | "memory" | "seat">): LiveEmulator {
+    return new LiveEmulator({ ...this.#parts, ...parts }, { isOwner: false });
+  }
+
+  /** Makes what the guest has of this host this emulator's: from here on it goes when this one has ended, and the other one's end leaves it alone. */
+  takeOver(other: LiveEmulator): void {
+    assert(
+      other.#isOwner && !this.#isOwner && other.#released === undefined,
+      "one emulator of a guest owns what it has",
+    );
+    assert(other.shared.sharers === 0, "nobody shares the memory of an emulator that is exchanged");
+    other.#isOwner = false;
+    this.#isOwner = true;
+    // Who follows it, follows on.
+    [this.console, other.console] = [other.console, this.console];
+    this.console.switchTo(this.emulator);
+  }
+
   /** Takes back what the ended emulator had. May be called twice. */
   release(): Promise<void> {
     this.#released ??= this.#release();
@@ -113,6 +139,7 @@ export class LiveEmulator {
     const { memory, paths, log, holds, cell } = this.#parts;
     this.console.end("the emulator has ended");
     memory.close();
+    if (!this.#isOwner) return;
     try {
       await removeGuestMemory(paths, this.id);
       cell.release();

@@ -3,10 +3,12 @@ import { readdir, rm, mkdir } from "node:fs/promises";
 import { messageOf, sleep, withDeadline, type Clock, type Log } from "../../base/index.js";
 import { layersOf, type GuestDisks } from "../disks/guest-disks.js";
 import { AgentError } from "../errors.js";
+import { readExchange, seatsOf, type ExchangeRecord } from "../exchange/exchange-record.js";
+import { settleExchange } from "../exchange/settle-exchange.js";
 import type { EventHub } from "../events.js";
 import type { BootStore } from "../store/boot-store.js";
 import type { FormerChildren } from "../store/former-children.js";
-import { removeGuestMemory } from "../store/guest-memory.js";
+import { removeGuestMemory, removeStrayMemory } from "../store/guest-memory.js";
 import type { Paths } from "../store/paths.js";
 import { readTransferRecords, removeStray, type LeftTransfers } from "../transfers/transfer-record.js";
 import type { Admission } from "./admission.js";
@@ -77,7 +79,7 @@ export class GuestRegistry {
         await registry.#settleUnreadable(id, error);
       }
     }
-    await registry.#removeStrayMemory();
+    await removeStrayMemory(options.paths, UUID_PATTERN);
     await registry.collectBootFiles();
     await options.disks.removeStray((id) => registry.#guests.has(id), layersOf(registry.list()));
     return registry;
@@ -263,9 +265,10 @@ export class GuestRegistry {
     try {
       const left = readTransferRecords(paths.guestMemory(id));
       removeStray(paths.guestMemory(id), left);
-      const live = isOver(record.state) ? undefined : await this.#adopt(record);
+      const exchange = readExchange(paths.exchange(id));
+      const live = isOver(record.state) ? undefined : await this.#adopt(record, exchange);
       if (live === undefined) await this.#settleDead(guest, left);
-      else this.#found(guest, live, left);
+      else this.#found(guest, live, left, exchange);
     } catch (error) {
       if (isOver(guest.state)) return this.withhold(guest, error);
       this.#isWhole = false;
@@ -273,9 +276,11 @@ export class GuestRegistry {
     }
   }
 
-  #found(guest: Guest, live: LiveEmulator, left: LeftTransfers): void {
+  #found(guest: Guest, live: LiveEmulator, left: LeftTransfers, exchange?: ExchangeRecord): void {
     guest.attach(live);
     this.#toSettle.set(guest, []);
+    if (exchange !== undefined)
+      this.whenAnswering(guest, () => settleExchange(guest, exchange, this.#options.paths));
     if (left.parents.length + left.children.length > 0) {
       this.#unfinished.push({ guest, ...left });
       return;
@@ -337,15 +342,18 @@ export class GuestRegistry {
     if (guest.occupation === undefined) await removeGuestMemory(this.#options.paths, guest.id);
   }
 
-  async #adopt(record: GuestRecord): Promise<LiveEmulator | undefined> {
+  async #adopt(record: GuestRecord, exchange?: ExchangeRecord): Promise<LiveEmulator | undefined> {
     const { source, admission, boot } = this.#options;
+    const seats = seatsOf(record, exchange);
+    // Before the other one is spoken to, which may need what this one has.
+    if (seats.ended !== undefined) await source.endLeftover(record.config.id, seats.ended);
     const sharing = record.sharing === undefined ? {} : { sharing: record.sharing };
     const shares = record.sharing !== undefined;
     const reservation = admission.adopt(admission.bytesFor(record.config.memoryBytes, { shares }));
     const holds = digestsOf(record).map((digest) => boot.hold(digest));
     let live: LiveEmulator | undefined;
     try {
-      live = await source.adopt({ config: record.config, reservation, holds, ...sharing });
+      live = await source.adopt({ config: record.config, reservation, holds, ...sharing, seat: seats.own });
     } finally {
       if (live === undefined) {
         reservation.release();
@@ -387,14 +395,5 @@ export class GuestRegistry {
   async #removeDirectories(id: string): Promise<void> {
     await removeGuestMemory(this.#options.paths, id);
     await rm(this.#options.paths.guest(id), { recursive: true, force: true });
-  }
-
-  /** Memory whose guest's directory is gone: what is left when the machine loses power between the two removals. */
-  async #removeStrayMemory(): Promise<void> {
-    const known = new Set(await readdir(this.#options.paths.guests));
-    for (const id of await readdir(this.#options.paths.memory)) {
-      if (!UUID_PATTERN.test(id) || known.has(id)) continue;
-      await removeGuestMemory(this.#options.paths, id);
-    }
   }
 }

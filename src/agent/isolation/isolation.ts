@@ -116,19 +116,22 @@ export class Isolation {
       for (const path of [config.kernel, config.initrd]) if (path !== undefined) await chmod(path, 0o444);
       // What a guest writes is its emulator's; what that stands on, anybody may read who knows its name.
       for (const { chain } of config.disks) await chown(chain[0]?.path ?? "", uid, uid);
-      const places = diskPlaces(config.disks);
-      const confinement: Confinement = {
-        uid,
-        root: join(this.#paths.guest(config.id), "root"),
-        cgroups: this.#cgroups?.make(config.id, this.#limits(config, options)) ?? [],
-        readOnly: [nativePaths().preload, ...places.readOnly],
-        writable: places.writable,
-      };
+      const confinement = this.#confinementOf(config, uid, options);
       return { confinement, release: () => this.#release(config.id, uid) };
     } catch (error) {
       this.#release(config.id, uid);
       throw error;
     }
+  }
+
+  /**
+   * What a second emulator of a guest is to be started under while the first one, `pid`, still runs: as the same user, to whom memory and disks belong, and in the same cgroup.
+   * That stays the guest's: there is nothing to release besides the first one's. Undefined where that is not confined.
+   */
+  beside(config: GuestConfig, pid: number): Confinement | undefined {
+    const uid = statSync(`/proc/${pid}`, { throwIfNoEntry: false })?.uid ?? 0;
+    if (!this.#confines || uid === 0) return undefined;
+    return this.#confinementOf(config, uid, { privateMemory: false });
   }
 
   /** Counts the user of an emulator that runs already, so that no other one is given it. */
@@ -141,6 +144,17 @@ export class Isolation {
   /** Removes what an emulator that an earlier agent started, and that has ended, was started under. */
   forget(id: string): void {
     this.#cgroups?.remove(id);
+  }
+
+  #confinementOf(config: GuestConfig, uid: number, options: { privateMemory: boolean }): Confinement {
+    const places = diskPlaces(config.disks);
+    return {
+      uid,
+      root: join(this.#paths.guest(config.id), "root"),
+      cgroups: this.#cgroups?.make(config.id, this.#limits(config, options)) ?? [],
+      readOnly: [nativePaths().preload, ...places.readOnly],
+      writable: places.writable,
+    };
   }
 
   #limits(config: GuestConfig, { privateMemory }: { privateMemory: boolean }) {

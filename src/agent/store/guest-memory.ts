@@ -1,5 +1,5 @@
 import { existsSync, writeFileSync } from "node:fs";
-import { rm, truncate } from "node:fs/promises";
+import { readdir, rm, truncate } from "node:fs/promises";
 import type { Paths } from "./paths.js";
 
 /**
@@ -21,4 +21,12 @@ export async function removeGuestMemory(paths: Paths, id: string): Promise<void>
 /** Notes that an emulator is about to map a guest's memory privately. Throws the file system's error. */
 export function markShared(paths: Paths, id: string): void {
   writeFileSync(paths.sharedMark(id), "", { mode: 0o600 });
+}
+
+/** Removes memory whose guest's directory is gone: what is left when the machine loses power between the two removals. */
+export async function removeStrayMemory(paths: Paths, pattern: RegExp): Promise<void> {
+  const known = new Set(await readdir(paths.guests));
+  for (const id of await readdir(paths.memory)) {
+    if (pattern.test(id) && !known.has(id)) await removeGuestMemory(paths, id);
+  }
 }

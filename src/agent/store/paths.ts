@@ -20,12 +20,13 @@ export const COPIES_NAME = "copies";
  *                                   <uuid>/working-set      in which order children of the guest touched its pages
  *                                   <uuid>/zeros, digests   notes of a child that is not complete
  *                                   <uuid>/shared    some emulator has mapped, or had, this memory privately
+ *                                   <uuid>/exchange.json  how far the exchange of its emulator is
  *                                   <uuid>/template  the device state of a frozen guest
  *       disks/<uuid>/             a differencing disk, what one guest writes
  *       guests/<uuid>/
  *         guest.json                what is known of the guest, replaced in one step
  *         console.log(.1)           bounded
- *         emulator.log, sockets     the emulator's
+ *         emulator.log, run, alt    the emulator's; while it is exchanged, both emulators'
  *
  * The uuid is that of an emulator with its memory: a warm one has its directories before it has a guest, so a guest that takes it over
  * moves nothing. A migrated guest keeps its uuid on each host it comes to.
@@ -112,6 +113,11 @@ export class Paths {
   /** Is there once another guest's emulator may have mapped the memory: it must not be cut back then. */
   sharedMark(id: string): string {
     return join(this.guestMemory(id), "shared");
+  }
+
+  /** How far the exchange of a guest's emulator is. */
+  exchange(id: string): string {
+    return join(this.guestMemory(id), "exchange.json");
   }
 
   /** The device state of a frozen guest. */

@@ -169,6 +169,37 @@ export const warmParams = z.strictObject({
   network: z.enum(["isolated", "attached"]).default("isolated"),
 });
 
+/** Brings a running guest to another emulator of its host: by path, by version or the beginning of that, or without either to what guests start on. */
+export const exchangeParams = z.strictObject({
+  name: guestName,
+  emulator: optional(
+    z
+      .string()
+      .max(4095)
+      .regex(/^(\/[^\0]+|\d+(\.\d+){0,2})$/, "must be an absolute path or a version such as 10.0"),
+  ),
+});
+
+const emulatorProcess = z.object({ version: z.string().max(128), pid: count });
+
+/** How an exchange went. */
+export const exchangeOutcome = z.object({
+  guest: guestView,
+  from: emulatorProcess,
+  to: emulatorProcess.extend({ path: z.string().max(4095) }),
+  /** From the old emulator's STOP to the new one's RESUME, by their own clock, which is the host's. */
+  pauseUs: z.number().min(0),
+  /** What of that saving, loading and letting run took, as the agent saw it. */
+  parts: z.object({ saveUs: count, loadUs: count, runUs: count }),
+  /** All that went from one to the other. */
+  stateBytes: count,
+  /** What the memory file takes of the host, at the stop and when the guest ran on. */
+  memory: z.object({ allocatedBeforeBytes: count, allocatedAfterBytes: count }),
+  /** What is wrong nevertheless, such as a port that somebody else has now. */
+  message: optional(message),
+});
+export type ExchangeOutcome = z.infer<typeof exchangeOutcome>;
+
 const consoleId = z.strictObject({ console: u32 });
 export const consoleBytes = byteString(MAX_CONSOLE_BYTES);
 
@@ -184,6 +215,7 @@ export const GUEST_METHODS = {
   "guest.kill": { role: "client", params: byName, result: oneGuest },
   "guest.freeze": { role: "client", params: byName, result: oneGuest },
   "guest.thaw": { role: "client", params: byName, result: oneGuest },
+  "guest.exchange": { role: "client", params: exchangeParams, result: exchangeOutcome },
   "guest.remove": { role: "client", params: byName, result: nothing },
   "guest.logs": {
     role: "client",

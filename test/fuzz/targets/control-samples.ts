@@ -58,6 +58,11 @@ export const PARAMS: { [Name in MethodName]?: readonly object[] } = {
   "guest.kill": [{ name: "web" }],
   "guest.freeze": [{ name: "web" }],
   "guest.thaw": [{ name: "web" }],
+  "guest.exchange": [
+    { name: "web" },
+    { name: "web", emulator: "10.0" },
+    { name: "web", emulator: "/opt/qemu" },
+  ],
   "guest.remove": [{ name: "web" }],
   "guest.logs": [{ name: "web", source: "console", lines: 10, follow: true }],
   "guest.console.open": [{ name: "web" }],

@@ -116,6 +116,10 @@ export class FakeSource implements EmulatorSource {
     return found === undefined ? undefined : this.#assemble(options, found.emulator, found.memory);
   }
 
+  async launchBeside(): Promise<LiveEmulator> {
+    throw new Error("no emulator takes over");
+  }
+
   async endLeftover(id: string): Promise<void> {
     this.ended.push(id);
   }
@@ -129,6 +133,7 @@ export class FakeSource implements EmulatorSource {
       cell: { confinement: undefined, release() {} },
       ...options,
       id: options.config.id,
+      seat: "run",
       emulator: emulator.asEmulator,
       memory: memory as unknown as GuestMemory,
       paths: this.#paths,

@@ -150,6 +150,7 @@ export function clientHandlers(some: Partial<Handlers<"client">>): Handlers<"cli
     "guest.kill": refuse,
     "guest.freeze": refuse,
     "guest.thaw": refuse,
+    "guest.exchange": refuse,
     "guest.remove": refuse,
     "guest.logs": refuse,
     "guest.console.open": refuse,

@@ -1,0 +1,294 @@
+import { statSync } from "node:fs";
+import { codeOf, messageOf } from "../../base/index.js";
+import type { ExchangeOutcome, Params } from "../../control/index.js";
+import { otherSeat } from "../../guest/index.js";
+import { syncFile } from "../disks/fork-disks.js";
+import { AgentError } from "../errors.js";
+import type { Choice } from "../guests/emulator-catalogue.js";
+import type { Guest } from "../guests/guest.js";
+import type { LiveEmulator } from "../guests/live-emulator.js";
+import { connectOrGoWithout, disconnectGuest } from "../network/guest-link.js";
+import type { Services } from "../services.js";
+import { ExchangeFile } from "./exchange-record.js";
+
+/** What an exchange cost, in microseconds, and what it moved. */
+type Figures = Pick<ExchangeOutcome, "pauseUs" | "parts" | "stateBytes" | "memory">;
+
+/**
+ * Puts another emulator in the place of the one that runs a guest. Memory and disks stay where they are: both emulators have mapped the same file and opened the same disks, and
+ * one of them at a time uses them.
+ *
+ *     old emulator                    agent                        new emulator
+ *       runs                            starts it ───────────────▶ waits for a device state
+ *       ◀────────────── stop, save ──── record: preparing
+ *       saves, lets go of the disks ──▶ ─────────────────────────▶ loads, takes the disks
+ *                                       record: told
+ *                                       resume ──────────────────▶ runs
+ *       ends ◀───────────────────────── its ports go over
+ *
+ * Until the record says `told`, whatever fails lets the old one run on, and the next agent does the same; from then on the new one is the guest's.
+ * @throws AgentError `bad-state`, `busy`, `not-ready`, `no-such-emulator`, `refused`, `exchange-failed`; GuestError. The guest runs on in the emulator it had, unless the message says otherwise.
+ */
+export async function exchangeGuest(
+  services: Services,
+  params: Params<"guest.exchange">,
+): Promise<ExchangeOutcome> {
+  const guest = services.registry.find(params.name);
+  requireExchangeable(guest);
+  const choice = await choose(services, guest, params.emulator);
+  // Asking took a while.
+  requireExchangeable(guest);
+  const leave = guest.occupy({ what: "an exchange of its emulator", transfers: [] });
+  try {
+    return await services.exchanges.during(async (signal) =>
+      new Exchange(services, guest, choice, signal).run(),
+    );
+  } finally {
+    leave();
+  }
+}
+
+/** @throws AgentError `busy`, `bad-state`, `not-ready` with what it is that stands in the way. */
+function requireExchangeable(guest: Guest): void {
+  guest.requireIdle();
+  if (guest.state === "receiving" || guest.state === "migrated") {
+    throw notReady(guest, `it is ${guest.state}: wait until its memory is all in one place`);
+  }
+  guest.requireState("given another emulator", "running");
+  const { shared, memory } = guest.live;
+  if (shared.sharers > 0)
+    throw notReady(guest, `${shared.sharers} children on this host share its memory; remove them first`);
+  if (memory.private !== undefined)
+    throw notReady(
+      guest,
+      "it shares, or came from sharing, another guest's memory and has no memory file of its own",
+    );
+  if (guest.config.disks.some(({ chain }) => chain.some(({ socket }) => socket !== undefined)))
+    throw notReady(guest, "its disks are still on their way to this host (ramet disk list)");
+}
+
+function notReady(guest: Guest, why: string): AgentError {
+  return new AgentError("not-ready", `guest ${guest.name} cannot be given another emulator yet: ${why}`);
+}
+
+/** @throws AgentError `no-such-emulator`; `refused` when it does not know the guest's machine type. */
+async function choose(
+  { catalogue }: Services,
+  { config }: Guest,
+  wanted: string | undefined,
+): Promise<Choice> {
+  const choice = await catalogue.choose(config.architecture, wanted);
+  if (choice.machines.includes(config.machine)) return choice;
+  throw new AgentError(
+    "refused",
+    `the emulator ${choice.binary} (${choice.version}) has no machine type ${config.machine}, which guest ${config.name} was started with; ` +
+      "ramet emulators --json lists what each has",
+  );
+}
+
+/** One exchange under way. */
+class Exchange {
+  readonly #services: Services;
+  readonly #guest: Guest;
+  readonly #choice: Choice;
+  readonly #signal: AbortSignal;
+  readonly #old: LiveEmulator;
+  readonly #file: ExchangeFile;
+
+  constructor(services: Services, guest: Guest, choice: Choice, signal: AbortSignal) {
+    this.#services = services;
+    this.#guest = guest;
+    this.#choice = choice;
+    this.#signal = signal;
+    this.#old = guest.live;
+    // Before the new emulator: the next agent is to end it.
+    this.#file = new ExchangeFile(services.paths.exchange(guest.id), otherSeat(this.#old.seat));
+  }
+
+  async run(): Promise<ExchangeOutcome> {
+    const old = this.#old.emulator;
+    const from = { version: old.version, pid: old.pid };
+    let next: LiveEmulator;
+    try {
+      next = await this.#startNext();
+    } catch (error) {
+      this.#file.remove();
+      throw this.#failed(error);
+    }
+    const { emulator } = next;
+    const to = { version: emulator.version, pid: emulator.pid, path: this.#choice.binary };
+    const figures = await this.#handOver(next);
+    const message = await this.#cleanUp(next);
+    this.#guest.log.info({ from, to, ...figures }, "the guest runs in another emulator");
+    return {
+      guest: this.#guest.view(),
+      from,
+      to,
+      ...figures,
+      ...(message === undefined ? {} : { message }),
+    };
+  }
+
+  /** The new emulator, with all of the device state that can be given ahead. That it starts shows that it has every device of the guest. */
+  async #startNext(): Promise<LiveEmulator> {
+    const { config } = this.#guest;
+    const { binary, dataDirectories } = this.#choice;
+    return this.#services.source.launchBeside({ config, live: this.#old, binary, dataDirectories });
+  }
+
+  /** From the guest's stop to its going on; `next` has it when this resolves. Otherwise the old emulator has it, unless that is not to be known. */
+  async #handOver(next: LiveEmulator): Promise<Figures> {
+    const { emulator: old } = this.#old;
+    const guest = this.#guest;
+    let hasStopped = false;
+    let isTold = false;
+    try {
+      await next.console.prepare(next.emulator);
+      const [head] = await Promise.all([old.prepareDeviceState({ handOver: true }), this.#syncDisks()]);
+      await next.emulator.beginDeviceState(head);
+      this.#requireWanted();
+      guest.beginExchange();
+      hasStopped = true;
+      const { stoppedAtUs } = await old.stop();
+      const before = this.#allocatedBytes();
+      const marks = [this.#nowUs()];
+      const state = (await old.saveDeviceState({ handOver: true })).compose();
+      marks.push(this.#nowUs());
+      await next.emulator.loadDeviceState(state.subarray(head.length));
+      marks.push(this.#nowUs());
+      this.#requireAlive();
+      this.#file.write("told");
+      isTold = true;
+      const { resumedAtUs } = await next.emulator.resume();
+      marks.push(this.#nowUs());
+      next.takeOver(this.#old);
+      guest.endExchange(next);
+      const [stopped = 0, saved = 0, loaded = 0, ran = 0] = marks;
+      return {
+        pauseUs: Math.max(0, resumedAtUs - stoppedAtUs),
+        parts: { saveUs: saved - stopped, loadUs: loaded - saved, runUs: ran - loaded },
+        stateBytes: state.length,
+        memory: { allocatedBeforeBytes: before, allocatedAfterBytes: this.#allocatedBytes() },
+      };
+    } catch (error) {
+      if (isTold && !(await this.#hasRefused(next, error))) await this.#leaveTo(next);
+      else await this.#takeBack(next, hasStopped);
+      throw this.#failed(error);
+    }
+  }
+
+  /** Whether the new emulator was told to run and certainly did not: it says so and still waits. */
+  async #hasRefused(next: LiveEmulator, error: unknown): Promise<boolean> {
+    if (codeOf(error) !== "command-failed") return false;
+    try {
+      return (await next.emulator.status()) === "paused";
+    } catch {
+      return false;
+    }
+  }
+
+  /** The new emulator may have run: the guest is its, whatever becomes of that. */
+  async #leaveTo(next: LiveEmulator): Promise<void> {
+    next.takeOver(this.#old);
+    this.#guest.endExchange(next);
+    await this.#cleanUp(next);
+  }
+
+  /** The guest goes on in the old emulator, which takes its disks back once the new one has let go of them. */
+  async #takeBack(next: LiveEmulator, hasStopped: boolean): Promise<void> {
+    const guest = this.#guest;
+    try {
+      await next.end();
+      if (!hasStopped) return;
+      this.#file.takeBack();
+      await this.#old.emulator.resume();
+    } catch (error) {
+      guest.log.error({ problem: messageOf(error) }, "a guest stands still after an exchange that failed");
+      if (this.#old.exit === undefined) {
+        const message = `it stands still since an exchange of its emulator failed: ${messageOf(error)}`;
+        guest.note({ state: "paused", message: message.slice(0, 500) });
+      }
+    } finally {
+      if (hasStopped) guest.endExchange(this.#old);
+      // One that could not be ended is left to the next agent.
+      if (next.exit !== undefined) this.#file.remove();
+    }
+  }
+
+  /**
+   * Gives the new emulator the ports of the old one and ends that. The guest runs meanwhile.
+   * @returns what is wrong with its network, in words.
+   */
+  async #cleanUp(next: LiveEmulator): Promise<string | undefined> {
+    const guest = this.#guest;
+    const { network } = guest.config;
+    try {
+      // One that has ended has no ports either.
+      if (network.mode === "user") await disconnectGuest(this.#old.emulator, network).catch(() => {});
+      // A tap device is the same one, and has not left its bridge.
+      const message = network.mode === "user" ? await connectOrGoWithout(next.emulator, network) : undefined;
+      await this.#old.end();
+      await guest.update({
+        seat: next.seat,
+        ...(message === undefined ? {} : { state: guest.state, message }),
+      });
+      this.#file.remove();
+      return message;
+    } catch (error) {
+      // The record says which of both is the guest's: the next agent brings it to its end.
+      guest.log.error(
+        { problem: messageOf(error) },
+        "an exchange of an emulator could not be brought to its end",
+      );
+      return `it runs in the new emulator, but: ${messageOf(error)}`.slice(0, 500);
+    }
+  }
+
+  /** Writes to the disk what the host has of the guest's disks in memory, so that its stop, which waits for that, takes less. */
+  async #syncDisks(): Promise<void> {
+    for (const { chain } of this.#guest.config.disks) await syncFile(chain[0]?.path ?? "");
+  }
+
+  /** @throws AgentError `draining`. */
+  #requireWanted(): void {
+    if (this.#signal.aborted) this.#services.requireAccepting();
+  }
+
+  /** Somebody may have killed the guest, or it has switched itself off, which ended the old emulator; one that crashed after it had saved is not needed any more. */
+  #requireAlive(): void {
+    const { exit } = this.#old;
+    if (exit === undefined || exit.cause === "crashed") return;
+    throw new AgentError("bad-state", `guest ${this.#guest.name} has ended`);
+  }
+
+  #allocatedBytes(): number {
+    return statSync(this.#services.paths.ram(this.#guest.id)).blocks * BLOCK_BYTES;
+  }
+
+  #nowUs(): number {
+    return Math.floor(this.#services.clock.nowUs());
+  }
+
+  #failed(error: unknown): AgentError {
+    if (error instanceof AgentError) return error;
+    const { name, state, hasEmulator } = this.#guest;
+    const { binary, version } = this.#choice;
+    const isOld = hasEmulator && this.#guest.live === this.#old;
+    const what = !hasEmulator
+      ? "has ended"
+      : isOld
+        ? `is ${state} in the emulator it had`
+        : "is in the new emulator";
+    return new AgentError(
+      "exchange-failed",
+      `guest ${name} could not be brought to the emulator ${binary} (${version}): ${messageOf(error)}; it ${what}`.slice(
+        0,
+        1000,
+      ),
+      { cause: error },
+    );
+  }
+}
+
+/** stat(2) counts in these, whatever the file system's own size. */
+const BLOCK_BYTES = 512;

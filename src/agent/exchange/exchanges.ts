@@ -1,0 +1,26 @@
+import { AgentError } from "../errors.js";
+
+/** The exchanges under way in this agent, which waits for them before it ends: they take a moment, and a guest stands still in them. */
+export class Exchanges {
+  readonly #underWay = new Set<Promise<unknown>>();
+  readonly #abort = new AbortController();
+
+  /** Does an exchange. What has not come to its pause when the agent ends is given up: `signal` says so. @throws AgentError `draining`, and what `work` throws. */
+  async during<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+    if (this.#abort.signal.aborted)
+      throw new AgentError("draining", "the agent is stopping and exchanges no emulators");
+    const done = work(this.#abort.signal);
+    this.#underWay.add(done);
+    try {
+      return await done;
+    } finally {
+      this.#underWay.delete(done);
+    }
+  }
+
+  /** Gives up those that can be, and resolves when none is under way. Each has deadlines of its own. */
+  async end(): Promise<void> {
+    this.#abort.abort();
+    await Promise.allSettled(this.#underWay);
+  }
+}
