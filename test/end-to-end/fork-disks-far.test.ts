@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
+import { randomBytes } from "node:crypto";
 import { existsSync, readFileSync, statSync } from "node:fs";
-import { readdir } from "node:fs/promises";
+import { open, readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { realClock, sleep } from "../../src/base/index.js";
@@ -10,6 +11,8 @@ import { MIB, makeRaw } from "../support/images.js";
 import { ask, runSample, whenTransfersEnd } from "../support/sample-guest.js";
 
 const BASE_MIB = 64;
+/** What of that is not nothing, at the least. */
+const CONTENT_MIB = 32;
 
 /** What the sample guest says of the rows it commits to its disk. */
 interface Rows {
@@ -28,6 +31,9 @@ describe("forks to another host of a guest that writes its disk", () => {
     hosts = await Hosts.start(2, { tls: true, configuration: { limits: { memoryMib: 4096 } } });
     [a, b] = [hosts.at(0), hosts.at(1)];
     const path = await makeRaw(join(a.stateDirectory, "golden.raw"), { seed: 7, sizeBytes: BASE_MIB * MIB });
+    const file = await open(path, "r+");
+    await file.write(randomBytes(CONTENT_MIB * MIB), 0, CONTENT_MIB * MIB, 24 * MIB);
+    await file.close();
     digest = (await a.call("image.import", { path, identifier: "golden" })).image.digest;
     const disk = { image: "golden", sizeBytes: 256 * MIB };
     await runSample(a, { name: "web", hostPort: 8080, disks: [disk] });
@@ -102,13 +108,39 @@ describe("forks to another host of a guest that writes its disk", () => {
     console.log(`    pause ${pauseUs} µs, ${parent.committed} rows, ${layers} layers`);
   }
 
+  /** Has a guest write so much that its layer takes a while to come. */
+  async function writeMuch(host: Host, name: string, mark: string, mib = 64): Promise<void> {
+    const { console: at } = await host.call("guest.console.open", { name });
+    const command = `dd if=/dev/urandom of=/dev/vda bs=1M seek=128 count=${mib} conv=fsync 2>/dev/null; echo ${mark} $((6*7))\n`;
+    await host.call("guest.console.input", { console: at, data: Buffer.from(command) });
+    const logs = async () => (await host.call("guest.logs", { name, source: "console", lines: 50 })).lines;
+    await eventually(
+      `${name} has written`,
+      async () => (await logs()).join("\n").includes(`${mark} 42`),
+      60_000,
+    );
+    await host.call("guest.console.close", { console: at });
+  }
+
+  /** What was sent of disks so far, as it was on the wire. */
+  const sentMib = async (): Promise<number> => (await a.call("agent.info", {})).blocks.sentBytes / MIB;
+
   test("leave each with what was committed at the instant, and then its own; what is there already does not move", async () => {
     await rows(a, 8080, "start?tag=1&pause=2000");
+    await writeMuch(a, "web", "zero", 8);
     await forkAndCompare("one", 8090);
+    const deployed = await sentMib();
+    assert.ok(
+      deployed > CONTENT_MIB + 8 && deployed < CONTENT_MIB + 12,
+      `${deployed} MiB for the base disk and what was written since`,
+    );
     const first = statSync(join(b.stateDirectory, "images", digest, "disk.raw"));
     const layers = new Set((await disksOf(b)).filter(({ frozen }) => frozen).map(({ id }) => id));
     await whenTransfersEnd(a);
+    await writeMuch(a, "web", "first", 8);
     await forkAndCompare("two", 8091);
+    const more = (await sentMib()) - deployed;
+    assert.ok(more > 8 && more < 12, `${more} MiB for 8 MiB that were written since, and some rows`);
     const second = statSync(join(b.stateDirectory, "images", digest, "disk.raw"));
     assert.deepEqual(
       [second.ino, second.mtimeMs],
@@ -123,20 +155,6 @@ describe("forks to another host of a guest that writes its disk", () => {
     assert.equal(bytes.length, 2, "each layer came once");
     assert.deepEqual(hosts.problems, []);
   });
-
-  /** Has a guest write so much that its layer takes a while to come. */
-  async function writeMuch(host: Host, name: string, mark: string): Promise<void> {
-    const { console: at } = await host.call("guest.console.open", { name });
-    const command = `dd if=/dev/urandom of=/dev/vda bs=1M seek=128 count=64 conv=fsync 2>/dev/null; echo ${mark} $((6*7))\n`;
-    await host.call("guest.console.input", { console: at, data: Buffer.from(command) });
-    const logs = async () => (await host.call("guest.logs", { name, source: "console", lines: 50 })).lines;
-    await eventually(
-      `${name} has written`,
-      async () => (await logs()).join("\n").includes(`${mark} 42`),
-      60_000,
-    );
-    await host.call("guest.console.close", { console: at });
-  }
 
   test("wait for what they lack while either agent is gone, and go on then", async () => {
     for (const [name, port, ended] of [

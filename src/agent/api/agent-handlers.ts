@@ -34,6 +34,7 @@ export function agentHandlers(
       memory: { totalBytes: admission.limitBytes, availableBytes: admission.freeBytes },
       guests: registry.list().length,
       transfers: book.active.length,
+      blocks: { sentBytes: services.blocks.grants.totalSentBytes },
       ...about.takeover(),
     }),
     "agent.audit": async ({ count }) => ({ entries: about.audit.last(count) }),

@@ -42,6 +42,7 @@ export class BlockGrants {
   readonly #grants = new Map<number, BlockGrant>();
   readonly #clock: Clock;
   readonly #log: Log;
+  #endedBytes = 0;
 
   constructor(options: { clock: Clock; log: Log }) {
     this.#clock = options.clock;
@@ -56,7 +57,7 @@ export class BlockGrants {
     const grant = this.#newNumber();
     const token = randomBytes(TOKEN_BYTES).toString("base64url");
     let closeRoute = (): void => {};
-    const taker = new BlockGrant({
+    const taker: BlockGrant = new BlockGrant({
       ...options,
       grant,
       clock: this.#clock,
@@ -64,6 +65,7 @@ export class BlockGrants {
       onEnd: () => {
         closeRoute();
         this.#grants.delete(grant);
+        this.#endedBytes += taker.sentBytes;
         options.onEnd();
       },
     });
@@ -83,6 +85,11 @@ export class BlockGrants {
   /** Bytes that were sent to readers whose grants have not ended, by grant. */
   get sentBytes(): ReadonlyMap<number, number> {
     return new Map([...this.#grants].map(([grant, { sentBytes }]) => [grant, sentBytes]));
+  }
+
+  /** Bytes that were sent to readers since this agent was started, as they were on the lanes. */
+  get totalSentBytes(): number {
+    return [...this.#grants.values()].reduce((sum, { sentBytes }) => sum + sentBytes, this.#endedBytes);
   }
 
   /** Ends all grants. Readers dial again, and are told by the next agent that it knows of none. */

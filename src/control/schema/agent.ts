@@ -24,6 +24,8 @@ export const agentInfo = z.object({
   memory: z.object({ totalBytes: count, availableBytes: count }),
   guests: count,
   transfers: count,
+  /** What was sent to other hosts of base disks and frozen layers since it was started, as it was on the wire. */
+  blocks: z.object({ sentBytes: count }),
   /** How this agent came to run, when it took over from another one: the longest that any guest can have waited. */
   takeover: optional(z.object({ pid: count, waitedMs: z.number().min(0) })),
 });

@@ -50,7 +50,7 @@ test("disks are made of parts", async () => {
 });
 
 for (const [text, problem] of [
-  ["", /"" is no part of a disk; those are image, size, parent, cache, iops, bps/],
+  ["", /"" is no part of a disk; those are image, from, size, parent, cache, iops, bps/],
   ["20G", /"20G" is no part/],
   ["size:20G", /"size:20G" is no part/],
   ["image=debian-12", /"image=debian-12" is no part/],
