@@ -2,6 +2,7 @@
  * A client of the sample guest, for the quickstart:
  *   guest-client.ts ready URL           waits until the guest answers
  *   guest-client.ts counter URL         asks once and prints the guest's counter
+ *   guest-client.ts rows URL [start]    counts the rows the guest has committed to its disk, or has it begin to commit some
  *   guest-client.ts talk URL            one request after another over one TCP connection until SIGTERM, then prints what it saw
  */
 import { Agent, get } from "node:http";
@@ -50,6 +51,13 @@ async function waitUntilReady(url: string): Promise<void> {
   }
 }
 
+/** Has the guest begin to commit rows to its disk (`start`), or read and count all of them (`verify`). */
+async function rows(url: string, verb: string): Promise<string> {
+  const answer = await fetch(`${url}/disk/${verb}`, { signal: AbortSignal.timeout(ANSWER_DEADLINE_MS) });
+  const { committed, wrong } = (await answer.json()) as { committed: number; wrong: number };
+  return `${committed} rows committed, ${wrong} of them wrong`;
+}
+
 async function talk(url: string): Promise<void> {
   const agent = new Agent({ keepAlive: true, maxSockets: 1 });
   let going = true;
@@ -74,14 +82,17 @@ async function talk(url: string): Promise<void> {
   console.log(`${answers} answers ${over}, ${errors} errors, slowest answer ${slowestMs.toFixed(0)} ms`);
 }
 
-const [verb, url] = process.argv.slice(2);
-if (url === undefined) throw new Error("usage: guest-client.ts ready|counter|talk URL");
+const [verb, url, what = "verify"] = process.argv.slice(2);
+if (url === undefined) throw new Error("usage: guest-client.ts ready|counter|rows|talk URL");
 switch (verb) {
   case "ready":
     await waitUntilReady(url);
     break;
   case "counter":
     console.log((await ask(url, new Agent({ keepAlive: false }))).counter);
+    break;
+  case "rows":
+    console.log(await rows(url, what));
     break;
   case "talk":
     await talk(url);
