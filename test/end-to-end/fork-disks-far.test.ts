@@ -60,7 +60,10 @@ describe("forks to another host of a guest that writes its disk", () => {
   const count = (what: string) => b.log.split(what).length - 1;
 
   async function arrived(host: Host): Promise<void> {
-    const isHere = async () => (await disksOf(host)).every(({ arriving }) => arriving === undefined);
+    const isHere = async () => {
+      const { images } = await host.call("image.list", {});
+      return [...(await disksOf(host)), ...images].every(({ arriving }) => arriving === undefined);
+    };
     await eventually("all disks are here", isHere, 60_000);
   }
 

@@ -1,16 +1,13 @@
-import { DEFAULT_TENANT, DeadlineError, withDeadline, type Holder } from "../../base/index.js";
+import { DEFAULT_TENANT, type Holder } from "../../base/index.js";
 import type { PeerDisk } from "../../control/index.js";
 import type { DiskParent } from "../../disk/index.js";
 import type { GuestDisk } from "../../guest/index.js";
-import { originAt } from "../blocks/pull-image.js";
+import { CALL_DEADLINE_MS } from "../blocks/pull-image.js";
 import { AgentError } from "../errors.js";
 import type { Guest } from "../guests/guest.js";
 import type { Services } from "../services.js";
 import type { PrepareParams } from "../transfers/hosted-child.js";
 import type { ForkedDisks } from "./guest-disks.js";
-
-/** How long a fork waits for a base disk that this host lacks. It comes all the same, for the next one. */
-const IMAGE_DEADLINE_MS = 45_000;
 
 /** What the disks of a guest's children on other hosts stand on. A frozen guest's own layers are empty, and not theirs. */
 export function layersBelow({ state, config }: Guest): GuestDisk[] {
@@ -70,10 +67,9 @@ export class FarDisks implements ForkedDisks {
   async layFor(child: string): Promise<GuestDisk[]> {
     const { disks } = this.#services;
     const over: GuestDisk[] = [];
-    const untilUs = this.#services.clock.nowUs() + IMAGE_DEADLINE_MS * 1000;
     try {
       for (const { layers, image, ...disk } of this.#disks) {
-        if (image !== undefined) await this.#bringImage(image, untilUs);
+        if (image !== undefined) await this.#bringImage(image);
         const top = await this.#expect(layers, image);
         over.push({
           ...named(disk),
@@ -103,30 +99,17 @@ export class FarDisks implements ForkedDisks {
     return parent;
   }
 
-  async #bringImage(digest: string, untilUs: number): Promise<void> {
-    const { images, blocks, clock, log } = this.#services;
+  /** Has a base disk come that this host lacks; the child runs on it meanwhile. */
+  async #bringImage(digest: string): Promise<void> {
+    const { images, arrivingImages, peers, log } = this.#services;
     if (await images.has(digest)) return;
-    const tenant = DEFAULT_TENANT;
     const { parentUrl: url, parent: from } = this.#params;
-    const origin = originAt(this.#services, { url, name: from.host, tenant });
-    const client = await this.#services.peers.connect(this.#params.parentUrl);
-    const params = { reference: digest, tenant };
-    const { sizeBytes } = await client.call("peer.findImage", params, { deadlineMs: IMAGE_DEADLINE_MS });
-    log.info({ digest, host: this.#params.parent.host }, "a base disk is brought for a child");
-    const pull = await blocks.pulls.begin({ digest, sizeBytes, tenant }, [origin]);
-    const leftMs = Math.max(1, Math.ceil((untilUs - clock.nowUs()) / 1000));
-    try {
-      const held = await withDeadline(clock, leftMs, "a base disk", pull.image);
-      await images.assign(digest, { tenant, identifier: undefined });
-      held.letGo();
-    } catch (error) {
-      if (!(error instanceof DeadlineError)) throw error;
-      const { hereBytes } = pull.progress;
-      throw new AgentError(
-        "not-ready",
-        `the base disk ${digest} is on its way here, ${Math.floor((100 * hereBytes) / sizeBytes)} % of it came; fork again when it is here`,
-      );
-    }
+    const client = await peers.connect(url);
+    const params = { reference: digest, tenant: DEFAULT_TENANT };
+    const { sizeBytes } = await client.call("peer.findImage", params, { deadlineMs: CALL_DEADLINE_MS });
+    log.info({ digest, host: from.host }, "a base disk is brought for a child");
+    const origins = [{ kind: "host" as const, name: from.host, url }];
+    await arrivingImages.bring({ digest, sizeBytes, identifier: undefined, origins }, DEFAULT_TENANT);
   }
 }
 
