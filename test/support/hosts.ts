@@ -197,12 +197,18 @@ export class Host {
     return this.#client !== undefined && this.#client.end === undefined && this.ending === undefined;
   }
 
-  /** Ends and removes its guests, but for those whose id is among `kept`. */
-  async removeGuests(kept: ReadonlySet<string> = new Set()): Promise<void> {
+  /** Ends its guests, but for those whose id is among `kept`. Returns their names. */
+  async killGuests(kept: ReadonlySet<string> = new Set()): Promise<string[]> {
     const others = [...(await this.guests()).values()].filter(({ id }) => !kept.has(id));
     for (const { name } of others) await this.call("guest.kill", { name }).catch(() => {});
+    return others.map(({ name }) => name);
+  }
+
+  /** Ends and removes its guests, but for those whose id is among `kept`. Children on other hosts of one that goes must have ended, or be complete. */
+  async removeGuests(kept: ReadonlySet<string> = new Set()): Promise<void> {
+    const names = await this.killGuests(kept);
     // A transfer that lost its guest needs a moment to find that out.
-    for (const { name } of others) await eventually(`guest ${name} is removed`, () => this.#tryRemove(name));
+    for (const name of names) await eventually(`guest ${name} is removed`, () => this.#tryRemove(name));
   }
 
   /** Ends every guest and transfer and the agent. */
@@ -317,6 +323,8 @@ export class Hosts {
   /** Ends all guests and agents and asserts that nothing of them is left. */
   async stop(): Promise<void> {
     try {
+      // A parent that has ended is kept for its children on other hosts, so those end first.
+      for (const host of this.all) if (host.isRunning) await host.killGuests();
       for (const host of this.all) await host.clear();
       await eventually("the emulators are gone", () => emulatorsBelow(this.#scratch).length === 0);
       for (const host of this.all) {

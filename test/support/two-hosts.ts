@@ -62,6 +62,8 @@ export function cleanAfterFailures(hosts: () => Hosts): void {
       await host.end();
       await host.start();
     }
+    // A parent that has ended is kept for its children on other hosts, so those end first.
+    for (const [host, ids] of kept) await host.killGuests(ids);
     for (const [host, ids] of kept) await host.removeGuests(ids);
   });
 }
