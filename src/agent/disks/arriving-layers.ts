@@ -105,6 +105,11 @@ export class ArrivingLayers {
     return this.#store.get(id).arriving === undefined ? undefined : this.#layers.get(id)?.progress;
   }
 
+  /** Whether a disk is not all here, or read another way than where it lies. */
+  isAwaited(id: string): boolean {
+    return this.#store.has(id) && this.#store.get(id).arriving !== undefined;
+  }
+
   /** Stops what is not needed any more. */
   async dropRemoved(): Promise<void> {
     if (this.#services === undefined) return;

@@ -33,6 +33,13 @@ export function isStoppedByDisk({ state, record }: Guest): boolean {
   return state === "paused" && record.message?.startsWith(MESSAGE) === true;
 }
 
+/** Whether a guest that a disk stopped may be let go on when there is room: others may have stopped it since, such as a template's freeze or the lease of a child. */
+function mayGoOn(guest: Guest): boolean {
+  // A child is occupied by its own transfer, and what that is at, it says itself.
+  if (guest.state === "receiving") return guest.isHeld?.() !== true;
+  return guest.occupation === undefined;
+}
+
 /**
  * Guests that were stopped because the host could not read or write one of their disks. Nothing of theirs is lost: the request that failed waits in the emulator. They go on by
  * themselves: at a full file system as soon as there is room, else now and then.
@@ -63,8 +70,9 @@ export class DiskTrouble {
     // Several requests fail at once, and tell one by one.
     if (!this.#stopped.has(guest)) guest.log.warn({ disk, reason }, "a guest was stopped by its disk");
     this.#wait(guest, isFull);
-    if (guest.state === "running" || guest.state === "paused")
-      guest.note({ state: "paused", message: `${MESSAGE}: ${disk}: ${cure}` });
+    const message = `${MESSAGE}: ${disk}: ${cure}`;
+    if (guest.state === "running" || guest.state === "paused") guest.note({ state: "paused", message });
+    if (guest.state === "receiving") guest.note({ message });
   }
 
   /** No guest is let go on any more. */
@@ -85,13 +93,16 @@ export class DiskTrouble {
   }
 
   async #tryAgain(guest: Guest, isFull: boolean): Promise<void> {
-    // It was ended, or something else holds it, such as a template's freeze.
-    if (!guest.hasEmulator || !isStoppedByDisk(guest)) return void this.#stopped.delete(guest);
-    if (guest.occupation !== undefined || (isFull && !(await this.#hasRoom())))
-      return this.#wait(guest, isFull);
+    // It was ended, or something else has stopped it since. A child that came to be complete meanwhile is said to run.
+    const isOurs = isStoppedByDisk(guest) || guest.state === "receiving" || guest.state === "running";
+    if (!guest.hasEmulator || !isOurs) return void this.#stopped.delete(guest);
+    if (!mayGoOn(guest) || (isFull && !(await this.#hasRoom()))) return this.#wait(guest, isFull);
     this.#stopped.delete(guest);
+    if ((await guest.live.emulator.status()) !== "paused") return;
     // Before it goes on: what fails again is told after this.
-    await guest.update({ state: "running" });
+    await guest.update({ state: guest.state === "receiving" ? "receiving" : "running" });
+    // It may have been told meanwhile that its parent runs on in its place.
+    if (!mayGoOn(guest)) return this.#wait(guest, isFull);
     await guest.live.emulator.resume();
     guest.log.info({}, "a guest goes on that was stopped by its disk");
   }

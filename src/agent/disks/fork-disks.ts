@@ -8,12 +8,15 @@ import type { ChildSpec } from "../guests/child-spec.js";
 import type { Guest } from "../guests/guest.js";
 import type { LiveEmulator } from "../guests/live-emulator.js";
 import type { Services } from "../services.js";
+import type { ParentRecord } from "../transfers/transfer-record.js";
+import { layersBelow } from "./far-disks.js";
 import { layersOf, type ForkedDisks } from "./guest-disks.js";
 
 type DiskServices = Pick<Services, "disks">;
+type ForkServices = Pick<Services, "disks" | "blocks">;
 
 /**
- * The disks of a guest that is forked or frozen. Beforehand, while it runs, each gets an empty overlay; in the pause all overlays are put over the disks in one step, between the
+ * The disks of a guest that is forked, migrated or frozen. Beforehand, while it runs, each gets an empty overlay; in the pause all overlays are put over the disks in one step, between the
  * stop and the saving of the devices. From then on what is below is what it was at that instant, for good, and children stand on it, too.
  *
  *     before     T                  at the instant     T (frozen) ◀── P   the parent goes on writing here
@@ -23,16 +26,31 @@ type DiskServices = Pick<Services, "disks">;
  * What came of it is asked of the emulator when anything failed: the parent's record always says what its emulator writes.
  */
 export class ForkDisks implements ForkedDisks {
-  readonly #services: DiskServices;
+  readonly #services: ForkServices;
   readonly #guest: Guest;
+  /** Each ends what was offered of the disks. */
+  readonly #offers: (() => void)[] = [];
   #freezes: DiskFreeze[] = [];
   #noted: Promise<void> = Promise.resolve();
   /** What children stand on. */
   #below: GuestDisk[] = [];
 
-  constructor(services: DiskServices, guest: Guest) {
+  constructor(services: ForkServices, guest: Guest) {
     this.#services = services;
     this.#guest = guest;
+  }
+
+  /** Has a child's host be let read what the child's disks will stand on, until `endOffers`. */
+  offer({ transfer, token }: Pick<ParentRecord, "transfer" | "token">): void {
+    if (!this.hasDisks) return;
+    const layers = new Set(layersBelow(this.#guest).flatMap(({ chain }) => chain.map(({ id }) => id)));
+    const noted = () => this.noted();
+    this.#offers.push(this.#services.blocks.loans.offer(transfer, { token, layers, noted }));
+  }
+
+  /** What was not taken by now is not to be had any more. */
+  endOffers(): void {
+    for (const end of this.#offers) end();
   }
 
   /**
@@ -82,8 +100,8 @@ export class ForkDisks implements ForkedDisks {
         const [head] = await Promise.all([parent.prepareDeviceState(options), this.sync()]);
         return head;
       },
-      snapshot: (work) => this.#snapshot(parent, work),
-      stop: () => parent.stop(),
+      snapshot: (work) => this.#atStop(() => parent.snapshot(work)),
+      stop: () => this.#atStop(() => parent.stop()),
       saveDeviceState: (options) => parent.saveDeviceState(options),
       resume: () => parent.resume(),
     };
@@ -130,15 +148,13 @@ export class ForkDisks implements ForkedDisks {
     }
   }
 
-  async #snapshot(
-    parent: ParentEmulator,
-    work: Parameters<ParentEmulator["snapshot"]>[0],
-  ): ReturnType<ParentEmulator["snapshot"]> {
+  /** Freezes the disks with a stop of the guest. */
+  async #atStop<Stopped>(stop: () => Promise<Stopped>): Promise<Stopped> {
     this.arm();
     try {
-      const snapshot = await parent.snapshot(work);
+      const stopped = await stop();
       this.taken();
-      return snapshot;
+      return stopped;
     } finally {
       this.#guest.live.emulator.disks.forget();
     }
@@ -234,7 +250,8 @@ export async function startChildWithDisks(
   { spec, what }: { spec: ChildSpec; what: string },
 ): Promise<LiveEmulator> {
   if (fork?.hasDisks !== true) return services.starter.startChild(spec, what);
-  const id = randomUUID();
+  // A migrated guest keeps the id it has.
+  const id = spec.id ?? randomUUID();
   try {
     const disks = await fork.layFor(id);
     return await services.starter.startChild({ ...spec, id, disks }, what);

@@ -75,6 +75,8 @@ export class Guest {
   /** Why the agent itself ends the emulator it has. */
   #endReason: string | undefined;
   #occupation: Occupation | undefined;
+  /** Of a child whose transfer is under way: whether that keeps it from running. */
+  isHeld: (() => boolean) | undefined;
   #saving: Promise<void> = Promise.resolve();
   #isSaved = true;
   #removed = false;

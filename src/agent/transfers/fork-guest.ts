@@ -10,7 +10,7 @@ import {
   type PageDigests,
   type PauseParts,
 } from "../../transfer/index.js";
-import { layersBelow, requireDisksHere } from "../disks/far-disks.js";
+import { requireDisksHere } from "../disks/far-disks.js";
 import { ForkDisks } from "../disks/fork-disks.js";
 import { AgentError } from "../errors.js";
 import type { Guest } from "../guests/guest.js";
@@ -24,7 +24,6 @@ import { detachParent, makeInstant, ParentKeep } from "./parent-keep.js";
 import { forkInTwoAttempts, type ForkAttempt } from "./fork-attempts.js";
 import { linkRelays } from "./link-relays.js";
 import { newParentRecord } from "./new-transfer.js";
-import type { ParentRecord } from "./transfer-record.js";
 import { OutgoingChild } from "./outgoing-child.js";
 import { canBeShared, makeWhole } from "./sharers.js";
 import { SharingChild } from "./sharing-child.js";
@@ -86,8 +85,6 @@ class OutgoingFork implements ForkAttempt<ChildOutcome[]> {
   readonly #arrivedUs: number;
   readonly #isFrozen: boolean;
   readonly #disks: ForkDisks;
-  /** Each ends what was offered of the disks. */
-  readonly #offers: (() => void)[] = [];
 
   constructor(options: ForkOptions) {
     const { services, guest, params, urls } = options;
@@ -121,7 +118,7 @@ class OutgoingFork implements ForkAttempt<ChildOutcome[]> {
           : this.#outgoingChild(making, { url, host: params.to[index % Math.max(1, params.to.length)] });
       });
     } catch (error) {
-      this.#endOffers();
+      this.#disks.endOffers();
       this.#keep.remove();
       throw error;
     }
@@ -159,7 +156,7 @@ class OutgoingFork implements ForkAttempt<ChildOutcome[]> {
     const spare = services.spares.take(url);
     try {
       const record = this.#keep.add(newParentRecord(services, guest, wanted, spare));
-      this.#offerDisks(record.record);
+      this.#disks.offer(record.record);
       return new OutgoingChild({
         services,
         guest,
@@ -174,18 +171,6 @@ class OutgoingFork implements ForkAttempt<ChildOutcome[]> {
       spare?.close();
       throw error;
     }
-  }
-
-  /** Has the child's host be let read what its disks will stand on. */
-  #offerDisks({ transfer, token }: Pick<ParentRecord, "transfer" | "token">): void {
-    if (this.#guest.config.disks.length === 0) return;
-    const layers = new Set(layersBelow(this.#guest).flatMap(({ chain }) => chain.map(({ id }) => id)));
-    const noted = () => this.#disks.noted();
-    this.#offers.push(this.#services.blocks.loans.offer(transfer, { token, layers, noted }));
-  }
-
-  #endOffers(): void {
-    for (const end of this.#offers) end();
   }
 
   async run(): Promise<ChildOutcome[]> {
@@ -231,7 +216,7 @@ class OutgoingFork implements ForkAttempt<ChildOutcome[]> {
       leave();
       throw error;
     } finally {
-      this.#endOffers();
+      this.#disks.endOffers();
       this.#services.disks.forks.delete(this.#guest.name);
     }
   }

@@ -53,6 +53,7 @@ export function reportOfView(view: TransferView): ChildReport {
     duplicates: view.pages.duplicates,
     ...(view.faults === undefined ? {} : { faults: view.faults }),
     ...(view.verify === undefined ? {} : { verify: view.verify }),
+    ...(view.disks === undefined ? {} : { disks: view.disks }),
     ...(view.error === undefined ? {} : { message: view.error.message }),
   };
 }
@@ -78,4 +79,15 @@ export function verifiedBy({
   verify,
 }: Pick<ChildMachine, "verify">): { checked: number; mismatches: number } | undefined {
   return verify && { checked: verify.checked, mismatches: verify.mismatches };
+}
+
+/** From here on the child needs nobody: a new agent only has to let go of its memory. */
+export function noteComplete(record: RecordFile<ChildRecord>, machine: ChildMachine, log: Log): void {
+  const verify = verifiedBy(machine);
+  try {
+    record.update({ complete: verify === undefined ? {} : { verify } });
+  } catch (error) {
+    // A new agent would find that there is nothing to be asked for.
+    log.warn({ problem: messageOf(error) }, "it could not be noted that a child is complete");
+  }
 }

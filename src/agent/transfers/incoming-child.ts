@@ -6,6 +6,7 @@ import {
   type ChildPhase,
   type TransferProgress,
 } from "../../transfer/index.js";
+import { AwaitedDisks } from "../disks/awaited-disks.js";
 import type { AgentError } from "../errors.js";
 import type { Guest } from "../guests/guest.js";
 import type { LiveEmulator } from "../guests/live-emulator.js";
@@ -14,18 +15,19 @@ import type { Services } from "../services.js";
 import { FileNotes } from "./child-notes.js";
 import type { ChildPrecopy } from "./child-precopy.js";
 import { ChildRelays } from "./child-relays.js";
-import { Custody } from "./custody.js";
+import type { Custody } from "./custody.js";
 import {
   announce,
   isComplete,
   reportOfView,
+  noteComplete,
   type HostedChild,
   type IncomingChildOptions,
   type PrepareParams,
   verifiedBy,
 } from "./hosted-child.js";
 import { endCrashed, keepIncomplete, livesOn } from "./incomplete-child.js";
-import { commandsOf, entryOf, leaseOf, machineOf, precopyOf, runAside } from "./incoming-parts.js";
+import { commandsOf, custodyOf, entryOf, leaseOf, machineOf, precopyOf, runAside } from "./incoming-parts.js";
 import type { Lease } from "./lease.js";
 import { badStep, migratedAndRan } from "./past-children.js";
 import { StateLoading } from "./state-loading.js";
@@ -35,7 +37,7 @@ import type { ChildRecord, RecordFile } from "./transfer-record.js";
 const REPORT_INTERVAL_MS = 1000;
 
 /**
- * The child's side of a transfer on this host: a guest that is not one yet. It ends as a guest whose memory is complete, or not at all.
+ * The child's side of a transfer on this host: a guest that is not one yet. It ends as a guest whose memory, and after a migration whose disks, are complete, or not at all.
  *
  *     prepared ──start──▶ loaded ──run──▶ running ──▶ (complete)
  *        └──────────────────┴── abandoned, cancelled, failed: emulator and guest are removed
@@ -63,6 +65,7 @@ export class IncomingChild implements HostedChild {
   #loadUs = 0;
   #lettingRun: Promise<void> | undefined;
   readonly #lease: Lease | undefined;
+  readonly #disks: AwaitedDisks;
   #stopWatching: () => void = () => {};
   #reporting: Timer | undefined;
   #ending: Promise<void> | undefined;
@@ -80,37 +83,31 @@ export class IncomingChild implements HostedChild {
     this.#live = live;
     this.#onOver = options.onOver;
     this.#commander = options.session;
-    this.#custody = new Custody({
-      clock: services.clock,
-      isAbandonable: () => this.#isAbandonable(),
-      onAbandoned: () => {
-        const reason = `the connection to ${params.parent.host} was lost before the child ran`;
-        runAside(this.#log, "abandon", this.cancel(reason));
-      },
-    });
     this.#log = guest.log.child({ transfer: params.transfer });
+    this.#custody = custodyOf(services, this.#log, {
+      params,
+      isAbandonable: () => this.#isAbandonable(),
+      cancel: (reason) => this.cancel(reason),
+    });
     this.entry = entryOf(services, guest, options.record.record);
     this.#loading = new StateLoading(live.emulator, this.entry);
     const size = { pageCount: params.pageCount, verify: params.verify };
     this.#notes = new FileNotes(services.paths.guestMemory(guest.id), { ...size, recover: recovered });
-    const { record } = options.record;
-    const notes = this.#notes;
-    const onEverything = (): void => this.#noteComplete();
-    this.#machine = machineOf(services, this.#log, { record, live, notes, onEverything });
+    const made = { record: options.record.record, live, notes: this.#notes };
+    const onEverything = (): void => {
+      if (!this.#disks.any) noteComplete(this.#record, this.#machine, this.#log);
+    };
+    this.#machine = machineOf(services, this.#log, { ...made, onEverything });
     this.relays = new ChildRelays(services, this.#machine, params.transfer);
     const onFailed = (error: TransferError): void => this.#machine.cancel(error);
-    if (params.precopy && !recovered)
-      this.#precopy = precopyOf(services, this.#log, { record, live, notes, onFailed });
+    if (params.precopy && !recovered) this.#precopy = precopyOf(services, this.#log, { ...made, onFailed });
+    this.#disks = new AwaitedDisks(services, guest, params.kind);
+    const leased = { ...options, machine: this.#machine, disks: this.#disks };
     if (params.kind === "migrate")
-      this.#lease = leaseOf(services, this.#log, {
-        record: this.#record,
-        guest,
-        live,
-        machine: this.#machine,
-        letRun: () => this.#letRun(),
-      });
+      this.#lease = leaseOf(services, this.#log, { ...leased, letRun: () => this.#letRun() });
     this.entry.countFrom(() => this.#count());
     this.entry.commands = commandsOf(this);
+    guest.isHeld = () => this.#step !== "running" || this.#lease?.isOver === true;
     this.#leave = guest.occupy({
       what: `receiving its memory from ${params.parent.host} (transfer ${params.transfer})`,
       transfers: [params.transfer],
@@ -125,10 +122,8 @@ export class IncomingChild implements HostedChild {
     this.#stopWatching = this.guest.onExit((why) => this.#onEmulatorEnd(why));
     this.#machine.start();
     this.#precopy?.start();
-    this.#machine.ended.then(
-      (phase) => this.#onMachineEnd(phase),
-      (error: unknown) => this.#log.error({ problem: messageOf(error) }, "the child's machine broke"),
-    );
+    const ended = this.#machine.ended.then((phase) => this.#onMachineEnd(phase));
+    runAside(this.#log, "machine", ended);
   }
 
   /** Takes a piece of what the child lacks. @throws AgentError `bad-state` or `bad-request`. */
@@ -182,7 +177,7 @@ export class IncomingChild implements HostedChild {
 
   /** Lets a loaded child execute its first instruction. Asking again is answered as the first time. */
   async run(session?: RpcServerSession): Promise<Result<"peer.run">> {
-    if (session !== undefined) this.#custody.passTo(session);
+    if (session !== undefined) this.#heardOn(session);
     if (this.#ending !== undefined) throw this.#badStep("run");
     if (this.#step === "running") {
       await this.#lease?.goOn();
@@ -236,6 +231,7 @@ export class IncomingChild implements HostedChild {
 
   #count(): TransferProgress {
     const progress = this.#machine.progress();
+    this.#disks.tellIn(this.entry.facts);
     return this.#step === "prepared" ? (this.#precopy?.addTo(progress) ?? progress) : progress;
   }
 
@@ -293,15 +289,22 @@ export class IncomingChild implements HostedChild {
 
   #onMachineEnd(phase: ChildPhase): void {
     if (this.#ending !== undefined) return;
-    if (phase.phase === "complete" && this.#step !== "prepared") return this.#onComplete();
+    if (phase.phase === "complete" && this.#step !== "prepared") return this.#onMemoryHere();
     if (phase.phase === "complete") {
       const message = "all of its memory came, and nothing to run on it";
-      runAside(this.#log, "end", this.#end("failed", new TransferError("peer-protocol", message)));
-      return;
+      return runAside(this.#log, "end", this.#end("failed", new TransferError("peer-protocol", message)));
     }
     assert(phase.phase === "failed", "a machine ends complete or failed");
     const cancelled = phase.error.code === "cancelled" && this.#params.kind === "fork";
     runAside(this.#log, "end", this.#end(cancelled ? "cancelled" : "failed", phase.error));
+  }
+
+  /** To be called until nothing is awaited any more: a child that was migrated with disks keeps its parent until those are here. */
+  #onMemoryHere(): void {
+    if (this.#ending !== undefined || this.entry.over) return;
+    if (this.#disks.any) return this.#tell();
+    noteComplete(this.#record, this.#machine, this.#log);
+    this.#onComplete();
   }
 
   #onComplete(): void {
@@ -318,17 +321,6 @@ export class IncomingChild implements HostedChild {
     // An emulator that waited for a page too long did not answer; it has all of them now.
     if (this.#record.record.step === "running" && this.#step === "loaded")
       runAside(this.#log, "run", this.#letRun());
-  }
-
-  /** From here on the child needs nobody: a new agent only has to let go of its memory. */
-  #noteComplete(): void {
-    const verify = verifiedBy(this.#machine);
-    try {
-      this.#record.update({ complete: verify === undefined ? {} : { verify } });
-    } catch (error) {
-      // A new agent would find that there is nothing to be asked for.
-      this.#log.warn({ problem: messageOf(error) }, "it could not be noted that a child is complete");
-    }
   }
 
   #end(phase: "failed" | "cancelled", error: TransferError): Promise<void> {
@@ -359,6 +351,7 @@ export class IncomingChild implements HostedChild {
     this.#custody.end();
     this.#reporting?.cancel();
     this.#notes.close();
+    this.guest.isHeld = this.entry.phase === "complete" ? undefined : () => true;
     this.#tell();
     this.#onOver();
   }
@@ -368,7 +361,8 @@ export class IncomingChild implements HostedChild {
       if (this.entry.over) return;
       this.#tell();
       if (this.#step === "running" && this.#ending === undefined) this.#lease?.check();
-      this.#reportLater();
+      if (this.#machine.phase.phase === "complete") this.#onMemoryHere();
+      if (!this.entry.over) this.#reportLater();
     });
   }
 
@@ -378,8 +372,14 @@ export class IncomingChild implements HostedChild {
 
   /** What only this side knows of the transfer. Whoever asks is told of its changes from then on. */
   report(session?: RpcServerSession): ChildReport {
-    if (session !== undefined) this.#custody.passTo(session);
-    return reportOfView(this.entry.view());
+    if (session !== undefined) this.#heardOn(session);
+    const awaitsDisks = this.#machine.phase.phase === "complete" && !this.entry.over;
+    return { ...reportOfView(this.entry.view()), ...(awaitsDisks ? { awaitsDisks } : {}) };
+  }
+
+  #heardOn(session: RpcServerSession): void {
+    this.#custody.passTo(session);
+    this.#disks.noteAsked();
   }
 
   #tell(): void {

@@ -1,10 +1,12 @@
 import { codeOf, messageOf, type Log } from "../../base/index.js";
+import type { AwaitedDisks } from "../disks/awaited-disks.js";
 import { ChildMachine, type FrameLane, type PageLane, type TransferError } from "../../transfer/index.js";
 import type { Guest } from "../guests/guest.js";
 import type { LiveEmulator } from "../guests/live-emulator.js";
 import type { Services } from "../services.js";
 import type { FileNotes } from "./child-notes.js";
 import { ChildPrecopy } from "./child-precopy.js";
+import { Custody } from "./custody.js";
 import { dialLane } from "./dial-lane.js";
 import { AgentError } from "../errors.js";
 import type { HostedChild } from "./hosted-child.js";
@@ -119,6 +121,27 @@ export function precopyOf(
   });
 }
 
+/** Who a child belongs to until it runs. */
+export function custodyOf(
+  services: Services,
+  log: Log,
+  child: {
+    params: Readonly<ChildRecord>["params"];
+    isAbandonable(): boolean;
+    cancel(reason: string): Promise<void>;
+  },
+): Custody {
+  const { host } = child.params.parent;
+  return new Custody({
+    clock: services.clock,
+    isAbandonable: () => child.isAbandonable(),
+    onAbandoned: () => {
+      const reason = `the connection to ${host} was lost before the child ran`;
+      runAside(log, "abandon", child.cancel(reason));
+    },
+  });
+}
+
 /** A lease on a migrated child's running, in the emulator's terms. */
 export function leaseOf(
   services: Services,
@@ -128,10 +151,11 @@ export function leaseOf(
     guest: Guest;
     live: LiveEmulator;
     machine: ChildMachine;
+    disks: AwaitedDisks;
     letRun(): Promise<void>;
   },
 ): Lease {
-  const { record, guest, live, machine, letRun } = child;
+  const { record, guest, live, machine, disks, letRun } = child;
   const { params, heardUs } = record.record;
   const { host } = params.parent;
   return new Lease({
@@ -144,7 +168,8 @@ export function leaseOf(
         log.warn({ problem: messageOf(error) }, "it could not be noted that the parent's host is there");
       }
     },
-    isLinked: () => machine.progress().linked,
+    // Of a child that has all its memory nobody's lanes are there any more: it is asked for.
+    isLinked: () => (machine.phase.phase === "complete" ? disks.isParentThere : machine.progress().linked),
     stop: async (outOfReachMs) => {
       const seconds = Math.round(outOfReachMs / 1000);
       log.warn(

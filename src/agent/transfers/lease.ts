@@ -41,6 +41,11 @@ export class Lease {
     this.#heardUs = Math.min(options.clock.nowUs(), options.heardUs ?? Infinity);
   }
 
+  /** Whether it keeps the child from running. */
+  get isOver(): boolean {
+    return this.#stopped;
+  }
+
   /** Looks whether the host is there. To be called about once a second. */
   check(): void {
     const { clock, isLinked, leaseMs, stop, resume } = this.#options;

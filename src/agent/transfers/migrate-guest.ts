@@ -1,3 +1,4 @@
+import { messageOf } from "../../base/index.js";
 import { isFinal, type ChildOutcome, type Params } from "../../control/index.js";
 import {
   migrateGuest,
@@ -6,7 +7,8 @@ import {
   type MigrateOutcome,
   type PrecopySource,
 } from "../../transfer/index.js";
-import { requireNoDisks } from "../disks/fork-disks.js";
+import { requireDisksHere } from "../disks/far-disks.js";
+import { ForkDisks } from "../disks/fork-disks.js";
 import { AgentError } from "../errors.js";
 import type { Guest } from "../guests/guest.js";
 import { connectGuest, disconnectGuest } from "../network/guest-link.js";
@@ -37,7 +39,7 @@ export async function migrateFrom(
     throw new AgentError("bad-request", `guest ${guest.name} is on this host already; name another one`);
   }
   services.peers.requireReachableFrom(url);
-  requireNoDisks(guest, "migrated");
+  requireDisksHere(guest);
   await makeWhole(services, guest);
   return new OutgoingMigration(services, guest, params, url).run();
 }
@@ -49,12 +51,14 @@ class OutgoingMigration {
   readonly #keep: ParentKeep;
   readonly #instant: Instant;
   readonly #child: OutgoingChild;
+  readonly #disks: ForkDisks;
   readonly #abort = new AbortController();
 
   constructor(services: Services, guest: Guest, params: Params<"guest.migrate">, url: string) {
     this.#services = services;
     this.#guest = guest;
     this.#params = params;
+    this.#disks = new ForkDisks(services, guest);
     this.#keep = ParentKeep.create(services, guest);
     try {
       const record = this.#keep.add(
@@ -72,6 +76,7 @@ class OutgoingMigration {
           linkDeadlineMs: params.linkDeadlineMs,
         }),
       );
+      this.#disks.offer(record.record);
       // A guest that is stopped for good writes nothing.
       this.#instant = makeInstant(services, guest, { copies: this.#keep.copies, tracking: false });
       this.#child = new OutgoingChild({
@@ -88,6 +93,7 @@ class OutgoingMigration {
         abort: (reason) => this.#cancel(reason),
       });
     } catch (error) {
+      this.#disks.endOffers();
       this.#keep.remove();
       throw error;
     }
@@ -116,7 +122,9 @@ class OutgoingMigration {
     // On disk long before the guest is stopped: a new agent must not take it for one that was paused.
     this.#guest.note({ outgoing: { transfer: entry.transfer, host: this.#params.to } });
     try {
+      await this.#prepareDisks();
       const outcome = await this.#migrate();
+      await this.#disks.noted();
       end.toMigrated();
       void end.finish();
       return [this.#describe(outcome)];
@@ -124,9 +132,23 @@ class OutgoingMigration {
       if (error instanceof TransferError && error.code === "undecided") void end.decide(error);
       else {
         this.#child.fail(error);
+        await this.#disks.abandon();
         this.#guest.note({ state: this.#guest.hasEmulator ? "running" : this.#guest.state, outgoing: null });
         leave();
       }
+      throw error;
+    } finally {
+      this.#disks.endOffers();
+    }
+  }
+
+  /** Before anything else: the child's emulator is started with what will stand on the disks. */
+  async #prepareDisks(): Promise<void> {
+    try {
+      await this.#disks.prepare();
+    } catch (error) {
+      this.#instant.release();
+      this.#child.session.fail(new TransferError("cancelled", messageOf(error), { cause: error }));
       throw error;
     }
   }
@@ -145,7 +167,7 @@ class OutgoingMigration {
     const inquiry = precopy === undefined ? undefined : this.#inquiryAbout(precopy);
     try {
       return await migrateGuest({
-        emulator,
+        emulator: this.#disks.emulator(emulator),
         memory: shared,
         instant: this.#instant,
         child: this.#child,

@@ -33,9 +33,9 @@ export class MigrationEnd {
     this.#child = options.child;
     this.#vacate = options.vacate;
     this.#leave = options.leave;
-    const { entry, session } = this.#child;
+    const { entry } = this.#child;
     entry.abandon = async (error) => {
-      session.fail(error);
+      this.#child.abandon(error);
       const { clock } = this.#services;
       await withDeadline(clock, STAY_DEADLINE_MS, "the end of the migration", this.#stayed.promise);
     };
@@ -60,7 +60,8 @@ export class MigrationEnd {
 
   /** The record already says where the guest goes; a disk that is full must not keep it from going on there. */
   toMigrated(): void {
-    const message = `runs on ${this.#host}; its memory is still being sent there`;
+    const what = this.#guest.config.disks.length === 0 ? "its memory is" : "its memory and disks are";
+    const message = `runs on ${this.#host}; ${what} still being sent there`;
     this.#noteChild();
     const { outgoing } = this.#guest.record;
     const switchedAtMs = outgoing?.switchedAtMs ?? this.#services.clock.wallMs();
@@ -107,7 +108,7 @@ export class MigrationEnd {
     }
   }
 
-  /** Waits until the child has all its memory; then the guest is removed here. Without a good end it is kept. */
+  /** Waits until the child has all its memory and disks; then the guest is removed here. Without a good end it is kept. */
   async finish(): Promise<void> {
     try {
       const failure = await this.#child.finish(async () => {

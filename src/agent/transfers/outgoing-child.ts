@@ -11,6 +11,7 @@ import {
   type ParentStep,
   type ThreadLane,
 } from "../../transfer/index.js";
+import { DiskWatch } from "./disk-watch.js";
 import { Inquiry } from "./inquiry.js";
 import { runsThere, toldToRun, verifyError } from "./outgoing-errors.js";
 import { entryOf, precopyOf, sessionOf, shareFile, type OutgoingChildOptions } from "./outgoing-parts.js";
@@ -35,11 +36,13 @@ export class OutgoingChild implements ForkChild {
   readonly precopy: PrecopySource | undefined;
   readonly #options: OutgoingChildOptions;
   readonly #inquiry: Inquiry;
+  readonly #disks: DiskWatch;
   readonly #steering: Steering;
   readonly #closeRoute: () => void;
   #step: ParentStep = "preparing";
   #cancelled: string | undefined;
   #undecided = false;
+  #watchesDisks = false;
   #asksWhetherLoaded = false;
   #detached = false;
   readonly #reported = deferred<void>();
@@ -54,6 +57,13 @@ export class OutgoingChild implements ForkChild {
     this.precopy = precopyOf(options, log);
     this.target = this.#makeTarget(log);
     this.#inquiry = this.#makeInquiry(log);
+    this.#disks = new DiskWatch({
+      ask: () => this.target.report(),
+      onReport: (report) => this.#note(report),
+      linkDeadlineMs: this.record.linkDeadlineMs,
+      clock: services.clock,
+      log,
+    });
     const taker: LaneTaker = {
       holder: () => this.record.holder,
       acceptLane: (lane, epoch, connection, offers) => this.#acceptLane(lane, epoch, connection, offers),
@@ -144,8 +154,15 @@ export class OutgoingChild implements ForkChild {
     this.#detached = true;
     this.#options.record.leave();
     this.session.detach();
+    this.#disks.detach();
     this.#inquiry.stop();
     this.target.close();
+  }
+
+  /** Ends it from the parent's side, wherever it stands: the child never comes to be complete. */
+  abandon(error: TransferError): void {
+    this.session.fail(error);
+    this.#disks.fail(error);
   }
 
   /** It never came to a child that runs, or its child did not start. */
@@ -155,22 +172,21 @@ export class OutgoingChild implements ForkChild {
   }
 
   /**
-   * Waits until the child has all its memory, or never will. Returns the failure.
+   * Waits until the child has all its memory, and after a migration its disks, or never will. Returns the failure.
    * @param atEnd what is to be done before anybody is told of a good end; should it fail, the transfer is over all the same.
    */
   async finish(atEnd: () => Promise<void> = async () => {}): Promise<TransferError | undefined> {
     const end = await this.session.ended;
     this.#options.services.peers.compression.note(this.record.url, this.session.progress().compression);
     this.#asksWhetherLoaded = false;
-    if (end.phase === "failed") {
+    const failure = end.phase === "failed" ? end.error : await this.#whenDisksAreThere();
+    if (failure !== undefined) {
       if (!this.entry.over) {
-        this.entry.enter(this.cancelled ? "cancelled" : "failed", {
-          error: end.error,
-          message: end.error.message,
-        });
+        const phase = this.cancelled ? "cancelled" : "failed";
+        this.entry.enter(phase, { error: failure, message: failure.message });
       }
       this.#close();
-      return end.error;
+      return failure;
     }
     this.#keep({ step: "complete" });
     await this.#lastReport();
@@ -183,6 +199,16 @@ export class OutgoingChild implements ForkChild {
       this.#close();
     }
     return undefined;
+  }
+
+  /** Only what the parent of a migration has of the disks is to be removed: that of a fork keeps it anyway. */
+  async #whenDisksAreThere(): Promise<TransferError | undefined> {
+    const { guest } = this.#options;
+    if (this.record.kind !== "migrate" || guest.config.disks.length === 0) return undefined;
+    this.#watchesDisks = true;
+    const message = `all of its memory is on ${this.entry.host}; its disks are still being sent`;
+    if (!this.entry.over) this.entry.enter("paging", { message });
+    return this.#disks.wait();
   }
 
   /** The child's last word comes over another connection than its last page, or has to be asked for where that was lost. */
@@ -275,6 +301,7 @@ export class OutgoingChild implements ForkChild {
   #onAsked(report: ChildReport): void {
     this.#note(report);
     if (report.phase === "starting") return;
+    if (report.awaitsDisks === true) return this.session.conclude();
     const wasLoaded = report.phase === "paging" || report.phase === "complete";
     if (this.#asksWhetherLoaded && wasLoaded) this.#goOnPaging();
     this.#asksWhetherLoaded = false;
@@ -315,10 +342,11 @@ export class OutgoingChild implements ForkChild {
 
   /** A migrated guest that is out of reach may be given up, for its parent to be let run on; one that is there may not. */
   #giveUp(reason: string): void {
-    if (this.session.phase.phase !== "waiting-for-child") throw runsThere(this.entry);
+    const isAway = this.session.phase.phase === "waiting-for-child" || this.#disks.lost !== undefined;
+    if (!isAway) throw runsThere(this.entry);
     const { host } = this.entry;
     this.#cancelled = reason;
-    this.session.fail(new TransferError("link-lost", `${host} is out of reach and was given up: ${reason}`));
+    this.abandon(new TransferError("link-lost", `${host} is out of reach and was given up: ${reason}`));
   }
 
   async #run(): Promise<void> {
@@ -329,6 +357,10 @@ export class OutgoingChild implements ForkChild {
     const { copies } = this.#options.instant;
     this.entry.facts.copies = { pages: copies.pages, budgetPages: copies.budgetPages };
     const progress = this.session.progress();
+    if (this.#watchesDisks) {
+      const { lost } = this.#disks;
+      Object.assign(progress, { linked: lost === undefined, lost });
+    }
     if (this.precopy === undefined) return progress;
     const { round, sent, due, bytes, linked } = this.precopy.progress();
     this.entry.facts.precopy = { round, sent, due };
@@ -341,7 +373,9 @@ export class OutgoingChild implements ForkChild {
   }
 
   #note(report: ChildReport): void {
-    const { verify, faults, duplicates } = report;
+    const { verify, faults, duplicates, disks } = report;
+    if (disks !== undefined) this.entry.facts.disks = disks;
+    else delete this.entry.facts.disks;
     if (verify !== undefined) this.entry.facts.verify = verify;
     if (faults !== undefined) this.entry.facts.faults = faults;
     if (duplicates !== undefined) this.entry.facts.duplicates = duplicates;

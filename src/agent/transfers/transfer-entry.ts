@@ -32,6 +32,7 @@ export interface TransferFacts {
   faults?: NonNullable<TransferView["faults"]>;
   duplicates?: number;
   verify?: { checked: number; mismatches: number };
+  disks?: NonNullable<TransferView["disks"]>;
   shared?: number;
   sweep?: "on" | "held";
   rateLimitBytesPerSecond?: number;

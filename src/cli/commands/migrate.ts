@@ -21,7 +21,7 @@ export function migrateCommand(cli: Cli): Command {
       "copy memory ahead while the guest runs, so that little depends on this host after the move",
     )
     .option("--verify", "compare every page's hash at the instant of the move with what arrived")
-    .option("--no-wait", "end as soon as the guest runs there, not when its memory is complete");
+    .option("--no-wait", "end as soon as the guest runs there, not when its memory and disks are there");
   return addPagingOptions(command).action(async (name: string, options: MigrateOptions) => {
     await carryOut(cli.context(command), {
       kind: "migrate",

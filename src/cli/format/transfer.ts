@@ -48,6 +48,14 @@ export function formatTransfers(transfers: readonly TransferView[]): string[] {
   );
 }
 
+/** What of its disks a migrated child's host has still to get. */
+function formatDisks({ disks }: TransferView): string {
+  if (disks === undefined) return "";
+  const { hereBytes, fileBytes, message } = disks;
+  const why = message === undefined ? "" : ` (${message})`;
+  return printable(`, disks ${formatShare(hereBytes, fileBytes)} of ${formatBytes(fileBytes)}${why}`);
+}
+
 /** `, waiting for hostb, 12 s` while the page lanes are away. */
 function formatWaiting({ link, host, startedAtMs, elapsedMs }: TransferView): string {
   if (link?.state !== "reconnecting") return "";
@@ -157,7 +165,7 @@ export function formatPlain(view: TransferView): string {
   const share = formatShare(pages.received, pages.total);
   const reason = reasonOf(view);
   return printable(
-    `${view.kind} ${view.id} ${formatRoute(view)}: ${view.phase} ${share}${formatWaiting(view)}, ${formatBytes(bytesToCome(view))} to come${formatHolding(view)}` +
+    `${view.kind} ${view.id} ${formatRoute(view)}: ${view.phase} ${share}${formatWaiting(view)}, ${formatBytes(bytesToCome(view))} to come${formatDisks(view)}${formatHolding(view)}` +
       ` (fault ${pages.fault}, push ${pages.push}, sweep ${pages.sweep})${reason === undefined ? "" : `: ${reason}`}`,
   );
 }
@@ -177,7 +185,7 @@ export function formatLive(view: TransferView, rates: Rates, columns: number): s
   const reason = reasonOf(view);
   const lines = [
     `${view.kind} ${view.id}  ${formatRoute(view)}  ${view.phase}${formatWaiting(view)}  ${formatMs(view.elapsedMs)}${pause}${first}`,
-    `  memory ${bar(pages.received)} ${formatShare(pages.received, pages.total).padStart(5)}  ${formatBytes(bytesToCome(view))} to come`,
+    `  memory ${bar(pages.received)} ${formatShare(pages.received, pages.total).padStart(5)}  ${formatBytes(bytesToCome(view))} to come${formatDisks(view)}`,
     `  urgent ${bar(pages.fault)} ${formatRate(rates.urgent).padStart(12)}  ${plural(pages.fault, "page")} by fault${faults}`,
     `  bulk   ${bar(pages.push + pages.sweep)} ${formatRate(rates.bulk).padStart(12)}  push ${pages.push}, sweep ${pages.sweep}${ahead}${copies}${relayed}`,
   ];

@@ -124,6 +124,9 @@ export const childReport = z.object({
   duplicates: optional(count),
   faults: transferView.shape.faults,
   verify: transferView.shape.verify,
+  disks: transferView.shape.disks,
+  /** All of its memory is here, and it waits for its disks. */
+  awaitsDisks: optional(z.boolean()),
 });
 export type ChildReport = z.infer<typeof childReport>;
 

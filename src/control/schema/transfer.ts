@@ -151,6 +151,8 @@ export const transferView = z.object({
     ]),
   ),
   verify: optional(z.object({ checked: count, mismatches: count })),
+  /** Of a migration with disks: how much of their files the child's host has of what it lacked, and why nothing comes, if that is so. */
+  disks: optional(z.object({ hereBytes: count, fileBytes: count, message: optional(message) })),
   /** Pages that a child on the parent's host shares with it still; such a child is sent none. */
   shared: optional(count),
   /** Of the parent's side: how memory is sent, as chosen at the start or by `transfer.steer`; without a rate there is no limit. */
