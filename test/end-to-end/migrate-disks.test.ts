@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { readdirSync, statSync } from "node:fs";
+import { existsSync, readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { assertSound, chainOf, disksOf, goOn, rows, writeMuch } from "../support/disk-rows.js";
@@ -26,7 +26,12 @@ describe("migrations of a guest that writes its disk", () => {
   after(() => hosts.stop());
 
   const imageOf = (host: Host) => statSync(join(host.stateDirectory, "images", digest, "disk.raw"));
-  const layersAt = (host: Host) => readdirSync(join(host.stateDirectory, "disks"));
+  /** Layers a host has, and what it has of other hosts' and did not give back. */
+  const layersAt = (host: Host) =>
+    ["disks", "borrowed"].flatMap((name) => {
+      const directory = join(host.stateDirectory, name);
+      return existsSync(directory) ? readdirSync(directory) : [];
+    });
 
   test("take it round a ring, each time with all it committed, and leave nothing behind", async () => {
     let here = hosts.at(0);

@@ -1,10 +1,11 @@
-import { messageOf, sleep, type Clock, type Log } from "../../base/index.js";
-import { RemoteError, type DiskView } from "../../control/index.js";
+import { messageOf, type Clock, type Log } from "../../base/index.js";
+import type { DiskView } from "../../control/index.js";
 import { DiskError, type Disk, type DiskArrival, type DiskParent, type DiskStore } from "../../disk/index.js";
 import type { GuestDisk } from "../../guest/index.js";
 import type { Services } from "../services.js";
 import { dialLane } from "../transfers/dial-lane.js";
 import { ArrivingLayer, isArriving, type LayerHost } from "./arriving-layer.js";
+import { Borrowings } from "./borrowings.js";
 import { requireHolder } from "./layer-loans.js";
 import { localise } from "./localise.js";
 import { Turns } from "./turns.js";
@@ -14,10 +15,6 @@ const CALL_DEADLINE_MS = 10_000;
 
 /** Calls to one host at a time. A chain may have more layers than one connection may have requests unanswered, and others have requests on it, too. */
 const MAX_CALLS = 4;
-
-/** Pauses before a host is told again that it need not keep a disk: they double. */
-const FIRST_PAUSE_MS = 1000;
-const LONGEST_PAUSE_MS = 60_000;
 
 type HostServices = Pick<Services, "peers" | "registry" | "configuration" | "credentials" | "clock" | "log">;
 
@@ -29,15 +26,19 @@ export class ArrivingLayers {
   readonly #layers = new Map<string, ArrivingLayer>();
   readonly #host: LayerHost;
   readonly #calls = new Turns(MAX_CALLS);
+  readonly #borrowings: Borrowings;
   #services: HostServices | undefined;
-  #closed = false;
   /** One after the other: several children may expect the same. */
   #expecting: Promise<unknown> = Promise.resolve();
 
-  constructor(options: { store: DiskStore; clock: Clock; log: Log }) {
-    this.#store = options.store;
-    this.#clock = options.clock;
-    this.#log = options.log;
+  /** @param options.borrowed where it is noted which disks other hosts keep for this one. */
+  constructor(options: { store: DiskStore; borrowed: string; clock: Clock; log: Log }) {
+    const { store, borrowed: directory, clock, log } = options;
+    this.#store = store;
+    this.#clock = clock;
+    this.#log = log;
+    const tell = (arrival: DiskArrival, disk: string): Promise<void> => this.#tell(arrival, disk);
+    this.#borrowings = new Borrowings({ directory, tell, clock, log });
     this.#host = {
       open: (arrival, asked) => {
         const params = { transfer: arrival.transfer, disk: asked.disk };
@@ -49,7 +50,7 @@ export class ArrivingLayers {
       },
       dial: ({ url, holder }, { purpose, epoch, grant, token }) =>
         dialLane(this.#connected(), { url, holder, purpose, epoch, transfer: grant, token }),
-      giveBack: (arrival, disk) => this.#giveBack(arrival, disk),
+      giveBack: (arrival, disk) => this.#borrowings.giveBack(arrival, disk),
       localise: (disk) => localise(this.#connected(), this.#store, { id: disk }),
     };
   }
@@ -70,6 +71,9 @@ export class ArrivingLayers {
   connect(services: HostServices): void {
     this.#services = services;
     void this.dropRemoved();
+    void this.#borrowings.goOn((id, { transfer }) => {
+      return this.#store.has(id) && this.#store.get(id).arriving?.transfer === transfer;
+    });
     for (const layer of this.#layers.values()) layer.goOn();
   }
 
@@ -81,12 +85,14 @@ export class ArrivingLayers {
     const expecting = this.#expecting.then(async () => {
       if (this.#store.has(disk.id)) return this.#requireSame(disk);
       const { token, ...arriving } = arrival;
-      const expected = await this.#store.expect({ ...disk, arriving });
-      if (!isArriving(expected)) return;
+      await this.#borrowings.note(arriving, disk.id);
       try {
+        const expected = await this.#store.expect({ ...disk, arriving });
+        if (!isArriving(expected)) return;
         this.#layers.set(disk.id, await ArrivingLayer.open(expected, { ...this.#parts(), token }));
       } catch (error) {
-        await this.#store.remove(disk.id);
+        if (this.#store.has(disk.id)) await this.#store.remove(disk.id);
+        void this.#borrowings.giveBack(arriving, disk.id);
         throw error;
       }
     });
@@ -123,7 +129,7 @@ export class ArrivingLayers {
 
   /** Stops; what has come stays, and emulators wait for the next agent. */
   async close(): Promise<void> {
-    this.#closed = true;
+    this.#borrowings.close();
     await Promise.all([...this.#layers.values()].map((layer) => layer.close()));
   }
 
@@ -150,21 +156,11 @@ export class ArrivingLayers {
     return client;
   }
 
-  async #giveBack(arrival: DiskArrival, disk: string): Promise<void> {
-    const { transfer, host } = arrival;
-    for (let pauseMs = FIRST_PAUSE_MS; !this.#closed; pauseMs = Math.min(2 * pauseMs, LONGEST_PAUSE_MS)) {
-      try {
-        await this.#calls.take(arrival.url, async () => {
-          const client = await this.#linkTo(arrival);
-          await client.call("peer.returnLayer", { transfer, disk }, { deadlineMs: CALL_DEADLINE_MS });
-        });
-        return;
-      } catch (error) {
-        const problem = messageOf(error);
-        this.#log.warn({ disk, host, problem }, "a disk that is not read any more could not be given back");
-        if (error instanceof RemoteError && error.code !== "busy") return;
-      }
-      await sleep(this.#clock, pauseMs);
-    }
+  #tell(arrival: DiskArrival, disk: string): Promise<void> {
+    const params = { transfer: arrival.transfer, disk };
+    return this.#calls.take(arrival.url, async () => {
+      const client = await this.#linkTo(arrival);
+      await client.call("peer.returnLayer", params, { deadlineMs: CALL_DEADLINE_MS });
+    });
   }
 }

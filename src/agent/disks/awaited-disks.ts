@@ -1,4 +1,5 @@
 import type { TransferKind, TransferView } from "../../control/index.js";
+import type { ChainLayer } from "../../disk/index.js";
 import type { Guest } from "../guests/guest.js";
 import type { Services } from "../services.js";
 
@@ -10,13 +11,17 @@ const THERE_US = 5_000_000;
  * and the child runs only while it hears of the parent's host, which asks for it from then on.
  */
 export class AwaitedDisks {
-  readonly #services: Pick<Services, "disks" | "clock">;
+  readonly #services: Pick<Services, "disks" | "arrivingImages" | "clock">;
   readonly #guest: Guest;
   #askedUs: number | undefined;
 
   readonly #isMigrated: boolean;
 
-  constructor(services: Pick<Services, "disks" | "clock">, guest: Guest, kind: TransferKind) {
+  constructor(
+    services: Pick<Services, "disks" | "arrivingImages" | "clock">,
+    guest: Guest,
+    kind: TransferKind,
+  ) {
     this.#services = services;
     this.#guest = guest;
     // A fork's child is complete when its memory is: its parent runs on, and only lends what is frozen.
@@ -30,7 +35,7 @@ export class AwaitedDisks {
 
   /** How far those are that are on their way still; undefined when there are none. */
   get view(): TransferView["disks"] {
-    const layers = this.#layers.flatMap((id) => this.#services.disks.arrivals.progressOf({ id }) ?? []);
+    const layers = this.#layers.flatMap((layer) => this.#progressOf(layer) ?? []);
     if (layers.length === 0) return undefined;
     const { message } = layers.find((layer) => layer.message !== undefined) ?? {};
     return {
@@ -57,9 +62,17 @@ export class AwaitedDisks {
     return this.#askedUs !== undefined && this.#services.clock.nowUs() - this.#askedUs < THERE_US;
   }
 
-  get #layers(): string[] {
+  get #layers(): ChainLayer[] {
     if (!this.#isMigrated) return [];
-    const ids = this.#guest.config.disks.flatMap(({ chain }) => chain.map(({ id }) => id));
-    return ids.filter((id) => this.#services.disks.arrivals.isAwaited(id));
+    const layers = this.#guest.config.disks.flatMap(({ chain }) => chain);
+    return layers.filter(
+      ({ id, socket }) => socket !== undefined || this.#services.disks.arrivals.isAwaited(id),
+    );
+  }
+
+  #progressOf({ id, format }: ChainLayer) {
+    const { disks, arrivingImages } = this.#services;
+    if (format === "raw") return arrivingImages.arrivalOf(id);
+    return disks.store.has(id) ? disks.arrivals.progressOf({ id }) : undefined;
   }
 }

@@ -18,7 +18,7 @@ export async function openDisks(parts: {
 }): Promise<GuestDisks> {
   const { paths, images, clock, log } = parts;
   const store = await DiskStore.open({ directory: paths.disks, images, clock, log });
-  const arrivals = new ArrivingLayers({ store, clock, log });
+  const arrivals = new ArrivingLayers({ store, borrowed: paths.borrowed, clock, log });
   await arrivals.takeUp();
   return new GuestDisks(store, arrivals, (reference, from) => images.find(reference, DEFAULT_TENANT, from));
 }

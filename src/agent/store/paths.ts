@@ -23,6 +23,7 @@ export const COPIES_NAME = "copies";
  *                                   <uuid>/exchange.json  how far the exchange of its emulator is
  *                                   <uuid>/template  the device state of a frozen guest
  *       disks/<uuid>/             a differencing disk, what one guest writes
+ *       borrowed/                 which disks other hosts keep for this one
  *       guests/<uuid>/
  *         guest.json                what is known of the guest, replaced in one step
  *         console.log(.1)           bounded
@@ -76,6 +77,11 @@ export class Paths {
   /** Differencing disks. */
   get disks(): string {
     return join(this.#stateDirectory, "disks");
+  }
+
+  /** Which disks other hosts keep for this one. */
+  get borrowed(): string {
+    return join(this.#stateDirectory, "borrowed");
   }
 
   get guests(): string {
