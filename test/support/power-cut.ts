@@ -1,14 +1,11 @@
 /** A file system that loses, at a moment of the test's, whatever was not synced: what a power cut does to a host's disk. */
 import { execFileSync } from "node:child_process";
-import { existsSync, mkdirSync, rmSync } from "node:fs";
+import { mkdirSync, rmSync } from "node:fs";
 import { eventually } from "./hosts.js";
 
 /** EXT4_IOC_SHUTDOWN with EXT4_GOING_FLAGS_NOLOGFLUSH (Linux, fs/ext4/ext4.h): from now on nothing is written, neither data nor journal. */
 const SHUTDOWN =
   'open(my $directory, "<", $ARGV[0]) or die $!; my $flags = pack("L", 2); ioctl($directory, 0x8004587d, $flags) or die $!';
-
-/** Whether this machine can have such file systems. */
-export const canCutPower = existsSync("/dev/loop-control") && process.getuid?.() === 0;
 
 function run(program: string, ...args: string[]): void {
   const env = { ...process.env, PATH: `${process.env["PATH"] ?? ""}:/usr/sbin:/sbin` };
