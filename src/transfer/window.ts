@@ -9,8 +9,9 @@ const TARGET_QUEUE_US = { calm: 10_000, urgent: 1000 };
 const MIN_WINDOW_BYTES = { calm: 1024 * 1024, urgent: 256 * 1024 };
 /** Nobody has asked for so long: nobody is expected to ask before the queue has drained. */
 const CALM_AFTER_US = 50_000;
-/** What one credit counts for in the rate. */
-const RATE_SHARE = 1 / 8;
+/** Credits come in bunches, so the rate is measured over so long at least, and what one measurement counts for in it. */
+const RATE_SAMPLE_US = 2000;
+const RATE_SHARE = 1 / 4;
 const GROWTH_BYTES = 32 * 1024;
 /** One frame may overshoot the limit, and must not overshoot the protocol's window. */
 const MAX_LIMIT_BYTES = BULK_WINDOW_BYTES - 2 * CALM_FRAME_PAGES * PAGE_BYTES;
@@ -31,6 +32,8 @@ export class AdaptiveWindow {
   #urgentAtUs = -Infinity;
   #bytesPerSecond = 0;
   #creditedAtUs = 0;
+  /** Bytes credited since then, for the rate. */
+  #sample = { bytes: 0, sinceUs: 0 };
   /** The shortest time from sending to credit so far: that of a link without a queue. */
   #emptyRoundTripUs = Number.MAX_SAFE_INTEGER;
 
@@ -48,7 +51,7 @@ export class AdaptiveWindow {
     return this.#inFlightBytes;
   }
 
-  /** What the link and the child take, smoothed over a few credits; less than that where there was not always something in flight. 0 before the first credit. */
+  /** What the link and the child take, smoothed over some milliseconds; less than that where there was not always something in flight. 0 before the first credit. */
   get bytesPerSecond(): number {
     return this.#bytesPerSecond;
   }
@@ -107,6 +110,7 @@ export class AdaptiveWindow {
     this.#head = 0;
     this.#inFlightBytes = 0;
     this.#bytesPerSecond = 0;
+    this.#sample.bytes = 0;
   }
 
   /** True while the child has asked for a page not long ago. */
@@ -115,11 +119,15 @@ export class AdaptiveWindow {
   }
 
   #measure(bytes: number, nowUs: number): void {
-    const sinceUs = Math.max(this.#creditedAtUs, this.#inFlight[this.#head]?.sentAtUs ?? nowUs);
+    const sample = this.#sample;
+    if (sample.bytes === 0)
+      sample.sinceUs = Math.max(this.#creditedAtUs, this.#inFlight[this.#head]?.sentAtUs ?? nowUs);
     this.#creditedAtUs = nowUs;
-    if (nowUs <= sinceUs) return;
-    const rate = (bytes / (nowUs - sinceUs)) * 1e6;
-    this.#bytesPerSecond += (rate - this.#bytesPerSecond) * RATE_SHARE;
+    sample.bytes += bytes;
+    const tookUs = nowUs - sample.sinceUs;
+    if (tookUs < RATE_SAMPLE_US) return;
+    this.#bytesPerSecond += ((sample.bytes / tookUs) * 1e6 - this.#bytesPerSecond) * RATE_SHARE;
+    sample.bytes = 0;
   }
 
   #adapt(sentAtUs: number, nowUs: number): void {

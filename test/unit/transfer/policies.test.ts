@@ -204,3 +204,20 @@ test("zero pages are told from others to the last byte", () => {
     { first: 2, count: 2 },
   ]);
 });
+
+test("credits that come in bunches do not make a link seem faster than it is", () => {
+  const window = new AdaptiveWindow();
+  // 12.5 bytes a microsecond, credited two frames at a time, a few microseconds after each other.
+  const frameUs = 65_536 / 12.5;
+  for (let nowUs = 0; nowUs < 1_000_000; nowUs += 2 * frameUs) {
+    window.sent(65_536, nowUs);
+    window.sent(65_536, nowUs);
+    window.credited(65_536, nowUs + 2 * frameUs - 5);
+    window.credited(65_536, nowUs + 2 * frameUs);
+    const { bytesPerSecond } = window;
+    assert.ok(bytesPerSecond < 20e6, `${bytesPerSecond} bytes a second on a link of 12.5 million`);
+  }
+  assert.ok(window.bytesPerSecond > 10e6, `${window.bytesPerSecond} bytes a second are too few`);
+  window.reset();
+  assert.equal(window.bytesPerSecond, 0);
+});
