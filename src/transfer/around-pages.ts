@@ -10,9 +10,8 @@ import type { PageRange, SessionShare } from "./ports.js";
  */
 export class AroundPages {
   readonly #gate: Gate;
-  readonly #owed: SharedBits;
+  readonly #isThere: (page: number) => boolean;
   readonly #sent: SharedBits;
-  readonly #held: SharedBits | undefined;
   readonly #pageCount: number;
   readonly #read: (range: PageRange, into: Uint8Array) => void;
   readonly #given: Uint8Array;
@@ -20,17 +19,18 @@ export class AroundPages {
 
   constructor(options: {
     gate: Gate;
-    share: SessionShare;
+    share: Pick<SessionShare, "sent">;
     pageCount: number;
+    /** Whether guest memory has a page that is owed as it was at the instant. */
+    isThere: (page: number) => boolean;
     read: (range: PageRange, into: Uint8Array) => void;
   }) {
-    const { gate, share, pageCount, read } = options;
+    const { gate, share, pageCount, isThere, read } = options;
     this.#gate = gate;
+    this.#isThere = isThere;
     this.#pageCount = pageCount;
     this.#read = read;
-    this.#owed = new SharedBits(share.owed);
     this.#sent = new SharedBits(share.sent);
-    this.#held = share.held === undefined ? undefined : new SharedBits(share.held);
     this.#given = new Uint8Array(Math.ceil(pageCount / SWEEP_RUN_PAGES));
   }
 
@@ -69,9 +69,5 @@ export class AroundPages {
         start = undefined;
       }
     }
-  }
-
-  #isThere(page: number): boolean {
-    return this.#gate.open && this.#owed.has(page) && this.#held?.has(page) !== false;
   }
 }

@@ -45,7 +45,8 @@ export class RequestServer {
     this.#owed = new SharedBits(share.owed);
     this.#held = share.held === undefined ? undefined : new SharedBits(share.held);
     const { read } = options;
-    this.#around = read && new AroundPages({ gate: this.#gate, share, pageCount, read });
+    const isThere = (page: number): boolean => this.#isThere(page);
+    this.#around = read && new AroundPages({ gate: this.#gate, share, pageCount, isThere, read });
     this.#channel = new FrameChannel({
       lane,
       transfer,
