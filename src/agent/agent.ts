@@ -4,13 +4,14 @@ import { messageOf, type Clock, type Log } from "../base/index.js";
 import type { AgentInfo, Handlers } from "../control/index.js";
 import { Credentials, Listener } from "../lane/index.js";
 import { checkKernel } from "../memory/index.js";
-import { agentHandlers, describeToPeer } from "./api/agent-handlers.js";
+import { agentHandlers } from "./api/agent-handlers.js";
 import { openBlocks } from "./blocks/blocks.js";
 import { Consoles } from "./api/consoles.js";
 import { hostHandlers } from "./api/emulator-handlers.js";
 import { guestHandlers } from "./api/guest-handlers.js";
 import { imageHandlers } from "./api/image-handlers.js";
 import { LogFollowers } from "./api/log-followers.js";
+import { peerHandlers } from "./api/peer-handlers.js";
 import { Sessions } from "./api/sessions.js";
 import { transferHandlers } from "./api/transfer-handlers.js";
 import { formatAddress, transportOf, type LoadedConfiguration } from "./configuration/index.js";
@@ -287,23 +288,7 @@ export class Agent {
       ...transferHandlers(services),
       ...takeoverHandlers({ clock, listeners: () => this.#listeners(), leave: this.#onLeave }),
     };
-    const peer: Handlers<"peer"> = {
-      ...services.blocks.handlers,
-      "peer.info": () => describeToPeer(services),
-      "peer.prepare": (params, context) => incoming.prepare(params, context),
-      "peer.putFile": (params, { session }) => uploads.put(params, session),
-      "peer.lacks": (params, context) => incoming.lacks(params, context),
-      "peer.ahead": (params, context) => incoming.ahead(params, context),
-      "peer.relayTo": (params, context) => incoming.relayTo(params, context),
-      "peer.relayFrom": (params, context) => incoming.relayFrom(params, context),
-      "peer.start": (params, context) => incoming.start(params, context),
-      "peer.run": (params, context) => incoming.run(params, context),
-      "peer.show": (params, context) => incoming.show(params, context),
-      "peer.cancel": (params, context) => incoming.cancel(params, context),
-      "peer.fence": (params, context) => incoming.fence(params, context),
-      "peer.warm": (params, context) => incoming.warm(params, context),
-      "peer.spare": (params, context) => incoming.spare(params, context),
-    };
+    const peer = peerHandlers(services, { incoming, uploads });
     return new Sessions({ client, peer, events: services.events, audit, clock, log });
   }
 

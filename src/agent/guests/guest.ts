@@ -2,11 +2,12 @@ import { deferred, messageOf, type Log } from "../../base/index.js";
 import type { GuestState, GuestView } from "../../control/index.js";
 import { AgentError } from "../errors.js";
 import { guestDiskView } from "../disks/guest-disks.js";
-import type { GuestEvent, Seat } from "../../guest/index.js";
+import type { GuestEvent } from "../../guest/index.js";
 import type { EventHub } from "../events.js";
 import { networkView } from "../network/translate.js";
 import type { Paths } from "../store/paths.js";
 import { describeExit } from "./exit-words.js";
+import { changedRecord, type GuestChange } from "./guest-change.js";
 import { digestsOf, writeRecord, type GuestRecord } from "./guest-record.js";
 import type { LiveEmulator } from "./live-emulator.js";
 
@@ -29,22 +30,6 @@ export interface GuestOptions {
   isKept?: boolean;
   /** Called with what happens to a guest that has disks. */
   onGuestEvent?: ((guest: Guest, event: GuestEvent) => void) | undefined;
-}
-
-/** What changes in what is known of a guest; what is absent stays. */
-export interface GuestChange {
-  state?: GuestState;
-  message?: string;
-  /** Null: it is not being migrated away (any more). */
-  outgoing?: NonNullable<GuestRecord["outgoing"]> | null;
-  /** A child has all its memory now. */
-  complete?: true;
-  /** Nothing of it is another guest's any more. */
-  whole?: true;
-  /** Its disks' chains are others now. */
-  disks?: GuestRecord["config"]["disks"];
-  /** Another emulator has it now. */
-  seat?: Seat;
 }
 
 /** States in which an emulator holds the guest. */
@@ -254,24 +239,7 @@ export class Guest {
 
   /** Changes what is known of the guest: at once in memory and for listeners, on disk when the promise resolves. */
   update(change: GuestChange): Promise<void> {
-    const { message: oldMessage, outgoing: oldOutgoing, parent, sharing, config, ...rest } = this.#record;
-    // A message explains a state: without a new one, a new state has none.
-    const message = change.state === undefined ? (change.message ?? oldMessage) : change.message;
-    const outgoing = change.outgoing === undefined ? oldOutgoing : (change.outgoing ?? undefined);
-    this.#record = {
-      ...rest,
-      config: change.disks === undefined ? config : { ...config, disks: change.disks },
-      ...(change.state === undefined ? {} : { state: change.state }),
-      ...(message === undefined ? {} : { message }),
-      ...(outgoing === undefined ? {} : { outgoing }),
-      ...(change.seat === undefined ? {} : { seat: change.seat }),
-      ...(sharing === undefined
-        ? {}
-        : { sharing: change.whole === true ? { ...sharing, whole: true } : sharing }),
-      ...(parent === undefined
-        ? {}
-        : { parent: change.complete === true ? { ...parent, complete: true } : parent }),
-    };
+    this.#record = changedRecord(this.#record, change);
     this.#changed();
     return this.save();
   }
