@@ -1,5 +1,5 @@
 import { codeOf } from "../base/index.js";
-import type { ChainLayer } from "./disk-store.js";
+import type { ChainLayer } from "./disk-entry.js";
 import { DiskError } from "./errors.js";
 import type { HeldImage } from "./images.js";
 import { MAX_CHAIN_DISKS, MAX_DISK_BYTES, SECTOR_BYTES } from "./limits.js";
@@ -9,6 +9,14 @@ export function tooDeep(id: string): DiskError {
   return new DiskError(
     "too-deep",
     `disk ${id} stands on so many others that no more can be put over it (${MAX_CHAIN_DISKS} is the most)`,
+  );
+}
+
+/** Why nothing can be put over a disk at present. */
+export function claimed(id: string): DiskError {
+  return new DiskError(
+    "in-use",
+    `disk ${id}, or one below, is being merged with others; try again when that is over`,
   );
 }
 

@@ -8,13 +8,13 @@
  */
 import { randomUUID } from "node:crypto";
 import { existsSync } from "node:fs";
-import { chmod, chown, mkdir, readdir, readFile, rename, rm } from "node:fs/promises";
+import { chmod, mkdir, readdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { assert, messageOf, type Clock, type Log } from "../base/index.js";
-import { asDiskError, checkedSize, imageLayer, tooDeep } from "./disk-files.js";
-import { emptyQcow2, type Backing } from "./empty-qcow2.js";
+import { DiskDirectories, UNFINISHED_PREFIX } from "./disk-directories.js";
+import { asDiskError, checkedSize, claimed, imageLayer, tooDeep } from "./disk-files.js";
+import type { Backing } from "./empty-qcow2.js";
 import {
-  formatDiskRecord,
   isLentTo,
   parseDiskRecord,
   type DiskArrival,
@@ -23,39 +23,11 @@ import {
   type DiskRecord,
   withoutLoan,
 } from "./disk-record.js";
+import type { ChainLayer, Disk, Entry } from "./disk-entry.js";
 import { DiskError } from "./errors.js";
 import type { HeldImage, Images } from "./images.js";
 import { MAX_CHAIN_DISKS } from "./limits.js";
-import { syncDirectory, writeSynced } from "./synced.js";
-
-const UNFINISHED_PREFIX = ".unfinished-";
-const CONTENT = "disk.qcow2";
-const SOCKET = "nbd";
-const FILLING = "filling";
-const RECORD = "disk.json";
-const PRIVATE = { flags: "w", mode: 0o600 } as const;
-
-/** A disk as it is kept. */
-export type Disk = Readonly<DiskRecord>;
-
-/** One layer of a chain, as an emulator opens it. */
-export interface ChainLayer {
-  /** A uuid, or a base disk's digest. */
-  id: string;
-  format: "raw" | "qcow2";
-  path: string;
-  /** While its file is on its way: where that is read, and where a base disk's lies. */
-  socket?: string;
-  filling?: string;
-}
-
-interface Entry {
-  record: DiskRecord;
-  /** Its file has yet to come. */
-  isAway: boolean;
-  /** The base disk directly below, kept from being removed. */
-  image: HeldImage | undefined;
-}
+import { removeUnused } from "./unused-disks.js";
 
 export interface DiskStoreOptions {
   directory: string;
@@ -66,13 +38,17 @@ export interface DiskStoreOptions {
 
 export class DiskStore {
   readonly #options: DiskStoreOptions;
+  readonly #directories: DiskDirectories;
   readonly #disks = new Map<string, Entry>();
   /** Disks whose record cannot be read, or whose base disk is not there: left as they are. */
   readonly #unreadable = new Set<string>();
+  /** Disks that are being merged: nothing new is put over them. */
+  readonly #claimed = new Set<string>();
   #writing: Promise<void> = Promise.resolve();
 
   private constructor(options: DiskStoreOptions) {
     this.#options = options;
+    this.#directories = new DiskDirectories(options.directory);
   }
 
   /** Opens the store, made when missing, and removes what a crash left half made. */
@@ -116,7 +92,12 @@ export class DiskStore {
 
   /** The file of a disk. */
   pathOf(id: string): string {
-    return join(this.#options.directory, id, CONTENT);
+    return this.#directories.pathOf(id);
+  }
+
+  /** As `get`; undefined when there is none. */
+  find(id: string): Disk | undefined {
+    return this.#disks.get(id)?.record;
   }
 
   has(id: string): boolean {
@@ -125,12 +106,12 @@ export class DiskStore {
 
   /** Where the file of a disk on its way is read, whichever agent serves it. */
   socketOf(id: string): string {
-    return join(this.#options.directory, id, SOCKET);
+    return this.#directories.socketOf(id);
   }
 
   /** Where what has come of a disk's file is kept. */
   fillingOf(id: string): string {
-    return join(this.#options.directory, id, FILLING);
+    return this.#directories.fillingOf(id);
   }
 
   /** This disk and all that it stands on, the newest first and a base disk last. @throws DiskError `no-such-disk`, `too-deep`. */
@@ -168,7 +149,7 @@ export class DiskStore {
         frozen: false,
         createdAtMs: this.#options.clock.wallMs(),
       };
-      await this.#make(record, below);
+      await this.#directories.make(record, { over: below });
       this.#disks.set(record.id, { record, image, isAway: false });
       return record;
     } catch (error) {
@@ -198,7 +179,7 @@ export class DiskStore {
         arriving,
         createdAtMs: this.#options.clock.wallMs(),
       };
-      await this.#make(record, below);
+      await this.#directories.make(record, "to come");
       this.#disks.set(id, { record, image, isAway: true });
       return record;
     } catch (error) {
@@ -211,9 +192,7 @@ export class DiskStore {
   async arrived(id: string, file: string): Promise<void> {
     const entry = this.#entry(id);
     if (!entry.isAway) return;
-    await chmod(file, 0o444);
-    await rename(file, this.pathOf(id));
-    await syncDirectory(join(this.#options.directory, id));
+    await this.#directories.place(id, file);
     entry.isAway = false;
   }
 
@@ -251,7 +230,7 @@ export class DiskStore {
   async give(id: string, uid: number): Promise<void> {
     const { record } = this.#entry(id);
     assert(!record.frozen, "a frozen disk is nobody's");
-    await this.#own(id, uid, 0o600);
+    await this.#directories.own(id, uid, 0o600);
   }
 
   /** Lets other emulators open the file for reading, ahead of it being frozen. */
@@ -271,7 +250,57 @@ export class DiskStore {
     const { writer: _, ...record } = entry.record;
     // At once for everybody who asks; on disk when the promise resolves.
     entry.record = { ...record, frozen: true };
-    await this.#own(id, 0, 0o444);
+    await this.#directories.own(id, 0, 0o444);
+    await this.#save(id);
+  }
+
+  /** Keeps everybody from putting anything over these disks until the returned function is called: they are being merged. */
+  claim(ids: readonly string[]): () => void {
+    for (const id of ids) this.#claimed.add(id);
+    return () => {
+      for (const id of ids) this.#claimed.delete(id);
+    };
+  }
+
+  /**
+   * The content of a frozen disk under another uuid, for one guest to write. Other hosts may have the content that the old uuid stands for, so that is never written again;
+   * it is to be removed before this one is written: both are the same file.
+   * @throws DiskError `no-such-disk`, `no-room`.
+   */
+  async renew(id: string, writer: string): Promise<Disk> {
+    const { record: old, isAway } = this.#entry(id);
+    assert(old.frozen && !isAway && old.lent === undefined, "a disk that is renewed is here, and nobody's");
+    const { parent, sizeBytes } = old;
+    const image = await this.#holdBelow(parent);
+    try {
+      const createdAtMs = this.#options.clock.wallMs();
+      const below = parent === undefined ? {} : { parent };
+      const record = {
+        version: 1,
+        id: randomUUID(),
+        ...below,
+        sizeBytes,
+        writer,
+        frozen: false,
+        createdAtMs,
+      } as const;
+      await this.#directories.make(record, { sameAs: id });
+      this.#disks.set(record.id, { record, image, isAway: false });
+      return record;
+    } catch (error) {
+      image?.letGo();
+      throw asDiskError(error, this.#options.directory);
+    }
+  }
+
+  /** From here on a disk stands on something else, which reads the same from there. @throws DiskError `no-such-disk`, `no-such-image`. */
+  async restand(id: string, parent: DiskParent | undefined): Promise<void> {
+    const entry = this.#entry(id);
+    const image = await this.#holdBelow(parent);
+    const { parent: _, ...record } = entry.record;
+    entry.image?.letGo();
+    entry.image = image;
+    entry.record = parent === undefined ? record : { ...record, parent };
     await this.#save(id);
   }
 
@@ -283,13 +312,10 @@ export class DiskStore {
       const names = children.map((child) => child.id).join(", ");
       throw new DiskError("has-children", `disk ${id} has others on it (${names}); it is not removed`);
     }
-    const { directory } = this.#options;
-    // First the name, in one step: what is left of it then is removed by the next start.
-    const doomed = join(directory, `${UNFINISHED_PREFIX}${id}`);
-    await rename(join(directory, id), doomed);
+    const doomed = await this.#directories.doom(id);
     this.#disks.delete(id);
     image?.letGo();
-    await rm(doomed, { recursive: true, force: true });
+    await doomed.removed();
   }
 
   /**
@@ -297,23 +323,8 @@ export class DiskStore {
    * that somebody writes and that is not among these.
    * @returns what was removed.
    */
-  async removeUnused(ids: Iterable<string>, isUsed: (disk: Disk) => boolean): Promise<string[]> {
-    const removed: string[] = [];
-    const named = new Set(ids);
-    for (let next = [...named]; next.length > 0;) {
-      const below: string[] = [];
-      for (const id of next) {
-        const disk = this.#disks.get(id)?.record;
-        if (disk === undefined || this.childrenOf(id).length > 0 || isUsed(disk)) continue;
-        // Whatever the caller says: what somebody writes goes only when it was named.
-        if (disk.lent !== undefined || (disk.writer !== undefined && !named.has(id))) continue;
-        await this.remove(id);
-        removed.push(id);
-        if (disk.parent !== undefined && "disk" in disk.parent) below.push(disk.parent.disk);
-      }
-      next = below;
-    }
-    return removed;
+  removeUnused(ids: Iterable<string>, isUsed: (disk: Disk) => boolean): Promise<string[]> {
+    return removeUnused(this, ids, isUsed);
   }
 
   /** The files stay, and so do the marks of base disks that are used: another host could remove those otherwise. */
@@ -339,30 +350,15 @@ export class DiskStore {
     if (image !== undefined) return { path: image.path, format: "raw", sizeBytes: image.sizeBytes };
     if (parent === undefined || !("disk" in parent)) return undefined;
     const { sizeBytes } = this.get(parent.disk);
-    if (this.chainOf(parent.disk).length >= MAX_CHAIN_DISKS) throw tooDeep(parent.disk);
+    const chain = this.chainOf(parent.disk);
+    if (chain.length >= MAX_CHAIN_DISKS) throw tooDeep(parent.disk);
+    if (chain.some(({ id }) => this.#claimed.has(id))) throw claimed(parent.disk);
     return { path: this.pathOf(parent.disk), format: "qcow2", sizeBytes };
   }
 
-  async #make(record: DiskRecord, below: Backing | undefined): Promise<void> {
-    const { directory } = this.#options;
-    const unfinished = join(directory, `${UNFINISHED_PREFIX}${record.id}`);
-    try {
-      await mkdir(unfinished, { mode: 0o700 });
-      if (record.arriving === undefined)
-        await writeSynced(join(unfinished, CONTENT), emptyQcow2(record.sizeBytes, below), PRIVATE);
-      await writeSynced(join(unfinished, RECORD), formatDiskRecord(record), PRIVATE);
-      await chmod(unfinished, 0o711);
-      await rename(unfinished, join(directory, record.id));
-      await syncDirectory(directory);
-    } catch (error) {
-      await rm(unfinished, { recursive: true, force: true });
-      throw error;
-    }
-  }
-
   async #load(id: string): Promise<void> {
-    const { directory, log } = this.#options;
-    const path = join(directory, id, RECORD);
+    const { log } = this.#options;
+    const path = this.#directories.recordOf(id);
     try {
       const record = parseDiskRecord(path, await readFile(path, "utf8"));
       const { parent } = record;
@@ -379,22 +375,9 @@ export class DiskStore {
   #save(id: string): Promise<void> {
     const saving = this.#writing.then(async () => {
       const entry = this.#disks.get(id);
-      if (entry !== undefined) await this.#write(entry.record);
+      if (entry !== undefined) await this.#directories.writeRecord(entry.record);
     });
     this.#writing = saving.catch(() => {});
     return saving;
-  }
-
-  async #write(record: DiskRecord): Promise<void> {
-    const path = join(this.#options.directory, record.id, RECORD);
-    await writeSynced(`${path}.new`, formatDiskRecord(record), PRIVATE);
-    await rename(`${path}.new`, path);
-    await syncDirectory(join(this.#options.directory, record.id));
-  }
-
-  async #own(id: string, uid: number, mode: number): Promise<void> {
-    const path = this.pathOf(id);
-    if (process.geteuid?.() === 0) await chown(path, uid, uid);
-    await chmod(path, mode);
   }
 }

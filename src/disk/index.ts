@@ -10,7 +10,8 @@ export {
   type OnProgress,
 } from "./content-digest.js";
 export type { DiskArrival, DiskLoan, DiskParent } from "./disk-record.js";
-export { DiskStore, type ChainLayer, type Disk, type DiskStoreOptions } from "./disk-store.js";
+export type { ChainLayer, Disk } from "./disk-entry.js";
+export { DiskStore, type DiskStoreOptions } from "./disk-store.js";
 export { emptyQcow2, type Backing } from "./empty-qcow2.js";
 export { DiskError, type DiskErrorCode } from "./errors.js";
 export type { Extent, FindData } from "./holes.js";
