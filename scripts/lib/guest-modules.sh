@@ -1,8 +1,23 @@
-# Which kernel modules a guest's initramfs needs, from the kernel's own files. The caller sets `order` to a file and `loaded` to "".
+# A guest's kernel, and which of its modules the initramfs needs, from the kernel's own files. The caller sets `order` to a file and `loaded` to "".
 # shellcheck shell=bash
 
+# guest_kernel ARCHITECTURE: what scripts/fetch-packages is to fetch. Debian's kernel for virtual machines, or Ubuntu's, which has the drivers built in.
+guest_kernel() {
+  echo "depends:linux-image-cloud-$1,linux-image-virtual:linux-image-"
+}
+
+# busybox_in TREE: where the package unpacked there has it, which differs by distribution.
+busybox_in() {
+  local path
+  for path in "$1/bin/busybox" "$1/usr/bin/busybox"; do
+    [ ! -f "$path" ] || { echo "$path"; return; }
+  done
+  echo "there is no busybox in $1" >&2
+  return 1
+}
+
 module_path() {
-  find "$1" -name "${2//_/[-_]}.ko" | head -n 1
+  [ ! -d "$1" ] || find "$1" -name "${2//_/[-_]}.ko" | head -n 1
 }
 
 # Adds the paths of modules and of what they depend on to the file `order`, each once, in the order in which they must be loaded.

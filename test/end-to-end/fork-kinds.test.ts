@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { after, afterEach, before, describe, test } from "node:test";
 import { Hosts, type Host } from "../support/hosts.js";
-import { ask, runSample, whenTransfersEnd } from "../support/sample-guest.js";
+import { ask, missingSampleGuest, runSample, whenTransfersEnd } from "../support/sample-guest.js";
 
 const PARENT_PORT = 8140;
 const CHILD_PORT = 8150;
@@ -42,7 +42,8 @@ describe("kinds of guests", () => {
     );
   }
 
-  test("an aarch64 guest on this host, whatever that is, forks and its child serves", async () => {
+  const skip = missingSampleGuest("aarch64");
+  test("an aarch64 guest on this host, whatever that is, forks and its child serves", { skip }, async () => {
     await runSample(a, { name: "parent", architecture: "aarch64", memoryMiB: 256, hostPort: PARENT_PORT });
     await forkAndCheck(65_536);
   });

@@ -4,6 +4,7 @@ import { ask, EmulatorLab, whenBooted, type Started } from "../support/emulators
 import { HeldSaves } from "../../src/guest/index.js";
 import { NamedPipe } from "../../src/memory/index.js";
 import { decodeDeviceState } from "../support/device-state-decoder.js";
+import { missingSampleGuest } from "../support/sample-guest.js";
 
 interface Counter {
   counter: number;
@@ -48,7 +49,8 @@ async function forkOf(parent: Started, options: Parameters<EmulatorLab["start"]>
 }
 
 for (const architecture of ["x86_64", "aarch64"] as const) {
-  describe(`a guest of ${architecture}`, () => {
+  const skip = missingSampleGuest(architecture);
+  describe(`a guest of ${architecture}`, { skip }, () => {
     it("runs on in a second emulator from the same instant, and survives a reboot there", async () => {
       const parent = await boot({ name: "parent", architecture, cpus: 2 });
       await ask(parent, "/stamp/start?mib=64");

@@ -4,9 +4,9 @@ import { join } from "node:path";
 
 const ROOT = new URL("../..", import.meta.url).pathname;
 
-/** A newer emulator than the installed one, from the distribution's backports, unpacked and not installed: a field of the agent's configuration names it. */
+/** Another emulator beside the installed one, newer where the distribution has a newer one, unpacked and not installed: a field of the agent's configuration names it. */
 export function nextEmulator(): { path: string; dataDirectories: string[] } {
-  const directory = join(ROOT, "build/emulators/backports");
+  const directory = join(ROOT, "build/emulators/beside");
   if (!existsSync(join(directory, "complete")))
     execFileSync(join(ROOT, "scripts/next-emulator"), [], { stdio: "inherit" });
   return {
