@@ -59,11 +59,18 @@ run_batch() {
   local number=$1 concurrency=$2 scratch=$RAMET_TEST_SCRATCH
   shift 2
   RAMET_TEST_TIMES=$scratch/times run_tests "$concurrency" "$scratch/tap.$number" \
-    "$ROOT/scripts/lib/apart" "$number" -- "$@" || : >"$scratch/failed.$number"
+    "$ROOT/scripts/lib/apart" "$number" -- "$@" || note_failed "$scratch/failed.$number" "$@"
   if [[ -f $scratch/left.$number ]]; then
     say "test: this was left behind:"
     say "$(<"$scratch/left.$number")"
   fi
+}
+
+# note_failed RECORD FILE...: a file of tests by its name, which may have failed in what it does before or after them.
+note_failed() {
+  local record=$1
+  shift
+  if (($# == 1)); then echo "$1"; else echo "the quick tests, which are named above"; fi >"$record"
 }
 
 # run_lanes LANES FILE...: each file as a batch, so many at a time. What one says is shown when it has ended.
