@@ -23,6 +23,7 @@ import { AgentError } from "./errors.js";
 import { EventHub } from "./events.js";
 import type { Socketed } from "./faults/messages.js";
 import { admissionOf, checkMemoryDirectory, type Admission } from "./guests/admission.js";
+import { goOnWithRun } from "./exchange/exchange-runs.js";
 import { Exchanges } from "./exchange/exchanges.js";
 import { EmulatorCatalogue } from "./guests/emulator-catalogue.js";
 import { EmulatorStarter } from "./guests/emulator-starter.js";
@@ -168,15 +169,9 @@ export class Agent {
     await services.registry.settle();
     await settleImages(services);
     await restoreMigrations(services);
-    this.#log.info(
-      {
-        name: this.#configuration.name,
-        version: AGENT_VERSION,
-        url: this.url,
-        socket: this.#configuration.socket,
-      },
-      "the agent is ready",
-    );
+    goOnWithRun(services);
+    const { name, socket } = this.#configuration;
+    this.#log.info({ name, version: AGENT_VERSION, url: this.url, socket }, "the agent is ready");
   }
 
   /** From here on memory is served and hosts can connect: no guest has waited for longer because of the takeover. */

@@ -36,6 +36,12 @@ export {
   type RequestedDisk,
 } from "./schema/disk.js";
 export type { InstalledEmulator } from "./schema/emulator.js";
+export {
+  EXCHANGE_STANDINGS,
+  type ExchangedGuest,
+  type ExchangeRunView,
+  type ExchangeStanding,
+} from "./schema/exchange.js";
 export { EVENTS, type AnyEvent, type EventData, type EventName } from "./schema/events.js";
 export {
   DEFAULT_LOG_LINES,

@@ -43,6 +43,14 @@ export const MAX_CHAIN_LAYERS = 64;
 /** Most guests, disks, transfers and peers in one answer. */
 export const MAX_LISTED = 2048;
 
+/** Most guests that are exchanged at a time when all of a host are: each has a second emulator then. */
+export const MAX_PARALLEL_EXCHANGES = 16;
+export const DEFAULT_PARALLEL_EXCHANGES = 2;
+
+/** Longest time an exchange of all guests may wait for one that is busy. */
+export const MAX_EXCHANGE_WAIT_MS = 24 * 3_600_000;
+export const DEFAULT_EXCHANGE_WAIT_MS = 600_000;
+
 /** Most lines of a log in one answer, and most characters of each. */
 export const MAX_LOG_LINES = 5000;
 export const MAX_LOG_LINE_CHARACTERS = 1024;

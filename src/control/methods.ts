@@ -3,6 +3,7 @@ import { AGENT_METHODS } from "./schema/agent.js";
 import { BLOCK_METHODS } from "./schema/blocks.js";
 import { DISK_METHODS } from "./schema/disk.js";
 import { EMULATOR_METHODS } from "./schema/emulator.js";
+import { EXCHANGE_METHODS } from "./schema/exchange.js";
 import { GUEST_METHODS } from "./schema/guest.js";
 import { IMAGE_METHODS } from "./schema/image.js";
 import { PEER_METHODS } from "./schema/peer.js";
@@ -19,6 +20,7 @@ export const METHODS = {
   ...AGENT_METHODS,
   ...GUEST_METHODS,
   ...EMULATOR_METHODS,
+  ...EXCHANGE_METHODS,
   ...IMAGE_METHODS,
   ...BLOCK_METHODS,
   ...DISK_METHODS,

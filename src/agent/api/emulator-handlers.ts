@@ -1,14 +1,27 @@
 import type { Handlers, InstalledEmulator } from "../../control/index.js";
 import { fileKey, programKey } from "../guests/emulator-catalogue.js";
 import type { Services } from "../services.js";
+import { startRun, stopRun } from "../exchange/exchange-runs.js";
 import { diskHandlers } from "./disk-handlers.js";
 
-type Methods = Extract<keyof Handlers<"client">, `emulator.${string}` | `disk.${string}`>;
+type Methods = Extract<
+  keyof Handlers<"client">,
+  `emulator.${string}` | `exchange.${string}` | `disk.${string}`
+>;
 
-/** Commands on what this host has for guests: emulators and differencing disks. */
+/** Commands on what this host has for guests: emulators, exchanges of them, and differencing disks. */
 export function hostHandlers(services: Services): Pick<Handlers<"client">, Methods> {
   return {
     ...diskHandlers(services),
+    "exchange.start": async (params) => {
+      services.requireAccepting();
+      return { run: await startRun(services, params) };
+    },
+    "exchange.show": async () => {
+      const { latest } = services.exchanges;
+      return latest === undefined ? {} : { run: latest.view() };
+    },
+    "exchange.stop": async () => ({ run: await stopRun(services) }),
     "emulator.list": async () => ({ emulators: await listEmulators(services) }),
   };
 }

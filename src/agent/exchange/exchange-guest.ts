@@ -10,6 +10,7 @@ import type { LiveEmulator } from "../guests/live-emulator.js";
 import { connectOrGoWithout, disconnectGuest } from "../network/guest-link.js";
 import type { Services } from "../services.js";
 import { ExchangeFile } from "./exchange-record.js";
+import { requireExchangeable } from "./exchangeable.js";
 
 /** What an exchange cost, in microseconds, and what it moved. */
 type Figures = Pick<ExchangeOutcome, "pauseUs" | "parts" | "stateBytes" | "memory">;
@@ -34,10 +35,15 @@ export async function exchangeGuest(
   params: Params<"guest.exchange">,
 ): Promise<ExchangeOutcome> {
   const guest = services.registry.find(params.name);
-  requireExchangeable(guest);
-  const choice = await choose(services, guest, params.emulator);
-  // Asking took a while.
-  requireExchangeable(guest);
+  requireExchangeable(services, guest);
+  const { config } = guest;
+  return exchangeTo(services, guest, await services.catalogue.choose(config.architecture, params.emulator));
+}
+
+/** As `exchangeGuest`, to an emulator that was chosen. */
+export async function exchangeTo(services: Services, guest: Guest, choice: Choice): Promise<ExchangeOutcome> {
+  requireMachine(guest, choice);
+  requireExchangeable(services, guest);
   const leave = guest.occupy({ what: "an exchange of its emulator", transfers: [] });
   try {
     return await services.exchanges.during(async (signal) =>
@@ -48,37 +54,9 @@ export async function exchangeGuest(
   }
 }
 
-/** @throws AgentError `busy`, `bad-state`, `not-ready` with what it is that stands in the way. */
-function requireExchangeable(guest: Guest): void {
-  guest.requireIdle();
-  if (guest.state === "receiving" || guest.state === "migrated") {
-    throw notReady(guest, `it is ${guest.state}: wait until its memory is all in one place`);
-  }
-  guest.requireState("given another emulator", "running");
-  const { shared, memory } = guest.live;
-  if (shared.sharers > 0)
-    throw notReady(guest, `${shared.sharers} children on this host share its memory; remove them first`);
-  if (memory.private !== undefined)
-    throw notReady(
-      guest,
-      "it shares, or came from sharing, another guest's memory and has no memory file of its own",
-    );
-  if (guest.config.disks.some(({ chain }) => chain.some(({ socket }) => socket !== undefined)))
-    throw notReady(guest, "its disks are still on their way to this host (ramet disk list)");
-}
-
-function notReady(guest: Guest, why: string): AgentError {
-  return new AgentError("not-ready", `guest ${guest.name} cannot be given another emulator yet: ${why}`);
-}
-
-/** @throws AgentError `no-such-emulator`; `refused` when it does not know the guest's machine type. */
-async function choose(
-  { catalogue }: Services,
-  { config }: Guest,
-  wanted: string | undefined,
-): Promise<Choice> {
-  const choice = await catalogue.choose(config.architecture, wanted);
-  if (choice.machines.includes(config.machine)) return choice;
+/** @throws AgentError `refused` when the emulator does not know the guest's machine type. */
+function requireMachine({ config }: Guest, choice: Choice): void {
+  if (choice.machines.includes(config.machine)) return;
   throw new AgentError(
     "refused",
     `the emulator ${choice.binary} (${choice.version}) has no machine type ${config.machine}, which guest ${config.name} was started with; ` +

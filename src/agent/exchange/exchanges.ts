@@ -1,7 +1,10 @@
 import { AgentError } from "../errors.js";
+import type { ExchangeRun } from "./exchange-run.js";
 
 /** The exchanges under way in this agent, which waits for them before it ends: they take a moment, and a guest stands still in them. */
 export class Exchanges {
+  /** The latest exchange of every guest of the host, also when it is over. */
+  latest: ExchangeRun | undefined;
   readonly #underWay = new Set<Promise<unknown>>();
   readonly #abort = new AbortController();
 

@@ -14,6 +14,7 @@ export const COPIES_NAME = "copies";
  *       former-children.json
  *       lock                        <uuid>/ram       a guest's memory, while an emulator has it
  *       host-id
+ *       exchange-run.json         how far the exchange of every guest's emulator is, or how the latest went
  *       images/<digest>/
  *       arriving/<digest>.json    a base disk that guests run on while it comes
  *       boot/<sha256>               <uuid>/copies    pages a fork's parent wrote and its children lack
@@ -124,6 +125,11 @@ export class Paths {
   /** How far the exchange of a guest's emulator is. */
   exchange(id: string): string {
     return join(this.guestMemory(id), "exchange.json");
+  }
+
+  /** How far the exchange of every guest's emulator is. */
+  get exchangeRun(): string {
+    return join(this.#stateDirectory, "exchange-run.json");
   }
 
   /** The device state of a frozen guest. */

@@ -169,16 +169,14 @@ export const warmParams = z.strictObject({
   network: z.enum(["isolated", "attached"]).default("isolated"),
 });
 
-/** Brings a running guest to another emulator of its host: by path, by version or the beginning of that, or without either to what guests start on. */
-export const exchangeParams = z.strictObject({
-  name: guestName,
-  emulator: optional(
-    z
-      .string()
-      .max(4095)
-      .regex(/^(\/[^\0]+|\d+(\.\d+){0,2})$/, "must be an absolute path or a version such as 10.0"),
-  ),
-});
+/** An emulator of the host, by path, by version or the beginning of that. */
+export const emulatorChoice = z
+  .string()
+  .max(4095)
+  .regex(/^(\/[^\0]+|\d+(\.\d+){0,2})$/, "must be an absolute path or a version such as 10.0");
+
+/** Brings a running guest to another emulator of its host; without one to what guests start on. */
+export const exchangeParams = z.strictObject({ name: guestName, emulator: optional(emulatorChoice) });
 
 const emulatorProcess = z.object({ version: z.string().max(128), pid: count });
 

@@ -1,0 +1,63 @@
+import { existsSync } from "node:fs";
+import { codeOf, messageOf } from "../../base/index.js";
+import { AgentError } from "../errors.js";
+import { SILENT } from "../guests/found-state.js";
+import type { Guest } from "../guests/guest.js";
+import type { Services } from "../services.js";
+
+/** What keeps a guest from being given another emulator. */
+export interface Obstacle {
+  error: Error;
+  /** Whether it goes away by itself, so that it may be tried again. */
+  passes: boolean;
+}
+
+/** @throws AgentError `busy`, `bad-state`, `not-ready` with what it is that stands in the way. */
+export function requireExchangeable(services: Pick<Services, "paths">, guest: Guest): void {
+  const obstacle = obstacleOf(services, guest);
+  if (obstacle !== undefined) throw obstacle.error;
+}
+
+/** What keeps this guest from being given another emulator now; undefined when nothing does. */
+export function obstacleOf({ paths }: Pick<Services, "paths">, guest: Guest): Obstacle | undefined {
+  const refuse = (why: string, passes: boolean): Obstacle => ({ error: notReady(guest, why), passes });
+  try {
+    guest.requireIdle();
+  } catch (error) {
+    return { error: asError(error), passes: true };
+  }
+  if (guest.state === "receiving" || guest.state === "migrated")
+    return refuse(`it is ${guest.state}: wait until its memory is all in one place`, true);
+  try {
+    guest.requireState("given another emulator", "running");
+    // One that was found and does not answer has none.
+    if (!guest.hasEmulator) guest.requireState("given another emulator");
+  } catch (error) {
+    return { error: asError(error), passes: guest.state === "starting" || isSilent(guest) };
+  }
+  if (existsSync(paths.exchange(guest.id)))
+    return refuse("an earlier exchange of its emulator has not come to its end", true);
+  const { shared, memory } = guest.live;
+  if (shared.sharers > 0)
+    return refuse(`${shared.sharers} children on this host share its memory; remove them first`, false);
+  if (memory.private !== undefined)
+    return refuse(
+      "it shares, or came from sharing, another guest's memory and has no memory file of its own",
+      false,
+    );
+  if (guest.config.disks.some(({ chain }) => chain.some(({ socket }) => socket !== undefined)))
+    return refuse("its disks are still on their way to this host (ramet disk list)", true);
+  return undefined;
+}
+
+function isSilent({ record }: Guest): boolean {
+  return record.message?.startsWith(SILENT) === true;
+}
+
+function notReady(guest: Guest, why: string): AgentError {
+  return new AgentError("not-ready", `guest ${guest.name} cannot be given another emulator yet: ${why}`);
+}
+
+function asError(thrown: unknown): Error {
+  return thrown instanceof Error ? thrown : new Error(`${codeOf(thrown)}: ${messageOf(thrown)}`);
+}
