@@ -125,6 +125,7 @@ export class QemuEmulator implements Emulator {
 
   async stop(options = { forGood: false }): Promise<{ stoppedAtUs: number }> {
     this.#stoppedAtUs = undefined;
+    this.#priority.hurry();
     const freeze = this.disks.takePending();
     const stopped = Promise.all([
       this.#execute("stop", {}, STOP_DEADLINE_MS),
