@@ -88,7 +88,8 @@ export const diskNbd: Target = {
       clientOption(2),
     ]);
   },
-  allocationBytes: (inputBytes) => SMALL_BYTES + inputBytes * 64,
+  // Read byte by byte, each is a piece with a view of its own: 66 bytes on Node.js 24, a little less on 20.
+  allocationBytes: (inputBytes) => SMALL_BYTES + inputBytes * 96,
   run(input) {
     const whole = said(input, input.length);
     assert.deepEqual(said(input, 1), whole, "pieces are read as the whole is");
