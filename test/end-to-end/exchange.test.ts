@@ -5,7 +5,7 @@ import { setImmediate as turn } from "node:timers/promises";
 import { after, before, describe, test } from "node:test";
 import type { ExchangeOutcome } from "../../src/control/index.js";
 import { eventually, emulatorsBelow, Hosts, type Host } from "../support/hosts.js";
-import { nextEmulator } from "../support/next-emulator.js";
+import { missingNextEmulator, nextEmulator } from "../support/next-emulator.js";
 import { ask, runSample } from "../support/sample-guest.js";
 
 const PORT = 8280;
@@ -48,7 +48,8 @@ interface Rows {
   failures: number;
 }
 
-describe("a guest under load whose emulator is exchanged", () => {
+const skip = missingNextEmulator();
+describe("a guest under load whose emulator is exchanged", { skip }, () => {
   let hosts: Hosts;
   let a: Host;
   const other = nextEmulator();

@@ -2,11 +2,13 @@ import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import { realClock, sleep } from "../../src/base/index.js";
 import { eventually, Hosts, type Host } from "../support/hosts.js";
-import { nextEmulator } from "../support/next-emulator.js";
+import { missingNextEmulator, nextEmulator } from "../support/next-emulator.js";
 import { runSample, whenTransfersEnd } from "../support/sample-guest.js";
 import { Talk, TwoNetworks } from "../support/two-networks.js";
 
 const GUEST_ADDRESS = "10.98.0.9";
+
+const skip = missingNextEmulator();
 
 describe("two hosts with a network between them", () => {
   let networks: TwoNetworks;
@@ -22,7 +24,7 @@ describe("two hosts with a network between them", () => {
       each: (name) => ({
         address: networks.addresses[indexOf(name)],
         prefix: networks.inside(indexOf(name)),
-        configuration: { forwardAddress: "127.0.0.1", emulators: [nextEmulator()] },
+        configuration: { forwardAddress: "127.0.0.1", emulators: skip === false ? [nextEmulator()] : [] },
       }),
     });
     a = hosts.at(0);
@@ -67,20 +69,24 @@ describe("two hosts with a network between them", () => {
     assert.deepEqual(hosts.problems, []);
   });
 
-  test("a client's one TCP connection goes on across an exchange of the emulator, there and back", async (context) => {
-    const talk = new Talk({ prefix: networks.inside(0), url: `http://${GUEST_ADDRESS}` });
-    await sleep(realClock, 1000);
-    for (const emulator of ["10.0", "7.2", "10.0"]) {
-      const { pauseUs, to, message } = await a.call("guest.exchange", { name: "roamer", emulator });
-      context.diagnostic(`${to.version}: ${(pauseUs / 1000).toFixed(1)} ms`);
-      assert.equal(message, undefined);
-      await sleep(realClock, 500);
-    }
-    const report = await talk.end();
-    assert.deepEqual([report.errors, report.connections], [0, 1]);
-    assert.ok(report.answers > 3, `${report.answers} answers`);
-    assert.deepEqual(hosts.problems, []);
-  });
+  test(
+    "a client's one TCP connection goes on across an exchange of the emulator, there and back",
+    { skip },
+    async (context) => {
+      const talk = new Talk({ prefix: networks.inside(0), url: `http://${GUEST_ADDRESS}` });
+      await sleep(realClock, 1000);
+      for (const emulator of ["10.0", "7.2", "10.0"]) {
+        const { pauseUs, to, message } = await a.call("guest.exchange", { name: "roamer", emulator });
+        context.diagnostic(`${to.version}: ${(pauseUs / 1000).toFixed(1)} ms`);
+        assert.equal(message, undefined);
+        await sleep(realClock, 500);
+      }
+      const report = await talk.end();
+      assert.deepEqual([report.errors, report.connections], [0, 1]);
+      assert.ok(report.answers > 3, `${report.answers} answers`);
+      assert.deepEqual(hosts.problems, []);
+    },
+  );
 
   test("an agent of another authority gets no guest, and says so", async () => {
     const stranger = await Hosts.start(1, {

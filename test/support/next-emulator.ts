@@ -1,16 +1,21 @@
 import { execFileSync } from "node:child_process";
-import { existsSync } from "node:fs";
 import { join } from "node:path";
+import { whyMissing } from "./missing.js";
 
 const ROOT = new URL("../..", import.meta.url).pathname;
+const SCRIPT = join(ROOT, "scripts/next-emulator");
 
-/** Another emulator beside the installed one, newer where the distribution has a newer one, unpacked and not installed: a field of the agent's configuration names it. */
+/** A newer emulator than the installed one, from the distribution's backports, unpacked and not installed: a field of the agent's configuration names it. */
 export function nextEmulator(): { path: string; dataDirectories: string[] } {
   const directory = join(ROOT, "build/emulators/beside");
-  if (!existsSync(join(directory, "complete")))
-    execFileSync(join(ROOT, "scripts/next-emulator"), [], { stdio: "inherit" });
+  execFileSync(SCRIPT, [], { stdio: "inherit" });
   return {
     path: join(directory, "usr/bin/qemu-system-x86_64"),
     dataDirectories: ["qemu", "seabios"].map((name) => join(directory, "usr/share", name)),
   };
+}
+
+/** Why there is none on this machine, for `skip`; false when there is one. */
+export function missingNextEmulator(): string | false {
+  return whyMissing(SCRIPT);
 }

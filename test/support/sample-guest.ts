@@ -1,13 +1,12 @@
-import { execFileSync, spawnSync } from "node:child_process";
+import { execFileSync } from "node:child_process";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import type { Architecture, GuestView, ParamsInput } from "../../src/control/index.js";
 import { eventually, type Host } from "./hosts.js";
+import { whyMissing } from "./missing.js";
 
 const ROOT = new URL("../..", import.meta.url).pathname;
 const CONSOLE = { x86_64: "console=ttyS0 no_timer_check", aarch64: "console=ttyAMA0" } as const;
-/** What scripts exit with when the machine lacks something that they cannot install. */
-const EXIT_NEEDS = 3;
 const BOOT_DEADLINE_MS = 120_000;
 
 /** Kernel, initrd and console of the sample guest, which is built when it is not there. */
@@ -26,10 +25,7 @@ export function sampleGuest(architecture: Architecture = "x86_64"): {
 
 /** Why there is no sample guest for an architecture on this machine, for `skip`; false when there is one. */
 export function missingSampleGuest(architecture: Architecture): string | false {
-  const { status, stderr } = spawnSync(join(ROOT, "scripts/sample-guest"), [architecture], {
-    encoding: "utf8",
-  });
-  return status === EXIT_NEEDS ? stderr.trim() : false;
+  return whyMissing(join(ROOT, "scripts/sample-guest"), [architecture]);
 }
 
 /** Runs a sample guest and waits until it serves HTTP; with `hostPort` that port of the host leads to it. */
