@@ -75,6 +75,11 @@ export function deviceOf(disk: Pick<GuestDisk, "name">): string {
   return disk.name;
 }
 
+/** What has the disk in the emulator: the device is a PCI card, and its disk a part of that. */
+function backendOf(disk: Pick<GuestDisk, "name">): string {
+  return `/machine/peripheral/${deviceOf(disk)}/virtio-backend`;
+}
+
 /** One layer, as `blockdev-add` and -blockdev take it. What a guest discards or writes zeros to takes no room, where the file system can do that. */
 export function blockNode(
   disk: GuestDisk,
@@ -140,7 +145,7 @@ export function diskArguments(disks: readonly GuestDisk[], form: string): string
 export function throttleOf(disk: GuestDisk): object | undefined {
   if (disk.iops === undefined && disk.bps === undefined) return undefined;
   const none = { bps_rd: 0, bps_wr: 0, iops_rd: 0, iops_wr: 0 };
-  return { id: deviceOf(disk), bps: disk.bps ?? 0, iops: disk.iops ?? 0, ...none };
+  return { id: backendOf(disk), bps: disk.bps ?? 0, iops: disk.iops ?? 0, ...none };
 }
 
 /** A command of the emulator's. */

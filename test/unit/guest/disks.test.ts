@@ -103,6 +103,15 @@ describe("a running emulator's disks", () => {
     assert.equal(disks.takePending(), undefined);
   });
 
+  it("are limited by what has them, which is a part of the card", async () => {
+    const sent: [string, unknown][] = [];
+    const disks = new EmulatorDisks(async (command, args) => void sent.push([command, args]));
+    await disks.limit([disk, { ...disk, name: "disk2", iops: 100 }]);
+    const none = { bps_rd: 0, bps_wr: 0, iops_rd: 0, iops_wr: 0 };
+    const id = "/machine/peripheral/disk2/virtio-backend";
+    assert.deepEqual(sent, [["block_set_io_throttle", { id, bps: 0, iops: 100, ...none }]]);
+  });
+
   it("are told by their devices, and an answer that names one of them not is none", () => {
     const answer = [
       { device: "", qdev: "/machine/peripheral/disk0/virtio-backend", inserted: { "node-name": "disk0-a" } },
