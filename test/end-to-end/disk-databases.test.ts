@@ -20,7 +20,8 @@ import {
   told,
   type At,
 } from "../support/database-guests.js";
-import { importRoot, inGuest, runDiskGuest } from "../support/disk-guest.js";
+import { importRoot, runDiskGuest } from "../support/disk-guest.js";
+import { startFio, stopFio } from "../support/fio.js";
 import { whenTransfersEnd } from "../support/sample-guest.js";
 
 const FORKS = Number(process.env["RAMET_FORKS"] ?? 2);
@@ -49,27 +50,6 @@ describe("forks of a guest with databases", () => {
     ).transfers;
     assert.equal(forked?.state, "running", JSON.stringify(forked));
     return { host: kind === "far" ? b : a, name, port: 8090 };
-  }
-
-  /** Has fio write and read back, past the guest's page cache, in one pass after the other. */
-  async function startFio({ host, port }: At): Promise<void> {
-    const pass = [
-      "fio --name=verify --filename=/root/fio --size=4M --direct=1 --ioengine=libaio --iodepth=8 --rw=randrw --bsrange=4k-64k --fsync=32",
-      "--randrepeat=0 --verify=crc32c --verify_fatal=1 --do_verify=1",
-    ].join(" ");
-    const passes = `while [ ! -e /run/fio.stop ]; do ${pass} >/run/fio.log 2>&1 || exit; echo pass >>/run/fio.passes; done`;
-    await inGuest(
-      host,
-      port,
-      `rm -f /run/fio.*; (setsid sh -c '${passes}'; echo $? >/run/fio.code) >/dev/null 2>&1 </dev/null &`,
-    );
-  }
-
-  /** Lets fio end the pass it is in, by which it has read all that it wrote. */
-  async function stopFio({ host, port, name }: At): Promise<void> {
-    const script = "touch /run/fio.stop; while [ ! -s /run/fio.code ]; do sleep 0.1; done; cat /run/fio.log";
-    const said = await inGuest(host, port, `${script}; cat /run/fio.passes; echo code $(cat /run/fio.code)`);
-    assert.match(said, /\npass\ncode 0\n$/, `${name}:\n${said}`);
   }
 
   async function forkAndJudge(kind: Kind, name: string): Promise<void> {

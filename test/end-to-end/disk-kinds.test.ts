@@ -1,6 +1,6 @@
 /**
  * A guest with several disks of different kinds: on a base disk and on nothing, through the host's page cache and past it, with limits, with blocks that the guest gave back. It is
- * forked to another host and migrated there and back, in the distribution's emulator and in a newer one.
+ * forked on its own host, and from a newer emulator to another host, and migrated there.
  */
 import assert from "node:assert/strict";
 import { join } from "node:path";
@@ -169,9 +169,8 @@ describe("a guest with several disks", () => {
     assert.ok((await limitedMs(to, PORT)) >= LEAST_MS, "its limit goes with it");
   }
 
-  test("is forked with all of them", async () => {
-    await forkAndCompare("near", { memory: "copied" }, a);
-    await forkAndCompare("far", { to: [b.url] }, b);
+  test("is forked on its own host with all of them", async () => {
+    await forkAndCompare("near", { memory: "shared" }, a);
     assert.deepEqual(hosts.problems, []);
   });
 
@@ -184,12 +183,10 @@ describe("a guest with several disks", () => {
     assert.ok((await limitedMs(host, PORT)) >= LEAST_MS, "the other emulator keeps to the limit");
   }
 
-  test("is forked and migrated with all of them from a newer emulator", async () => {
+  test("is forked to another host and migrated there with all of them, from a newer emulator", async () => {
     await exchange(a);
-    await forkAndCompare("newer", { to: [b.url] }, b);
+    await forkAndCompare("far", { to: [b.url] }, b);
     await migrate(a, b);
-    await exchange(b);
-    await migrate(b, a);
     assert.deepEqual(hosts.problems, []);
   });
 });
