@@ -1,5 +1,6 @@
 import { execFileSync, spawn, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
+import type { Socket } from "node:net";
 import { join } from "node:path";
 
 const ROOT = new URL("../..", import.meta.url).pathname;
@@ -77,6 +78,7 @@ export interface TalkReport {
 /** The quickstart's client, run somewhere else. */
 export class Talk {
   readonly #process: ChildProcess;
+  readonly #kill = (): boolean => this.#process.kill("SIGKILL");
   #output = "";
 
   constructor(options: { prefix: string[]; url: string }) {
@@ -92,13 +94,20 @@ export class Talk {
     ];
     this.#process = spawn(program, args, { cwd: ROOT, stdio: ["ignore", "pipe", "inherit"] });
     this.#process.stdout?.on("data", (chunk: Buffer) => (this.#output += chunk.toString()));
+    // A test that fails before the end of the talk does not wait for that.
+    process.once("exit", this.#kill);
+    this.#process.once("exit", () => process.off("exit", this.#kill));
+    this.#process.unref();
+    (this.#process.stdout as Socket).unref();
   }
 
   /** Ends it and tells what it saw. */
   async end(): Promise<TalkReport> {
-    const exited = once(this.#process, "exit");
+    const closed = once(this.#process, "close");
+    this.#process.ref();
+    (this.#process.stdout as Socket).ref();
     this.#process.kill("SIGTERM");
-    await exited;
+    await closed;
     const [answers, connections, errors] =
       /(\d+) answers over (\d+) TCP connections?, (\d+) errors/.exec(this.#output)?.slice(1) ?? [];
     return { answers: Number(answers), connections: Number(connections), errors: Number(errors) };
