@@ -28,6 +28,8 @@ export type AgentErrorCode =
   | "timeout"
   | "transfer-failed"
   | "exchange-failed"
+  | "suspend-failed"
+  | "resume-failed"
   | "cancelled";
 
 /** The agent's one error. */

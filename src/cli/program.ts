@@ -20,8 +20,9 @@ import { removeCommand } from "./commands/remove.js";
 import { runCommand } from "./commands/run.js";
 import { showCommand } from "./commands/show.js";
 import { rollbackCommand } from "./commands/rollback.js";
-import { cancelCommand, resumeCommand, steerCommand, sweepCommand } from "./commands/steer.js";
+import { cancelCommand, steerCommand, sweepCommand } from "./commands/steer.js";
 import { stopCommand } from "./commands/stop.js";
+import { resumeCommand, suspendCommand } from "./commands/suspend.js";
 import { transfersCommand } from "./commands/transfers.js";
 import { versionCommand } from "./commands/version.js";
 import { warmCommand } from "./commands/warm.js";
@@ -65,6 +66,8 @@ export function createProgram(cli: Cli): Command {
     killCommand(cli),
     freezeCommand(cli),
     thawCommand(cli),
+    suspendCommand(cli),
+    resumeCommand(cli),
     removeCommand(cli),
     diskCommand(cli),
     forkCommand(cli),
@@ -78,7 +81,6 @@ export function createProgram(cli: Cli): Command {
     cancelCommand(cli),
     sweepCommand(cli),
     steerCommand(cli),
-    resumeCommand(cli),
     rollbackCommand(cli),
     peersCommand(cli),
     pingCommand(cli),

@@ -22,6 +22,8 @@ export const METHOD_ACCESS: { readonly [Name in MethodName]: AccessRole } = {
   "guest.freeze": "operate",
   "guest.thaw": "operate",
   "guest.exchange": "operate",
+  "guest.suspend": "operate",
+  "guest.resume": "operate",
   "guest.remove": "admin",
   "guest.logs": "operate",
   "guest.console.open": "operate",

@@ -50,6 +50,7 @@ export {
   GUEST_STATES,
   type ExchangeOutcome,
   type GuestState,
+  type ResumeOutcome,
   type GuestIsolation,
   type GuestView,
 } from "./schema/guest.js";

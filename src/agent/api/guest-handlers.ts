@@ -3,12 +3,13 @@ import type { Handlers } from "../../control/index.js";
 import { AgentError } from "../errors.js";
 import { exchangeGuest } from "../exchange/exchange-guest.js";
 import type { Guest } from "../guests/guest.js";
-import type { GuestRegistry } from "../guests/registry.js";
 import { runGuest } from "../guests/run-guest.js";
 import { freezeGuest, thawGuest } from "../guests/template.js";
+import { giveUpSuspended } from "../suspend/found-suspension.js";
 import { withArrivals } from "../disks/guest-disks.js";
 import type { Services } from "../services.js";
 import { warmAt } from "../transfers/warm-emulators.js";
+import { suspendHandlers } from "./suspend-handlers.js";
 import type { Consoles } from "./consoles.js";
 import type { LogFollowers } from "./log-followers.js";
 
@@ -31,7 +32,7 @@ export function guestHandlers(
     "guest.stop": async ({ name, deadlineMs }) => ({
       guest: await stopGuest(services, find(name), deadlineMs),
     }),
-    "guest.kill": async ({ name }) => ({ guest: await killGuest(find(name), services.registry) }),
+    "guest.kill": async ({ name }) => ({ guest: await killGuest(services, find(name)) }),
     "guest.freeze": async ({ name }) => {
       services.requireAccepting();
       await freezeGuest(services, find(name));
@@ -72,6 +73,7 @@ export function guestHandlers(
       consoles.close(session, console);
       return {};
     },
+    ...suspendHandlers(services),
     "guest.warm": async ({ name, ...wanted }) => {
       services.requireAccepting();
       return { warm: await warmAt(services, find(name), wanted) };
@@ -104,11 +106,25 @@ async function stopGuest(services: Services, guest: Guest, deadlineMs: number) {
   return guest.view();
 }
 
-async function killGuest(guest: Guest, registry: GuestRegistry) {
+async function killGuest(services: Services, guest: Guest) {
+  const { registry } = services;
+  if (guest.state === "suspended") return endSuspended(services, guest);
   // Found by this agent, and out of its hands: it did not answer.
   if (guest.isLive && !guest.hasEmulator && guest.state !== "starting") await registry.endUnanswering(guest);
   if (!guest.isLive) return guest.view();
   await guest.live.emulator.kill();
   await guest.whenOff();
+  // Its emulator was at its end anyway.
+  const { state } = guest.view();
+  return state === "suspended" ? endSuspended(services, guest) : guest.view();
+}
+
+async function endSuspended(services: Services, guest: Guest) {
+  const leave = guest.occupy({ what: "being ended", transfers: [] });
+  try {
+    await giveUpSuspended(services, guest);
+  } finally {
+    leave();
+  }
   return guest.view();
 }

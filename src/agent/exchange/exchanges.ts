@@ -11,7 +11,10 @@ export class Exchanges {
   /** Does an exchange. What has not come to its pause when the agent ends is given up: `signal` says so. @throws AgentError `draining`, and what `work` throws. */
   async during<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
     if (this.#abort.signal.aborted)
-      throw new AgentError("draining", "the agent is stopping and exchanges no emulators");
+      throw new AgentError(
+        "draining",
+        "the agent is stopping: no guest is brought out of its emulator or into one",
+      );
     const done = work(this.#abort.signal);
     this.#underWay.add(done);
     try {

@@ -1,14 +1,13 @@
 import { deferred, messageOf, type Log } from "../../base/index.js";
 import type { GuestState, GuestView } from "../../control/index.js";
 import { AgentError } from "../errors.js";
-import { guestDiskView } from "../disks/guest-disks.js";
 import type { GuestEvent } from "../../guest/index.js";
 import type { EventHub } from "../events.js";
-import { networkView } from "../network/translate.js";
 import type { Paths } from "../store/paths.js";
 import { describeExit } from "./exit-words.js";
 import { changedRecord, type GuestChange } from "./guest-change.js";
 import { digestsOf, writeRecord, type GuestRecord } from "./guest-record.js";
+import { viewOf, type Suspended } from "./guest-view.js";
 import type { LiveEmulator } from "./live-emulator.js";
 
 /** What a guest is busy with, so that a second command can be told. */
@@ -32,12 +31,13 @@ export interface GuestOptions {
   onGuestEvent?: ((guest: Guest, event: GuestEvent) => void) | undefined;
 }
 
-/** States in which an emulator holds the guest. */
+/** States in which an emulator holds the guest, or its memory and disks wait for one. */
 const LIVE_STATES: readonly GuestState[] = [
   "starting",
   "running",
   "paused",
   "frozen",
+  "suspended",
   "receiving",
   "migrated",
   "unreadable",
@@ -62,6 +62,8 @@ export class Guest {
   #occupation: Occupation | undefined;
   /** Of a child whose transfer is under way: whether that keeps it from running. */
   isHeld: (() => boolean) | undefined;
+  /** What it has without an emulator; undefined unless it is suspended, and its memory is there. */
+  suspended: Suspended | undefined;
   #saving: Promise<void> = Promise.resolve();
   #isSaved = true;
   #removed = false;
@@ -97,7 +99,7 @@ export class Guest {
     return this.#record.config;
   }
 
-  /** Whether an emulator has, or should have, this guest. */
+  /** Whether an emulator has, or should have, this guest, or can have it again. */
   get isLive(): boolean {
     return LIVE_STATES.includes(this.state);
   }
@@ -165,9 +167,13 @@ export class Guest {
   requireState(doing: string, ...states: GuestState[]): void {
     if (states.includes(this.state)) return;
     const why = this.#record.message === undefined ? "" : ` (${this.#record.message})`;
+    const cure =
+      this.state === "suspended"
+        ? `: \`ramet resume ${this.name}\` lets it run on, with --emulator in another emulator`
+        : "";
     throw new AgentError(
       "bad-state",
-      `guest ${this.name} is ${this.state}${why}; it must be ${states.join(" or ")} to be ${doing}`,
+      `guest ${this.name} is ${this.state}${why}; it must be ${states.join(" or ")} to be ${doing}${cure}`,
     );
   }
 
@@ -297,43 +303,13 @@ export class Guest {
   }
 
   view(): GuestView {
-    const { config, parent, message, createdAtMs, boot } = this.#record;
-    return {
-      id: this.id,
-      name: this.name,
-      state: this.state,
-      architecture: config.architecture,
-      machine: config.machine,
-      memoryBytes: config.memoryBytes,
-      cpus: config.cpus,
-      kernel: boot.kernel.source,
-      ...(boot.initrd === undefined ? {} : { initrd: boot.initrd.source }),
-      append: config.append,
-      ...(this.#live === undefined
-        ? {}
-        : {
-            emulatorVersion: this.#live.emulator.version,
-            pid: this.#live.emulator.pid,
-            ...isolationField(this.#live),
-          }),
-      network: networkView(config.network),
-      ...(config.disks.length === 0 ? {} : { disks: config.disks.map(guestDiskView) }),
-      ...(parent === undefined ? {} : { parent }),
-      ...this.#sharingFields(),
-      transfers: [...(this.#occupation?.transfers ?? [])],
-      createdAtMs,
-      ...(message === undefined ? {} : { message }),
-    };
-  }
-
-  #sharingFields(): Pick<GuestView, "sharesWith" | "sharers"> {
-    const { sharing, parent } = this.#record;
-    const sharers = this.#live?.shared.sharers ?? 0;
-    const shares = this.#live !== undefined && sharing !== undefined && sharing.whole !== true;
-    return {
-      ...(shares && parent !== undefined ? { sharesWith: parent.guest } : {}),
-      ...(sharers > 0 ? { sharers } : {}),
-    };
+    const { state, suspended, occupation } = this;
+    return viewOf(this.#record, {
+      state,
+      live: this.#live,
+      suspended,
+      transfers: occupation?.transfers ?? [],
+    });
   }
 
   #changed(): void {
@@ -358,9 +334,4 @@ export class Guest {
       this.#off.resolve();
     }
   }
-}
-
-/** `exactOptionalPropertyTypes` tells a field that is absent from one that is undefined. */
-function isolationField({ isolation }: LiveEmulator): Pick<GuestView, "isolation"> {
-  return isolation === undefined ? {} : { isolation };
 }

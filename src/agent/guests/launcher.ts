@@ -1,4 +1,4 @@
-import { mkdir } from "node:fs/promises";
+import { chown, mkdir } from "node:fs/promises";
 import { closeSync, constants, fstatSync, openSync } from "node:fs";
 import { codeOf, messageOf, PAGE_BYTES, type Clock, type Log } from "../../base/index.js";
 import {
@@ -56,6 +56,13 @@ export interface BesideOptions {
   dataDirectories: readonly string[];
 }
 
+/** What a suspended guest is to go on in. */
+export interface RelaunchOptions extends Omit<LaunchOptions, "incoming" | "shares"> {
+  binary: string;
+  dataDirectories: readonly string[];
+  seat: Seat;
+}
+
 /** Starts emulators and finds running ones; the pool and the tests put something else in its place. */
 export interface EmulatorSource {
   /** Starts an emulator, stopped. Undoes everything when that fails. */
@@ -67,6 +74,10 @@ export interface EmulatorSource {
    * (`LiveEmulator.takeOver`). Undoes everything when that fails.
    */
   launchBeside(options: BesideOptions): Promise<LiveEmulator>;
+  /**
+   * Starts an emulator that waits for the device state of a suspended guest, on the memory that guest has. When that fails, reservation and holds are the caller's still, and the memory is as it was.
+   */
+  relaunch(options: RelaunchOptions): Promise<LiveEmulator>;
   /** Ends whatever emulator an earlier agent left in the directory of this id, or only the one in this seat. */
   endLeftover(id: string, seat?: Seat): Promise<void>;
 }
@@ -153,6 +164,39 @@ export class Launcher implements EmulatorSource {
         await this.#undo(() => emulator.kill());
         throw error;
       }
+    } finally {
+      if (tap !== undefined) closeSync(tap);
+    }
+  }
+
+  async relaunch(options: RelaunchOptions): Promise<LiveEmulator> {
+    const { config, binary, dataDirectories, seat } = options;
+    const cell = await this.#isolation.enter(config, { privateMemory: false });
+    const tap = config.network.mode === "tap" ? openTap(config.network.tap) : undefined;
+    try {
+      // It was another user's.
+      const uid = cell.confinement?.uid;
+      if (uid !== undefined) await chown(this.#paths.ram(config.id), uid, uid);
+      const emulator = await startEmulator({
+        config,
+        ...this.#place(config.id, seat),
+        incoming: true,
+        binary,
+        dataDirectories,
+        environment: preloadEnvironment(INHERITED_DEVICE),
+        descriptors: [this.#device],
+        ...(tap === undefined ? {} : { tap }),
+        ...(cell.confinement === undefined ? {} : { confinement: cell.confinement }),
+      });
+      try {
+        return this.#assemble({ ...options, cell }, emulator);
+      } catch (error) {
+        await this.#undo(() => emulator.kill());
+        throw error;
+      }
+    } catch (error) {
+      await this.#undo(() => cell.release());
+      throw error;
     } finally {
       if (tap !== undefined) closeSync(tap);
     }

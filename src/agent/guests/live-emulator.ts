@@ -102,6 +102,23 @@ export class LiveEmulator {
     await this.release();
   }
 
+  /**
+   * Ends the emulator and takes everything back but the guest's memory: its file stays, and `reservation`, the room for it, is the caller's from here on. Errors as those of `Emulator.kill`.
+   */
+  async endKeepingMemory(): Promise<void> {
+    const { cell, holds } = this.#parts;
+    if (this.#exit === undefined) await this.emulator.kill();
+    this.#isOwner = false;
+    await this.release();
+    cell.release();
+    for (const hold of holds) hold.letGo();
+  }
+
+  /** The room set aside for its memory. */
+  get reservation(): Reservation {
+    return this.#parts.reservation;
+  }
+
   /** A second emulator of the same guest, which owns nothing yet. */
   beside(parts: Pick<EmulatorParts, "emulator" | "memory" | "seat">): LiveEmulator {
     return new LiveEmulator({ ...this.#parts, ...parts }, { isOwner: false });

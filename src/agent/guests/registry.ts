@@ -6,6 +6,8 @@ import { AgentError } from "../errors.js";
 import { readExchange, seatsOf, type ExchangeRecord } from "../exchange/exchange-record.js";
 import { settleExchange } from "../exchange/settle-exchange.js";
 import type { EventHub } from "../events.js";
+import { releaseSuspended, settleSuspension, takeUpSuspended } from "../suspend/found-suspension.js";
+import type { SuspensionRecord } from "../suspend/suspension-record.js";
 import type { BootStore } from "../store/boot-store.js";
 import type { FormerChildren } from "../store/former-children.js";
 import { removeGuestMemory, removeStrayMemory } from "../store/guest-memory.js";
@@ -17,6 +19,7 @@ import { Guest, type GuestOptions } from "./guest.js";
 import type { EmulatorSource } from "./launcher.js";
 import type { LiveEmulator } from "./live-emulator.js";
 import { INTERRUPTED, liveState, SILENT, silent } from "./found-state.js";
+import { requireRoomAmong } from "./names.js";
 import { isOver, rememberRun, remainsOf } from "./remains.js";
 import { unreadableRecord } from "./unreadable.js";
 
@@ -150,25 +153,7 @@ export class GuestRegistry {
 
   /** @throws AgentError `name-taken` or `too-many-guests`. */
   requireRoomFor(name: string, id?: string): void {
-    const same = id === undefined ? undefined : this.#guests.get(id);
-    if (same !== undefined) {
-      throw new AgentError(
-        "name-taken",
-        `this host has guest ${id} already, as ${same.name} (${same.state}); remove that one first`,
-      );
-    }
-    if (this.byName(name) !== undefined) {
-      throw new AgentError(
-        "name-taken",
-        `this host has a guest ${name} already; choose another name, or remove that one first`,
-      );
-    }
-    if (this.#guests.size >= this.#options.maxGuests) {
-      throw new AgentError(
-        "too-many-guests",
-        `this host has ${this.#guests.size} guests, the most it may have (limits.maxGuests); remove one first`,
-      );
-    }
+    requireRoomAmong(this.list(), { name, id, maxGuests: this.#options.maxGuests });
   }
 
   /**
@@ -219,6 +204,7 @@ export class GuestRegistry {
     await guest.whenFree();
     await guest.retire();
     await this.#removeDirectories(guest.id);
+    releaseSuspended(guest);
     await this.#options.disks.forget(guest.id, layersOf(this.list(), { but: guest.id }));
     if (this.#guests.delete(guest.id)) this.#options.events.emit("guest", { change: "removed", guest: view });
     await this.collectBootFiles();
@@ -263,12 +249,14 @@ export class GuestRegistry {
     }
     const guest = this.#enter(record);
     try {
+      const suspension = await takeUpSuspended(this.#options, guest);
+      if (suspension.isSuspended) return;
       const left = readTransferRecords(paths.guestMemory(id));
       removeStray(paths.guestMemory(id), left);
       const exchange = readExchange(paths.exchange(id));
       const live = isOver(record.state) ? undefined : await this.#adopt(record, exchange);
       if (live === undefined) await this.#settleDead(guest, left);
-      else this.#found(guest, live, left, exchange);
+      else this.#found(guest, live, left, { exchange, suspension: suspension.left });
     } catch (error) {
       if (isOver(guest.state)) return this.withhold(guest, error);
       this.#isWhole = false;
@@ -276,11 +264,20 @@ export class GuestRegistry {
     }
   }
 
-  #found(guest: Guest, live: LiveEmulator, left: LeftTransfers, exchange?: ExchangeRecord): void {
+  #found(
+    guest: Guest,
+    live: LiveEmulator,
+    left: LeftTransfers,
+    {
+      exchange,
+      suspension,
+    }: { exchange?: ExchangeRecord | undefined; suspension?: SuspensionRecord | undefined },
+  ): void {
+    const { paths } = this.#options;
     guest.attach(live);
     this.#toSettle.set(guest, []);
-    if (exchange !== undefined)
-      this.whenAnswering(guest, () => settleExchange(guest, exchange, this.#options.paths));
+    if (exchange !== undefined) this.whenAnswering(guest, () => settleExchange(guest, exchange, paths));
+    if (suspension !== undefined) this.whenAnswering(guest, () => settleSuspension(guest, suspension, paths));
     if (left.parents.length + left.children.length > 0) {
       this.#unfinished.push({ guest, ...left });
       return;

@@ -23,6 +23,7 @@ export const COPIES_NAME = "copies";
  *                                   <uuid>/shared    some emulator has mapped, or had, this memory privately
  *                                   <uuid>/exchange.json  how far the exchange of its emulator is
  *                                   <uuid>/template  the device state of a frozen guest
+ *                                   <uuid>/suspended.json, suspended  how far a guest is suspended, and its device state
  *       disks/<uuid>/             a differencing disk, what one guest writes
  *       borrowed/                 which disks other hosts keep for this one
  *       guests/<uuid>/
@@ -135,6 +136,16 @@ export class Paths {
   /** The device state of a frozen guest. */
   template(id: string): string {
     return join(this.guestMemory(id), "template");
+  }
+
+  /** How far a guest is on its way out of its emulator or back into one. */
+  suspension(id: string): string {
+    return join(this.guestMemory(id), "suspended.json");
+  }
+
+  /** The device state of a suspended guest. */
+  suspendedState(id: string): string {
+    return join(this.guestMemory(id), "suspended");
   }
 
   ram(id: string): string {

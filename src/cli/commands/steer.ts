@@ -64,16 +64,3 @@ export function steerCommand(cli: Cli): Command {
     context.answer(result, () => [formatPlain(result.transfer)]);
   });
 }
-
-/** `ramet resume TRANSFER`: lets a child that was made with --paused run. */
-export function resumeCommand(cli: Cli): Command {
-  const command = new Command("resume")
-    .description("let a child that was forked with --paused run")
-    .addArgument(transferId());
-  return command.action(async (transfer: number) => {
-    const context = cli.context(command);
-    context.answer(await context.call("transfer.run", { transfer }), (result) => [
-      formatPlain(result.transfer),
-    ]);
-  });
-}

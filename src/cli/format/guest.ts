@@ -71,6 +71,12 @@ function formatMemory({ memoryBytes, sharesWith, sharers }: GuestView): string {
   return `${formatBytes(memoryBytes)}${from}${by}`;
 }
 
+function formatSuspended(suspended: NonNullable<GuestView["suspended"]>): string {
+  const { stoppedAtMs, emulatorVersion, stateBytes, allocatedBytes } = suspended;
+  const sizes = `${formatBytes(allocatedBytes)} of memory, ${formatBytes(stateBytes)} of device state`;
+  return `since ${formatTime(stoppedAtMs)}, by emulator ${emulatorVersion}; ${sizes}`;
+}
+
 /** Everything an agent says of one guest. */
 export function formatGuest(guest: GuestView): string[] {
   const mac = guest.network.mode === "none" ? undefined : guest.network.mac;
@@ -85,6 +91,7 @@ export function formatGuest(guest: GuestView): string[] {
     ["created", formatTime(guest.createdAtMs)],
     ["machine", `${guest.machine} (${guest.architecture})`],
     ["memory", formatMemory(guest)],
+    ["suspended", guest.suspended && formatSuspended(guest.suspended)],
     ["cpus", String(guest.cpus)],
     ["emulator", emulator],
     ["isolation", guest.isolation && formatIsolation(guest.isolation)],

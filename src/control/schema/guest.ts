@@ -38,7 +38,7 @@ export const DEFAULT_STOP_DEADLINE_MS = 30_000;
 export const DEFAULT_LOG_LINES = 100;
 
 /**
- * `frozen`: a template, which stands still for its children. `receiving`: a child whose memory is not complete. `migrated`: it runs on elsewhere. `crashed`: the emulator ended by itself. `unreadable`: there is a guest
+ * `frozen`: a template, which stands still for its children. `suspended`: no emulator has it, and it can go on in one. `receiving`: a child whose memory is not complete. `migrated`: it runs on elsewhere. `crashed`: the emulator ended by itself. `unreadable`: there is a guest
  * whose record the agent cannot read; it is left as it is, and may run.
  */
 export const GUEST_STATES = [
@@ -46,6 +46,7 @@ export const GUEST_STATES = [
   "running",
   "paused",
   "frozen",
+  "suspended",
   "receiving",
   "migrated",
   "stopped",
@@ -100,6 +101,17 @@ export const guestView = z.object({
   sharesWith: optional(guestName),
   /** Guests of this host that share its memory so. */
   sharers: optional(count),
+  /** While it is suspended, and its memory is there. */
+  suspended: optional(
+    z.object({
+      stoppedAtMs: wallMs,
+      /** The emulator that saved it. */
+      emulatorVersion: z.string().max(128),
+      /** What its device state and its memory take of the host. */
+      stateBytes: count,
+      allocatedBytes: count,
+    }),
+  ),
   /** Transfers of this agent that the guest takes part in and that are not over. */
   transfers: z.array(u32).max(MAX_LISTED),
   createdAtMs: wallMs,
@@ -178,6 +190,9 @@ export const emulatorChoice = z
 /** Brings a running guest to another emulator of its host; without one to what guests start on. */
 export const exchangeParams = z.strictObject({ name: guestName, emulator: optional(emulatorChoice) });
 
+/** Lets a suspended guest run on; without an emulator in what guests start on. */
+export const resumeParams = z.strictObject({ name: guestName, emulator: optional(emulatorChoice) });
+
 const emulatorProcess = z.object({ version: z.string().max(128), pid: count });
 
 /** How an exchange went. */
@@ -198,6 +213,17 @@ export const exchangeOutcome = z.object({
 });
 export type ExchangeOutcome = z.infer<typeof exchangeOutcome>;
 
+/** How a suspended guest came to run on. */
+export const resumeOutcome = z.object({
+  guest: guestView,
+  emulator: emulatorProcess.extend({ path: z.string().max(4095) }),
+  /** From its stop to its first instruction since, by the host's clock. */
+  stoodStillMs: count,
+  /** What is wrong nevertheless. */
+  message: optional(message),
+});
+export type ResumeOutcome = z.infer<typeof resumeOutcome>;
+
 const consoleId = z.strictObject({ console: u32 });
 export const consoleBytes = byteString(MAX_CONSOLE_BYTES);
 
@@ -214,6 +240,8 @@ export const GUEST_METHODS = {
   "guest.freeze": { role: "client", params: byName, result: oneGuest },
   "guest.thaw": { role: "client", params: byName, result: oneGuest },
   "guest.exchange": { role: "client", params: exchangeParams, result: exchangeOutcome },
+  "guest.suspend": { role: "client", params: byName, result: oneGuest },
+  "guest.resume": { role: "client", params: resumeParams, result: resumeOutcome },
   "guest.remove": { role: "client", params: byName, result: nothing },
   "guest.logs": {
     role: "client",

@@ -8,7 +8,7 @@ import type { Admission } from "../../../src/agent/guests/admission.js";
 import type { ChildSpec } from "../../../src/agent/guests/child-spec.js";
 import type { GuestRecord } from "../../../src/agent/guests/guest-record.js";
 import type { ChildRecord, ParentRecord } from "../../../src/agent/transfers/transfer-record.js";
-import type { EmulatorSource, LaunchOptions } from "../../../src/agent/guests/launcher.js";
+import type { EmulatorSource, LaunchOptions, RelaunchOptions } from "../../../src/agent/guests/launcher.js";
 import { LiveEmulator } from "../../../src/agent/guests/live-emulator.js";
 import type { Paths } from "../../../src/agent/store/paths.js";
 
@@ -118,6 +118,12 @@ export class FakeSource implements EmulatorSource {
 
   async launchBeside(): Promise<LiveEmulator> {
     throw new Error("no emulator takes over");
+  }
+
+  async relaunch(options: RelaunchOptions): Promise<LiveEmulator> {
+    const emulator = new FakeEmulator();
+    this.launched.push(emulator);
+    return this.#assemble(options, emulator, new FakeMemory());
   }
 
   async endLeftover(id: string): Promise<void> {

@@ -340,6 +340,7 @@ test("ping, peers, warm, transfers and the steering commands print what they are
       return Promise.resolve({ transfer: TRANSFER });
     },
     "transfer.run": () => Promise.resolve({ transfer: TRANSFER }),
+    "guest.list": () => Promise.resolve({ guests: [] }),
   });
   const commands: [string[], RegExp][] = [
     [["ping", "hostb"], /least 40 µs, median 90 µs, most 1.5 ms/],

@@ -151,6 +151,8 @@ export function clientHandlers(some: Partial<Handlers<"client">>): Handlers<"cli
     "guest.freeze": refuse,
     "guest.thaw": refuse,
     "guest.exchange": refuse,
+    "guest.suspend": refuse,
+    "guest.resume": refuse,
     "guest.remove": refuse,
     "guest.logs": refuse,
     "guest.console.open": refuse,

@@ -1,0 +1,31 @@
+import { AgentError } from "../errors.js";
+import type { Guest } from "./guest.js";
+
+/**
+ * Makes sure that another guest can be entered beside these.
+ * @throws AgentError `name-taken` or `too-many-guests`.
+ */
+export function requireRoomAmong(
+  guests: readonly Guest[],
+  { name, id, maxGuests }: { name: string; id: string | undefined; maxGuests: number },
+): void {
+  const same = guests.find((guest) => guest.id === id);
+  if (same !== undefined) {
+    throw new AgentError(
+      "name-taken",
+      `this host has guest ${same.id} already, as ${same.name} (${same.state}); remove that one first`,
+    );
+  }
+  if (guests.some((guest) => guest.name === name)) {
+    throw new AgentError(
+      "name-taken",
+      `this host has a guest ${name} already; choose another name, or remove that one first`,
+    );
+  }
+  if (guests.length >= maxGuests) {
+    throw new AgentError(
+      "too-many-guests",
+      `this host has ${guests.length} guests, the most it may have (limits.maxGuests); remove one first`,
+    );
+  }
+}
