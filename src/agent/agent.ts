@@ -140,12 +140,12 @@ export class Agent {
   }
 
   async #start(): Promise<void> {
-    const { stateDirectory, memoryDirectory } = this.#configuration;
+    const { stateDirectory, memoryDirectory, memoryFileSystem } = this.#configuration;
     const stateLock = await this.#lock(stateDirectory, "state");
     this.#undo.push(() => stateLock.release());
     const memoryLock = await this.#lock(memoryDirectory, "memory");
     this.#undo.push(() => memoryLock.release());
-    checkMemoryDirectory(memoryDirectory);
+    checkMemoryDirectory(memoryDirectory, memoryFileSystem);
     checkKernel();
     const services = await this.#makeServices();
     this.#services = services;

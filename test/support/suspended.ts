@@ -60,7 +60,7 @@ export class SuspendedLoad {
   /** Where the guest's memory is: there is one guest. */
   get memory(): string {
     const { memoryDirectory } = this.#host;
-    const id = readdirSync(memoryDirectory).find((name) => name.includes("-"));
+    const id = readdirSync(memoryDirectory).find((name) => /^[0-9a-f]{8}-/.test(name));
     return join(memoryDirectory, id ?? "");
   }
 }

@@ -105,6 +105,8 @@ export const configurationSchema = z.strictObject({
   name: name.default(defaultName),
   stateDirectory: directory.default("/var/lib/ramet"),
   memoryDirectory: directory.default("/dev/shm/ramet"),
+  /** With `any` guests' memory may lie on persistent memory, or on a disk: it outlives the host's kernel, and is not tracked. */
+  memoryFileSystem: z.enum(["tmpfs", "any"], "must be tmpfs or any").default("tmpfs"),
   listen: address.default({ host: "127.0.0.1", port: 7070 }),
   /** With it, the agent listens on `listen`, and all connections over TCP are encrypted and proved by certificates. */
   tls: tls.optional(),

@@ -107,15 +107,30 @@ export class Admission {
   }
 }
 
+/** Whether the kernel can say, page by page, what is written to memory in this directory, and what of it is missing. */
+function isTracked(directory: string): boolean {
+  return statfsSync(directory).type === TMPFS_MAGIC;
+}
+
 /**
- * Measures the directory that holds guests' memory files.
- * @throws AgentError `bad-configuration` when it does not lie on tmpfs.
+ * Looks at the directory that holds guests' memory files.
+ * @throws AgentError `bad-configuration` when it does not lie on tmpfs, unless any file system will do.
  */
-export function checkMemoryDirectory(directory: string): void {
-  if (statfsSync(directory).type === TMPFS_MAGIC) return;
+export function checkMemoryDirectory(directory: string, wanted: "tmpfs" | "any"): void {
+  if (wanted === "any" || isTracked(directory)) return;
   throw new AgentError(
     "bad-configuration",
-    `memoryDirectory: ${directory} must lie on tmpfs (such as /dev/shm/ramet), because only shared memory can be tracked page by page`,
+    `memoryDirectory: ${directory} must lie on tmpfs (such as /dev/shm/ramet), because only shared memory can be tracked page by page; ` +
+      'with "memoryFileSystem": "any" guests run there that are not forked or migrated',
+  );
+}
+
+/** @throws AgentError `refused` where guests' memory is not on tmpfs. */
+export function requireTracked({ memory }: { memory: string }, doing: string): void {
+  if (isTracked(memory)) return;
+  throw new AgentError(
+    "refused",
+    `no guest can be ${doing} this host: its memoryDirectory ${memory} is not on tmpfs (memoryFileSystem is "any"), and only there memory can be tracked page by page`,
   );
 }
 

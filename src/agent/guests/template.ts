@@ -6,6 +6,7 @@ import { AgentError } from "../errors.js";
 import type { Services } from "../services.js";
 import { asRoomError } from "../store/files.js";
 import { makeWhole } from "../transfers/sharers.js";
+import { requireTracked } from "./admission.js";
 import type { Guest } from "./guest.js";
 
 /**
@@ -17,6 +18,7 @@ import type { Guest } from "./guest.js";
 export async function freezeGuest(services: Services, guest: Guest): Promise<void> {
   guest.requireIdle();
   guest.requireState("frozen", "running");
+  requireTracked(services.paths, "frozen on");
   await makeWhole(services, guest);
   const leave = guest.occupy({ what: "being frozen", transfers: [] });
   try {

@@ -1,3 +1,4 @@
+import { existsSync } from "node:fs";
 import { dirname } from "node:path";
 import { codeOf, messageOf } from "../../base/index.js";
 import type { GuestView } from "../../control/index.js";
@@ -23,7 +24,7 @@ import { SuspensionFiles, type SuspensionRecord } from "./suspension-record.js";
  * @throws AgentError `bad-state`, `busy`, `not-ready`, `suspend-failed`, `draining`; the guest runs on, unless the message says otherwise.
  */
 export async function suspendGuest(services: Services, guest: Guest): Promise<GuestView> {
-  requireSuspendable(guest);
+  requireSuspendable(services, guest);
   const leave = guest.occupy({ what: "being suspended", transfers: [] });
   try {
     await services.exchanges.during(async (signal) => {
@@ -39,13 +40,15 @@ export async function suspendGuest(services: Services, guest: Guest): Promise<Gu
 }
 
 /** @throws AgentError `busy`, `bad-state`, `not-ready` with what it is that stands in the way. */
-function requireSuspendable(guest: Guest): void {
+function requireSuspendable({ paths }: Services, guest: Guest): void {
   guest.requireIdle();
   if (guest.state === "receiving" || guest.state === "migrated")
     throw notReady(guest, `it is ${guest.state}: wait until its memory is all in one place`);
   if (guest.state === "frozen")
     throw notReady(guest, `it is frozen, for its children: ramet thaw ${guest.name} first`);
   guest.requireState("suspended", "running");
+  if (existsSync(paths.exchange(guest.id)))
+    throw notReady(guest, "an exchange of its emulator has not come to its end");
   const { shared, memory } = guest.live;
   if (shared.sharers > 0)
     throw notReady(guest, `${shared.sharers} children on this host share its memory; remove them first`);

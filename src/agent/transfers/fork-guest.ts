@@ -13,6 +13,7 @@ import {
 import { requireDisksHere } from "../disks/far-disks.js";
 import { ForkDisks } from "../disks/fork-disks.js";
 import { AgentError } from "../errors.js";
+import { requireTracked } from "../guests/admission.js";
 import type { Guest } from "../guests/guest.js";
 import { frozenEmulator } from "../guests/template.js";
 import { networkOfForked, type NetworkForPeer } from "../network/translate.js";
@@ -37,6 +38,7 @@ export async function forkFrom(services: Services, params: Params<"guest.fork">)
   const guest = services.registry.find(params.name);
   guest.requireIdle();
   guest.requireState("forked", "running", "frozen");
+  requireTracked(services.paths, "forked on");
   if (
     params.forwards.length > 0 &&
     guest.config.network.mode !== "user" &&

@@ -3,6 +3,7 @@ import type { CallContext, Params, Result, RpcServerSession } from "../../contro
 import { FarDisks } from "../disks/far-disks.js";
 import { forgetDisks, startChildWithDisks } from "../disks/fork-disks.js";
 import { AgentError } from "../errors.js";
+import { requireTracked } from "../guests/admission.js";
 import type { Guest } from "../guests/guest.js";
 import { connectGuest } from "../network/guest-link.js";
 import type { Services } from "../services.js";
@@ -46,6 +47,7 @@ export class IncomingTransfers {
   async prepare(params: PrepareParams, { session }: CallContext): Promise<Result<"peer.prepare">> {
     const { transfer, guest } = params;
     this.#services.requireAccepting();
+    requireTracked(this.#services.paths, "forked or migrated to");
     this.#requireParentUrl(params.parentUrl, session.identity);
     if (this.#children.has(transfer) || this.#preparing.has(transfer)) {
       throw new AgentError("busy", `transfer ${transfer} is under way on this host already`);

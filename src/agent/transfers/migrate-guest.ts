@@ -10,6 +10,7 @@ import {
 import { requireDisksHere } from "../disks/far-disks.js";
 import { ForkDisks } from "../disks/fork-disks.js";
 import { AgentError } from "../errors.js";
+import { requireTracked } from "../guests/admission.js";
 import type { Guest } from "../guests/guest.js";
 import { connectGuest, disconnectGuest } from "../network/guest-link.js";
 import { networkOfMigrated } from "../network/translate.js";
@@ -34,6 +35,7 @@ export async function migrateFrom(
   const guest = services.registry.find(params.name);
   guest.requireIdle();
   guest.requireState("migrated", "running");
+  requireTracked(services.paths, "migrated from");
   const url = services.peers.resolve(params.to);
   if (services.peers.isSelf(url)) {
     throw new AgentError("bad-request", `guest ${guest.name} is on this host already; name another one`);
