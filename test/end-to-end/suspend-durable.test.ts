@@ -7,7 +7,7 @@ import { emulatorsBelow, Hosts, type Host } from "../support/hosts.js";
 import { nextEmulator } from "../support/next-emulator.js";
 import { LossyDisk } from "../support/power-cut.js";
 import { runSample } from "../support/sample-guest.js";
-import { SuspendedLoad } from "../support/suspended.js";
+import { killAt, stateOf, SuspendedLoad } from "../support/suspended.js";
 
 const PORT = 8291;
 const MIB = 1024 * 1024;
@@ -62,5 +62,18 @@ describe("a host whose guests' memory outlives its kernel", { skip }, () => {
     assert.deepEqual([guest?.state, guest?.message], ["suspended", undefined]);
     await a.call("guest.resume", { name: "web", emulator: "10.0" });
     await load.requireWhole();
+  });
+
+  test("has a guest that crashed when its emulator ends before it was saved", async () => {
+    const killed = killAt(a, load.memory, {
+      victims: ["emulator"],
+      at: "saving",
+      ms: 0,
+      over: { isOver: false },
+    });
+    const suspended = a.call("guest.suspend", { name: "web" });
+    await Promise.all([killed, assert.rejects(suspended, { code: "suspend-failed" })]);
+    assert.equal(await stateOf(a, ["crashed"]), "crashed");
+    assert.deepEqual(emulatorsBelow(a.stateDirectory), []);
   });
 });

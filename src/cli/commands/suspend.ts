@@ -41,7 +41,7 @@ export function suspendCommand(cli: Cli): Command {
 export function resumeCommand(cli: Cli): Command {
   const command = new Command("resume")
     .description("let a suspended guest run on, or a child that was forked with --paused run")
-    .argument("[what]", "name of the guest; or id of the child's transfer, as ramet transfers shows it")
+    .argument("[name]", "name of the guest; or id of the child's transfer, as ramet transfers shows it")
     .option("--all", "every guest that is suspended")
     .option(
       "-e, --emulator <which>",
