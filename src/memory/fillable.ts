@@ -1,4 +1,5 @@
 import { closeSync } from "node:fs";
+import { assert } from "../base/index.js";
 import type { RamFile } from "./ram-file.js";
 import type { PageRange } from "./range.js";
 import type { SharedFaults, Userfault } from "./userfault.js";
@@ -43,6 +44,18 @@ export class FillableRegion {
       closeSync(shared.descriptor);
       throw error;
     }
+  }
+
+  /** Holds up whoever touches a page that does not exist, until filling starts. Errors as `fill`. */
+  hold(): void {
+    this.#userfault.register("missing");
+    this.#userfault.leave();
+  }
+
+  /** Stops filling, which may start again: whoever touches a page that was never installed waits until then. Another thread has to have stopped before. */
+  leave(): void {
+    assert(this.#userfault.mode !== "write-protect", "memory that is tracked is not filled");
+    this.#userfault.leave();
   }
 
   /** The pages that exist, ascending: all that was installed, by whatever agent. @throws MemoryError `bad-file` or `gone`. */

@@ -115,6 +115,11 @@ export class Userfault {
     return { pid: this.#pid, descriptor, address: this.#address, areaEnds: [...this.#areaEnds] };
   }
 
+  /** Reports nothing any more, for whoever starts next. What is registered stays so, and later faults wait. */
+  leave(): void {
+    this.#unwatch();
+  }
+
   /**
    * Takes back all protection and registration and wakes every waiter, also where an earlier agent registered. Does
    * nothing for an emulator that has ended.

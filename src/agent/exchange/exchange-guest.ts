@@ -9,8 +9,9 @@ import type { Guest } from "../guests/guest.js";
 import type { LiveEmulator } from "../guests/live-emulator.js";
 import { connectOrGoWithout, disconnectGuest } from "../network/guest-link.js";
 import type { Services } from "../services.js";
+import type { ChildMove } from "../transfers/child-move.js";
 import { ExchangeFile } from "./exchange-record.js";
-import { requireExchangeable } from "./exchangeable.js";
+import { receivingOf, requireExchangeable } from "./exchangeable.js";
 
 /** What an exchange cost, in microseconds, and what it moved. */
 type Figures = Pick<ExchangeOutcome, "pauseUs" | "parts" | "stateBytes" | "memory">;
@@ -44,13 +45,17 @@ export async function exchangeGuest(
 export async function exchangeTo(services: Services, guest: Guest, choice: Choice): Promise<ExchangeOutcome> {
   requireMachine(guest, choice);
   requireExchangeable(services, guest);
-  const leave = guest.occupy({ what: "an exchange of its emulator", transfers: [] });
+  // A child that is received is its transfer's, which goes along.
+  const move = receivingOf(services, guest)?.move();
+  const leave =
+    move === undefined ? guest.occupy({ what: "an exchange of its emulator", transfers: [] }) : undefined;
   try {
     return await services.exchanges.during(async (signal) =>
-      new Exchange(services, guest, choice, signal).run(),
+      new Exchange(services, { guest, choice, signal, move }).run(),
     );
   } finally {
-    leave();
+    leave?.();
+    move?.end();
   }
 }
 
@@ -71,13 +76,25 @@ class Exchange {
   readonly #choice: Choice;
   readonly #signal: AbortSignal;
   readonly #old: LiveEmulator;
+  /** Of a guest whose memory is still received. */
+  readonly #move: ChildMove | undefined;
+  #hasMoved = false;
   readonly #file: ExchangeFile;
 
-  constructor(services: Services, guest: Guest, choice: Choice, signal: AbortSignal) {
+  constructor(
+    services: Services,
+    {
+      guest,
+      choice,
+      signal,
+      move,
+    }: { guest: Guest; choice: Choice; signal: AbortSignal; move: ChildMove | undefined },
+  ) {
     this.#services = services;
     this.#guest = guest;
     this.#choice = choice;
     this.#signal = signal;
+    this.#move = move;
     this.#old = guest.live;
     // Before the new emulator: the next agent is to end it.
     this.#file = new ExchangeFile(services.paths.exchange(guest.id), otherSeat(this.#old.seat));
@@ -111,7 +128,17 @@ class Exchange {
   async #startNext(): Promise<LiveEmulator> {
     const { config } = this.#guest;
     const { binary, dataDirectories } = this.#choice;
-    return this.#services.source.launchBeside({ config, live: this.#old, binary, dataDirectories });
+    const live = this.#old;
+    const next = await this.#services.source.launchBeside({ config, live, binary, dataDirectories });
+    if (this.#move === undefined) return next;
+    try {
+      // Before it touches anything: what is not there yet is not to read as zeros.
+      next.memory.fillable().hold();
+      return next;
+    } catch (error) {
+      await next.end();
+      throw error;
+    }
   }
 
   /** From the guest's stop to its going on; `next` has it when this resolves. Otherwise the old emulator has it, unless that is not to be known. */
@@ -132,6 +159,9 @@ class Exchange {
       const marks = [this.#nowUs()];
       const state = (await old.saveDeviceState({ handOver: true })).compose();
       marks.push(this.#nowUs());
+      // Nobody touches memory through the old one any more, and loading does so through the new one.
+      this.#hasMoved = this.#move !== undefined;
+      this.#move?.moveTo(next);
       await next.emulator.loadDeviceState(state.subarray(head.length));
       marks.push(this.#nowUs());
       this.#requireAlive();
@@ -152,6 +182,19 @@ class Exchange {
       if (isTold && !(await this.#hasRefused(next, error))) await this.#leaveTo(next);
       else await this.#takeBack(next, hasStopped);
       throw this.#failed(error);
+    }
+  }
+
+  /** What the guest's transfer comes to, it is told when the exchange is over. */
+  #moveBack(): void {
+    if (!this.#hasMoved || this.#old.exit !== undefined) return;
+    try {
+      this.#move?.moveBack(this.#old);
+    } catch (error) {
+      this.#guest.log.warn(
+        { problem: messageOf(error) },
+        "nobody serves the memory of a guest that is received",
+      );
     }
   }
 
@@ -176,6 +219,8 @@ class Exchange {
   async #takeBack(next: LiveEmulator, hasStopped: boolean): Promise<void> {
     const guest = this.#guest;
     try {
+      // Before the memory's last mapping but the old one's is gone, and with it who installs pages.
+      this.#moveBack();
       await next.end();
       if (!hasStopped) return;
       this.#file.takeBack();
@@ -184,7 +229,8 @@ class Exchange {
       guest.log.error({ problem: messageOf(error) }, "a guest stands still after an exchange that failed");
       if (this.#old.exit === undefined) {
         const message = `it stands still since an exchange of its emulator failed: ${messageOf(error)}`;
-        guest.note({ state: "paused", message: message.slice(0, 500) });
+        const state = guest.state === "receiving" ? {} : { state: "paused" as const };
+        guest.note({ ...state, message: message.slice(0, 500) });
       }
     } finally {
       if (hasStopped) guest.endExchange(this.#old);

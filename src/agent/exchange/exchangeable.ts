@@ -1,9 +1,11 @@
 import { existsSync } from "node:fs";
 import { codeOf, messageOf } from "../../base/index.js";
+import { isStoppedByDisk } from "../disks/disk-trouble.js";
 import { AgentError } from "../errors.js";
 import { SILENT } from "../guests/found-state.js";
 import type { Guest } from "../guests/guest.js";
 import type { Services } from "../services.js";
+import type { Receiving } from "../transfers/child-move.js";
 
 /** What keeps a guest from being given another emulator. */
 export interface Obstacle {
@@ -13,23 +15,29 @@ export interface Obstacle {
 }
 
 /** @throws AgentError `busy`, `bad-state`, `not-ready` with what it is that stands in the way. */
-export function requireExchangeable(services: Pick<Services, "paths">, guest: Guest): void {
+export function requireExchangeable(services: Pick<Services, "paths" | "exchanges">, guest: Guest): void {
   const obstacle = obstacleOf(services, guest);
   if (obstacle !== undefined) throw obstacle.error;
 }
 
 /** What keeps this guest from being given another emulator now; undefined when nothing does. */
-export function obstacleOf({ paths }: Pick<Services, "paths">, guest: Guest): Obstacle | undefined {
+export function obstacleOf(
+  { paths, exchanges }: Pick<Services, "paths" | "exchanges">,
+  guest: Guest,
+): Obstacle | undefined {
   const refuse = (why: string, passes: boolean): Obstacle => ({ error: notReady(guest, why), passes });
+  const receiving = receivingOf({ exchanges }, guest);
+  const why = receiving?.obstacle();
+  if (why !== undefined) return refuse(`its memory is being received, and ${why}`, true);
   try {
-    guest.requireIdle();
+    // Whom its own transfer occupies, that goes on in the other emulator.
+    if (receiving === undefined) guest.requireIdle();
   } catch (error) {
     return { error: asError(error), passes: true };
   }
-  if (guest.state === "receiving" || guest.state === "migrated")
-    return refuse(`it is ${guest.state}: wait until its memory is all in one place`, true);
+  if (guest.state === "migrated") return refuse("it is migrated: wait until its memory has been sent", true);
   try {
-    guest.requireState("given another emulator", "running");
+    if (receiving === undefined) guest.requireState("given another emulator", "running");
     // One that was found and does not answer has none.
     if (!guest.hasEmulator) guest.requireState("given another emulator");
   } catch (error) {
@@ -45,9 +53,15 @@ export function obstacleOf({ paths }: Pick<Services, "paths">, guest: Guest): Ob
       "it shares, or came from sharing, another guest's memory and has no memory file of its own",
       false,
     );
+  if (receiving !== undefined && isStoppedByDisk(guest)) return refuse("a disk of it has stopped it", true);
   if (guest.config.disks.some(({ chain }) => chain.some(({ socket }) => socket !== undefined)))
     return refuse("its disks are still on their way to this host (ramet disk list)", true);
   return undefined;
+}
+
+/** A child that this agent receives; undefined for any other guest. */
+export function receivingOf({ exchanges }: Pick<Services, "exchanges">, guest: Guest): Receiving | undefined {
+  return guest.state === "receiving" ? exchanges.receiving.get(guest) : undefined;
 }
 
 function isSilent({ record }: Guest): boolean {

@@ -1,10 +1,14 @@
 import { AgentError } from "../errors.js";
+import type { Guest } from "../guests/guest.js";
+import type { Receiving } from "../transfers/child-move.js";
 import type { ExchangeRun } from "./exchange-run.js";
 
 /** The exchanges under way in this agent, which waits for them before it ends: they take a moment, and a guest stands still in them. */
 export class Exchanges {
   /** The latest exchange of every guest of the host, also when it is over. */
   latest: ExchangeRun | undefined;
+  /** Children that this agent receives, and how that goes on in another emulator. */
+  readonly receiving = new WeakMap<Guest, Receiving>();
   readonly #underWay = new Set<Promise<unknown>>();
   readonly #abort = new AbortController();
 

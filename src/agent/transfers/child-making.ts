@@ -1,4 +1,5 @@
-import type { Holder } from "../../base/index.js";
+import type { Holder, Identity } from "../../base/index.js";
+import { AgentError } from "../errors.js";
 import type { ChildSpec } from "../guests/child-spec.js";
 import type { Guest } from "../guests/guest.js";
 import type { GuestRecord } from "../guests/guest-record.js";
@@ -101,4 +102,11 @@ function networkOf(
   )
     return network;
   return { ...network, bridge: guest.network.bridge };
+}
+
+/** A path is this machine's, whoever names it: only this agent may name its own. @throws AgentError `bad-request`. */
+export function requireParentUrl({ configuration }: Services, parentUrl: string, asking: Identity): void {
+  const isOwn = asking.kind === "local" && parentUrl === `unix:${configuration.socket}`;
+  if (isOwn || !parentUrl.startsWith("unix:")) return;
+  throw new AgentError("bad-request", `${parentUrl} is not where a peer sends a child's memory from`);
 }

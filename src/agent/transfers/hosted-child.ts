@@ -5,8 +5,11 @@ import type { ChildMachine } from "../../transfer/index.js";
 import { AgentError } from "../errors.js";
 import type { Guest } from "../guests/guest.js";
 import type { LiveEmulator } from "../guests/live-emulator.js";
+import { connectGuest } from "../network/guest-link.js";
 import type { Services } from "../services.js";
+import type { ChildMove } from "./child-move.js";
 import type { ChildRelays } from "./child-relays.js";
+import type { TransferEntry } from "./transfer-entry.js";
 import type { ChildRecord, RecordFile } from "./transfer-record.js";
 
 export type PrepareParams = Params<"peer.prepare">;
@@ -41,6 +44,8 @@ export interface IncomingChildOptions {
   record: RecordFile<ChildRecord>;
   /** The connection that commands the child; absent for the child of an agent that has ended. */
   session?: RpcServerSession;
+  /** Another emulator is taking it over, in whose memory it goes on. */
+  moving?: ChildMove;
   /** Called when the transfer is over. */
   onOver(): void;
 }
@@ -66,8 +71,20 @@ export function isComplete(guest: Guest): AgentError {
   );
 }
 
+/** Lets a child execute its first instruction. A migrated guest takes its parent's place in the network, which the parent has left by then. */
+export async function letRun(
+  emulator: Emulator,
+  network: GuestConfig["network"],
+  { kind, log, onRuns }: Pick<PrepareParams, "kind"> & { log: Log; onRuns(): void },
+): Promise<void> {
+  if (kind === "migrate") await connectGuest(emulator, network);
+  await emulator.resume();
+  onRuns();
+  if (kind === "migrate") announce(emulator, network, log);
+}
+
 /** Tells the network of a migrated guest's new place, for which nobody waits. */
-export function announce(emulator: Emulator, network: GuestConfig["network"], log: Log): void {
+function announce(emulator: Emulator, network: GuestConfig["network"], log: Log): void {
   if (network.mode === "none" || network.mode === "isolated") return;
   emulator.announce().catch((error: unknown) => {
     log.warn({ problem: messageOf(error) }, "the network could not be told of the guest's new place");
@@ -75,10 +92,18 @@ export function announce(emulator: Emulator, network: GuestConfig["network"], lo
 }
 
 /** What a child's comparison of digests found, if it has made one. */
-export function verifiedBy({
+function verifiedBy({
   verify,
 }: Pick<ChildMachine, "verify">): { checked: number; mismatches: number } | undefined {
   return verify && { checked: verify.checked, mismatches: verify.mismatches };
+}
+
+/** Notes what the comparison found in what users see of the transfer. */
+export function noteVerified(machine: ChildMachine, { facts }: Pick<TransferEntry, "facts">, log: Log): void {
+  const verify = verifiedBy(machine);
+  if (verify === undefined) return;
+  facts.verify = verify;
+  if (verify.mismatches > 0) log.error({ verify }, "the child was given other pages than its parent had");
 }
 
 /** From here on the child needs nobody: a new agent only has to let go of its memory. */

@@ -1,40 +1,42 @@
-import { assert, messageOf, type Log, type Timer } from "../../base/index.js";
+import { assert, messageOf, type Log } from "../../base/index.js";
 import type { ChildReport, Params, Result, RpcServerSession } from "../../control/index.js";
-import {
-  TransferError,
-  type ChildMachine,
-  type ChildPhase,
-  type TransferProgress,
-} from "../../transfer/index.js";
+import { TransferError, type ChildMachine, type ChildPhase } from "../../transfer/index.js";
 import { AwaitedDisks } from "../disks/awaited-disks.js";
 import type { AgentError } from "../errors.js";
 import type { Guest } from "../guests/guest.js";
 import type { LiveEmulator } from "../guests/live-emulator.js";
-import { connectGuest } from "../network/guest-link.js";
 import type { Services } from "../services.js";
 import { FileNotes } from "./child-notes.js";
+import type { ChildMove } from "./child-move.js";
 import type { ChildPrecopy } from "./child-precopy.js";
 import { ChildRelays } from "./child-relays.js";
+import { ChildTelling } from "./child-telling.js";
 import type { Custody } from "./custody.js";
 import {
-  announce,
   isComplete,
-  reportOfView,
+  letRun,
   noteComplete,
   type HostedChild,
   type IncomingChildOptions,
   type PrepareParams,
-  verifiedBy,
+  noteVerified,
 } from "./hosted-child.js";
-import { endCrashed, keepIncomplete, livesOn } from "./incomplete-child.js";
-import { commandsOf, custodyOf, entryOf, leaseOf, machineOf, precopyOf, runAside } from "./incoming-parts.js";
+import { endCrashed, isKept } from "./incomplete-child.js";
+import {
+  commandsOf,
+  countsOf,
+  custodyOf,
+  entryOf,
+  leaseOf,
+  machineOf,
+  precopyOf,
+  runAside,
+} from "./incoming-parts.js";
 import type { Lease } from "./lease.js";
 import { badStep, migratedAndRan } from "./past-children.js";
 import { StateLoading } from "./state-loading.js";
 import type { TransferEntry } from "./transfer-entry.js";
 import type { ChildRecord, RecordFile } from "./transfer-record.js";
-
-const REPORT_INTERVAL_MS = 1000;
 
 /**
  * The child's side of a transfer on this host: a guest that is not one yet. It ends as a guest whose memory, and after a migration whose disks, are complete, or not at all.
@@ -66,8 +68,10 @@ export class IncomingChild implements HostedChild {
   #lettingRun: Promise<void> | undefined;
   readonly #lease: Lease | undefined;
   readonly #disks: AwaitedDisks;
+  /** Another emulator is taking the child over. */
+  moving: ChildMove | undefined;
   #stopWatching: () => void = () => {};
-  #reporting: Timer | undefined;
+  readonly #telling: ChildTelling;
   #ending: Promise<void> | undefined;
 
   constructor(options: IncomingChildOptions) {
@@ -77,6 +81,7 @@ export class IncomingChild implements HostedChild {
     this.#services = services;
     this.#params = params;
     this.#record = options.record;
+    this.moving = options.moving;
     this.#recovered = recovered;
     this.#step = recovered ? (step === "starting" ? "loading" : step) : "prepared";
     this.guest = guest;
@@ -105,9 +110,13 @@ export class IncomingChild implements HostedChild {
     const leased = { ...options, machine: this.#machine, disks: this.#disks };
     if (params.kind === "migrate")
       this.#lease = leaseOf(services, this.#log, { ...leased, letRun: () => this.#letRun() });
-    this.entry.countFrom(() => this.#count());
+    const told = { entry: this.entry, machine: this.#machine, custody: this.#custody, disks: this.#disks };
+    this.#telling = new ChildTelling({ ...told, clock: services.clock, onLook: () => this.#look() });
+    const precopy = () => (this.#step === "prepared" ? this.#precopy : undefined);
+    this.entry.countFrom(countsOf({ ...told, precopy }));
     this.entry.commands = commandsOf(this);
-    guest.isHeld = () => this.#step !== "running" || this.#lease?.isOver === true;
+    guest.isHeld = () =>
+      this.#step !== "running" || this.#lease?.isOver === true || this.moving !== undefined;
     this.#leave = guest.occupy({
       what: `receiving its memory from ${params.parent.host} (transfer ${params.transfer})`,
       transfers: [params.transfer],
@@ -149,7 +158,6 @@ export class IncomingChild implements HostedChild {
       // Whoever asked may not hear of it any more.
       const message = `the child could not be started: ${messageOf(error)}`;
       const why = new TransferError("child-failed", message, { cause: error });
-      this.#machine.cancel(why);
       runAside(this.#log, "end", this.#end("failed", why));
       throw error;
     }
@@ -177,7 +185,7 @@ export class IncomingChild implements HostedChild {
 
   /** Lets a loaded child execute its first instruction. Asking again is answered as the first time. */
   async run(session?: RpcServerSession): Promise<Result<"peer.run">> {
-    if (session !== undefined) this.#heardOn(session);
+    if (session !== undefined) this.#telling.heardOn(session);
     if (this.#ending !== undefined) throw this.#badStep("run");
     if (this.#step === "running") {
       await this.#lease?.goOn();
@@ -207,48 +215,37 @@ export class IncomingChild implements HostedChild {
     this.#record.leave();
     this.#stopWatching();
     this.#custody.end();
-    this.#reporting?.cancel();
+    this.#telling.end();
     this.#machine.detach();
     this.#notes.close();
   }
 
   async fence(reason: string): Promise<void> {
+    const latest = await this.moving?.settled();
+    if (latest !== undefined && latest !== this) return latest.fence(reason);
     if (this.entry.phase === "complete") throw isComplete(this.guest);
     const error = new TransferError("rolled-back", reason);
-    this.#machine.cancel(error);
     await this.#end("failed", error);
   }
 
   /** Ends the child and removes all of it. @throws AgentError `bad-state` when it is a complete guest that runs. */
   async cancel(reason: string): Promise<void> {
+    const latest = await this.moving?.settled();
+    if (latest !== undefined && latest !== this) return latest.cancel(reason);
     if (this.entry.phase === "complete" && this.#step === "running") throw isComplete(this.guest);
     // An earlier agent was told to let it run, or it has ended: it may have run for long, and what it did is nowhere else.
     if ((this.#recovered || this.#ending !== undefined) && migratedAndRan(this.#record.record))
       throw this.#badStep("cancelled");
-    this.#machine.cancel(new TransferError("cancelled", reason));
     await this.#end("cancelled", new TransferError("cancelled", reason));
   }
 
-  #count(): TransferProgress {
-    const progress = this.#machine.progress();
-    this.#disks.tellIn(this.entry.facts);
-    return this.#step === "prepared" ? (this.#precopy?.addTo(progress) ?? progress) : progress;
-  }
-
   #letRun(): Promise<void> {
-    this.#lettingRun ??= this.#letRunNow().finally(() => (this.#lettingRun = undefined));
-    return this.#lettingRun;
-  }
-
-  async #letRunNow(): Promise<void> {
-    const { emulator } = this.#live;
     const { network } = this.guest.config;
-    const migrated = this.#params.kind === "migrate";
-    // A migrated guest takes its parent's place in the network only when the parent has left it.
-    if (migrated) await connectGuest(emulator, network);
-    await emulator.resume();
-    this.#noteRuns();
-    if (migrated) announce(emulator, network, this.#log);
+    const of = { kind: this.#params.kind, log: this.#log, onRuns: () => this.#noteRuns() };
+    this.#lettingRun ??= letRun(this.#live.emulator, network, of).finally(
+      () => (this.#lettingRun = undefined),
+    );
+    return this.#lettingRun;
   }
 
   #noteRuns(): void {
@@ -265,7 +262,7 @@ export class IncomingChild implements HostedChild {
     if (this.entry.over || this.entry.phase === "paging") return;
     if (this.#step === "loading") return this.entry.enter("starting");
     this.entry.enter("paging");
-    this.#reportLater();
+    this.#telling.begin();
   }
 
   /** A fork's child that is loaded and held lives; a migration's does not, because its parent may go on instead. */
@@ -278,17 +275,14 @@ export class IncomingChild implements HostedChild {
   }
 
   #onEmulatorEnd(why: string): void {
-    const error = new TransferError(
-      "child-failed",
-      `the child's emulator on ${this.#services.configuration.name} ended: ${why}`,
-    );
     if (this.entry.over) return;
-    this.#machine.cancel(error);
+    const message = `the child's emulator on ${this.#services.configuration.name} ended: ${why}`;
+    const error = new TransferError("child-failed", message);
     runAside(this.#log, "end", this.#end("failed", error));
   }
 
   #onMachineEnd(phase: ChildPhase): void {
-    if (this.#ending !== undefined) return;
+    if (this.#ending !== undefined || this.#detached || this.moving !== undefined) return;
     if (phase.phase === "complete" && this.#step !== "prepared") return this.#onMemoryHere();
     if (phase.phase === "complete") {
       const message = "all of its memory came, and nothing to run on it";
@@ -302,16 +296,13 @@ export class IncomingChild implements HostedChild {
   /** To be called until nothing is awaited any more: a child that was migrated with disks keeps its parent until those are here. */
   #onMemoryHere(): void {
     if (this.#ending !== undefined || this.entry.over) return;
-    if (this.#disks.any) return this.#tell();
+    if (this.#disks.any) return this.#telling.tell();
     noteComplete(this.#record, this.#machine, this.#log);
     this.#onComplete();
   }
 
   #onComplete(): void {
-    const verify = verifiedBy(this.#machine);
-    if (verify !== undefined) this.entry.facts.verify = verify;
-    if (verify !== undefined && verify.mismatches > 0)
-      this.#log.error({ verify }, "the child was given other pages than its parent had");
+    noteVerified(this.#machine, this.entry, this.#log);
     this.entry.enter("complete");
     this.#leave();
     this.guest.note({ state: this.#step === "running" ? "running" : "paused", complete: true });
@@ -329,19 +320,17 @@ export class IncomingChild implements HostedChild {
   }
 
   async #endNow(phase: "failed" | "cancelled", error: TransferError): Promise<void> {
+    this.#machine.cancel(error);
     if (!this.entry.over) this.entry.enter(phase, { error, message: error.message });
     this.#leave();
     this.#close();
-    const mayBeKept = phase === "failed" && this.#params.kind === "migrate" && this.#step === "running";
-    if (mayBeKept && (await livesOn(this.guest, this.#live, this.#services.clock))) {
-      // What it did since is nowhere else, so nothing of it is thrown away.
-      await keepIncomplete({ guest: this.guest, live: this.#live, record: this.#record, error });
-      this.#notes.remove();
-      return;
-    }
+    const hasRunAndFailed = phase === "failed" && this.#step === "running";
+    const ended = { guest: this.guest, live: this.#live, record: this.#record, error };
+    if (hasRunAndFailed && (await isKept(this.#services, this.#params.kind, ended)))
+      return this.#notes.remove();
     // It goes with the child's memory, as the notes do: until then a new agent must know that emulator for a child's.
     this.#record.leave();
-    if (phase === "failed" && this.#step === "running") return endCrashed(this.guest, error);
+    if (hasRunAndFailed) return endCrashed(this.guest, error);
     await this.#services.registry.remove(this.guest, { ran: this.#record.record.step === "running" });
   }
 
@@ -349,41 +338,54 @@ export class IncomingChild implements HostedChild {
     this.#stopWatching();
     this.#precopy?.close();
     this.#custody.end();
-    this.#reporting?.cancel();
+    this.#telling.end();
     this.#notes.close();
     this.guest.isHeld = this.entry.phase === "complete" ? undefined : () => true;
-    this.#tell();
+    this.#telling.tell();
     this.#onOver();
   }
 
-  #reportLater(): void {
-    this.#reporting = this.#services.clock.after(REPORT_INTERVAL_MS, () => {
-      if (this.entry.over) return;
-      this.#tell();
-      if (this.#step === "running" && this.#ending === undefined) this.#lease?.check();
-      if (this.#machine.phase.phase === "complete") this.#onMemoryHere();
-      if (!this.entry.over) this.#reportLater();
-    });
+  #look(): void {
+    if (this.moving !== undefined) return;
+    if (this.#step === "running" && this.#ending === undefined) this.#lease?.check();
+    if (this.#machine.phase.phase === "complete") this.#onMemoryHere();
+  }
+
+  /** Why another emulator cannot take it over now, in words. */
+  get obstacle(): string | undefined {
+    if (this.#ending !== undefined || this.guest.isHeld?.() === true) return "it is not let run, or is ended";
+    if (this.#machine.progress().linked) return undefined;
+    return `${this.#params.parent.host}, which sends it, is out of reach`;
+  }
+
+  /** @throws the error its transfer failed with. */
+  requireGoing(): void {
+    const { phase } = this.#machine;
+    if (phase.phase === "failed") throw phase.error;
+    if (this.#ending !== undefined) throw this.#badStep("moved");
+  }
+
+  /** Leaves it to a successor in this agent. Returns the connection that commands it. */
+  give(): RpcServerSession | undefined {
+    this.detach();
+    this.#live.memory.fillable().leave();
+    this.#leave();
+    this.#services.book.drop(this.entry);
+    return this.#custody.session;
+  }
+
+  /** Sees to what its transfer came to in a move, which is over. */
+  settleMove(): void {
+    const { phase } = this.#machine;
+    if (phase.phase === "complete" || phase.phase === "failed") this.#onMachineEnd(phase);
   }
 
   get isHeld(): boolean {
     return this.#step === "loaded" && this.#ending === undefined && this.guest.hasEmulator;
   }
 
-  /** What only this side knows of the transfer. Whoever asks is told of its changes from then on. */
   report(session?: RpcServerSession): ChildReport {
-    if (session !== undefined) this.#heardOn(session);
-    const awaitsDisks = this.#machine.phase.phase === "complete" && !this.entry.over;
-    return { ...reportOfView(this.entry.view()), ...(awaitsDisks ? { awaitsDisks } : {}) };
-  }
-
-  #heardOn(session: RpcServerSession): void {
-    this.#custody.passTo(session);
-    this.#disks.noteAsked();
-  }
-
-  #tell(): void {
-    this.#custody.session?.sendEvent("peerTransfer", this.report());
+    return this.#telling.report(session);
   }
 
   #canStart(aheadBytes: number | undefined): boolean {

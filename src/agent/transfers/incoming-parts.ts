@@ -1,6 +1,12 @@
 import { codeOf, messageOf, type Log } from "../../base/index.js";
 import type { AwaitedDisks } from "../disks/awaited-disks.js";
-import { ChildMachine, type FrameLane, type PageLane, type TransferError } from "../../transfer/index.js";
+import {
+  ChildMachine,
+  type FrameLane,
+  type PageLane,
+  type TransferError,
+  type TransferProgress,
+} from "../../transfer/index.js";
 import type { Guest } from "../guests/guest.js";
 import type { LiveEmulator } from "../guests/live-emulator.js";
 import type { Services } from "../services.js";
@@ -43,6 +49,20 @@ export function commandsOf(child: Pick<HostedChild, "cancel" | "run">): Transfer
       throw new AgentError("bad-request", "memory is sent by the parent's agent: steer the transfer there");
     },
     run: async () => void (await child.run()),
+  };
+}
+
+/** What counts a child's progress, with that of a pre-copy while there is one. */
+export function countsOf(child: {
+  machine: ChildMachine;
+  entry: TransferEntry;
+  disks: AwaitedDisks;
+  precopy(): ChildPrecopy | undefined;
+}): () => TransferProgress {
+  return () => {
+    const progress = child.machine.progress();
+    child.disks.tellIn(child.entry.facts);
+    return child.precopy()?.addTo(progress) ?? progress;
   };
 }
 

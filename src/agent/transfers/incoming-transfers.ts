@@ -8,8 +8,9 @@ import type { Guest } from "../guests/guest.js";
 import { connectGuest } from "../network/guest-link.js";
 import type { Services } from "../services.js";
 import type { BootUploads } from "../store/boot-uploads.js";
+import { makeMovable, type Succession } from "./child-move.js";
 import type { ChildRelays } from "./child-relays.js";
-import { childRecordOf, childSpecOf, requireNetworkOf } from "./child-making.js";
+import { childRecordOf, childSpecOf, requireNetworkOf, requireParentUrl } from "./child-making.js";
 import { CompleteChild, reportOf } from "./complete-child.js";
 import { isComplete, type HostedChild, type PrepareParams } from "./hosted-child.js";
 import { IncomingChild } from "./incoming-child.js";
@@ -48,7 +49,7 @@ export class IncomingTransfers {
     const { transfer, guest } = params;
     this.#services.requireAccepting();
     requireTracked(this.#services.paths, "forked or migrated to");
-    this.#requireParentUrl(params.parentUrl, session.identity);
+    requireParentUrl(this.#services, params.parentUrl, session.identity);
     if (this.#children.has(transfer) || this.#preparing.has(transfer)) {
       throw new AgentError("busy", `transfer ${transfer} is under way on this host already`);
     }
@@ -155,7 +156,7 @@ export class IncomingTransfers {
    * @throws AgentError or MemoryError when that is not possible; its parent is told to ask again until it is.
    */
   async recover(guest: Guest, record: RecordFile<ChildRecord>): Promise<() => Promise<void>> {
-    const { transfer, step, incarnation, complete, failed } = record.record;
+    const { transfer, step, complete, failed } = record.record;
     // It is kept as it is: its operator decides.
     if (failed !== undefined) return async () => {};
     if (step === "loading") {
@@ -164,8 +165,8 @@ export class IncomingTransfers {
       return async () => {};
     }
     try {
-      if (complete === undefined) record.update({ incarnation: incarnation + 1 });
-      else if (guest.live.memory.registration() === "missing") guest.live.memory.fillable().release();
+      if (complete !== undefined && guest.live.memory.registration() === "missing")
+        guest.live.memory.fillable().release();
       const child =
         complete === undefined ? this.#goOn(guest, record) : new CompleteChild(this.#services, guest, record);
       this.#children.set(transfer, child);
@@ -243,13 +244,6 @@ export class IncomingTransfers {
     for (const timer of this.#forgetting) timer.cancel();
   }
 
-  /** A path is this machine's, whoever names it: only this agent may name its own. */
-  #requireParentUrl(parentUrl: string, asking: Identity): void {
-    const isOwn = asking.kind === "local" && parentUrl === `unix:${this.#services.configuration.socket}`;
-    if (isOwn || !parentUrl.startsWith("unix:")) return;
-    throw new AgentError("bad-request", `${parentUrl} is not where a peer sends a child's memory from`);
-  }
-
   async #missing(guest: PeerGuest, session: RpcServerSession): Promise<string[]> {
     const files = guest.initrd === undefined ? [guest.kernel] : [guest.kernel, guest.initrd];
     const missing: string[] = [];
@@ -309,6 +303,7 @@ export class IncomingTransfers {
         session,
         onOver: () => this.#forgetLater(transfer),
       });
+      makeMovable(this.#services, child, (next, from) => this.#goOn(guest, next, from));
       this.#children.set(transfer, child);
       this.#holders.set(transfer, record.record.holder);
       // It dials while its emulator is connected. A migrated guest has to wait with that until its parent has left the network.
@@ -321,16 +316,26 @@ export class IncomingTransfers {
     }
   }
 
-  #goOn(guest: Guest, record: RecordFile<ChildRecord>): IncomingChild {
-    const { transfer } = record.record;
+  #goOn(guest: Guest, record: RecordFile<ChildRecord>, from: Succession = {}): IncomingChild {
+    const { transfer, incarnation } = record.record;
+    record.update({ incarnation: incarnation + 1 });
     const child = new IncomingChild({
       services: this.#services,
       guest,
       live: guest.live,
       record,
       onOver: () => this.#forgetLater(transfer),
+      ...from,
     });
-    child.begin();
+    this.#children.set(transfer, child);
+    makeMovable(this.#services, child, (next, others) => this.#goOn(guest, next, others));
+    try {
+      child.begin();
+    } catch (error) {
+      // It is gone on with where it was.
+      if (from.moving !== undefined) child.give();
+      throw error;
+    }
     return child;
   }
 

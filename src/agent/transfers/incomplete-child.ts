@@ -1,14 +1,35 @@
 import { messageOf, withDeadline, type Clock } from "../../base/index.js";
+import type { TransferKind } from "../../control/index.js";
 import type { TransferError } from "../../transfer/index.js";
 import type { Guest } from "../guests/guest.js";
 import type { LiveEmulator } from "../guests/live-emulator.js";
+import type { Services } from "../services.js";
 import type { ChildRecord, RecordFile } from "./transfer-record.js";
 
 /** How long after a failure the emulator's end may still become known. */
 const END_NOTICE_MS = 1000;
 
+/** What a child is kept with that ran and cannot be completed. */
+interface Kept {
+  guest: Guest;
+  live: LiveEmulator;
+  record: RecordFile<ChildRecord>;
+  error: TransferError;
+}
+
+/** Keeps a child that ran and cannot be completed: what a migrated one did since is nowhere else. False for one of which nothing need be kept, or is left. */
+export async function isKept(
+  { clock }: Pick<Services, "clock">,
+  kind: TransferKind,
+  kept: Kept,
+): Promise<boolean> {
+  if (kind !== "migrate" || !(await livesOn(kept.guest, kept.live, clock))) return false;
+  await keepIncomplete(kept);
+  return true;
+}
+
 /** Whether the emulator still has the guest. That it has ended may be known a moment later than that its memory is gone. */
-export async function livesOn(guest: Guest, live: LiveEmulator, clock: Clock): Promise<boolean> {
+async function livesOn(guest: Guest, live: LiveEmulator, clock: Clock): Promise<boolean> {
   try {
     await withDeadline(clock, END_NOTICE_MS, "the end of the emulator", live.exited);
     return false;
@@ -18,13 +39,7 @@ export async function livesOn(guest: Guest, live: LiveEmulator, clock: Clock): P
 }
 
 /** Stops a guest whose memory will never be complete, and says so. Whoever touches a missing page waits. */
-export async function keepIncomplete(options: {
-  guest: Guest;
-  live: LiveEmulator;
-  record: RecordFile<ChildRecord>;
-  error: TransferError;
-}): Promise<void> {
-  const { guest, live, record, error } = options;
+async function keepIncomplete({ guest, live, record, error }: Kept): Promise<void> {
   try {
     // Before anything is written: its parent may be let run on, and a full file system must not let both run.
     await live.emulator.stop({ forGood: true });

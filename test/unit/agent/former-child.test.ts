@@ -249,7 +249,8 @@ async function found(directory: string, answers: string[]) {
     remove: async (_guest: unknown, { ran }: { ran: boolean }) => void removed.push(ran),
   };
   const former = { of: () => [], requireWhole: () => {} };
-  const all = { ...services, registry, formerChildren: former, log: silentLog };
+  const exchanges = new Exchanges();
+  const all = { ...services, registry, exchanges, formerChildren: former, log: silentLog };
   const incoming = new IncomingTransfers(all as unknown as Services, {} as BootUploads);
   const one = { ...guest, id: "0", live: { ...live, emulator } };
   const settle = await incoming.recover(one as never, record);

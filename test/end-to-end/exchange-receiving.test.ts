@@ -1,0 +1,228 @@
+import assert from "node:assert/strict";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { setImmediate as turn } from "node:timers/promises";
+import { after, afterEach, before, describe, test } from "node:test";
+import type { ExchangeOutcome, GuestView, TransferView } from "../../src/control/index.js";
+import { emulatorsBelow, eventually, Hosts, type Host } from "../support/hosts.js";
+import { nextEmulator } from "../support/next-emulator.js";
+import { ask, runSample, whenTransfersEnd } from "../support/sample-guest.js";
+
+const PARENT_PORT = 8310;
+const CHILD_PORT = 8320;
+const STAMPED_MIB = 24;
+const STAMPED_PAGES = STAMPED_MIB * 256;
+const MEMORY_MIB = 128;
+const PAGES = MEMORY_MIB * 256;
+const SPIN_MS = 30_000;
+
+interface Verified {
+  checked: number;
+  bad: number;
+}
+
+/** What can be seen of an exchange from outside, in turn. */
+const KILLINGS: readonly {
+  victims: readonly ("agent" | "new")[];
+  at: "started" | "saving" | "told";
+  ms: number;
+  always?: true;
+}[] = [
+  { victims: ["agent"], at: "started", ms: 0 },
+  { victims: ["agent"], at: "saving", ms: 0, always: true },
+  { victims: ["agent"], at: "saving", ms: 4 },
+  { victims: ["agent"], at: "saving", ms: 8 },
+  { victims: ["agent"], at: "told", ms: 0, always: true },
+  { victims: ["agent"], at: "told", ms: 10 },
+  { victims: ["new"], at: "saving", ms: 0, always: true },
+  { victims: ["new"], at: "saving", ms: 6 },
+  { victims: ["agent", "new"], at: "saving", ms: 2 },
+];
+
+/** What the kernel says is registered for missing pages in an emulator (proc(5), VmFlags). */
+function isMissing(pid: number): boolean {
+  return /^VmFlags:.*\bum\b/m.test(readFileSync(`/proc/${pid}/smaps`, "utf8"));
+}
+
+describe("the emulator of a child that lacks pages is exchanged", () => {
+  let hosts: Hosts;
+  let a: Host;
+  let b: Host;
+  before(async () => {
+    const configuration = { emulators: [nextEmulator()], limits: { memoryMib: 1024 } };
+    hosts = await Hosts.start(2, { port: 7172, configuration });
+    a = hosts.at(0);
+    b = hosts.at(1);
+    await runSample(a, { name: "parent", memoryMiB: MEMORY_MIB, hostPort: PARENT_PORT });
+    await ask(a, PARENT_PORT, `/stamp/start?mib=${STAMPED_MIB}&fill=page`);
+    await eventually(
+      "all was written once",
+      async () => (await ask<{ generation: number }>(a, PARENT_PORT, "/stamp/status")).generation > 1,
+    );
+  });
+  afterEach(async () => b.removeGuests());
+  after(() => hosts.stop());
+
+  const child = async (): Promise<GuestView> => (await b.call("guest.show", { name: "child" })).guest;
+  const show = async (transfer: number): Promise<TransferView> =>
+    (await a.call("transfer.show", { transfer })).transfer;
+  const exchange = (emulator?: string): Promise<ExchangeOutcome> =>
+    b.call("guest.exchange", { name: "child", ...(emulator === undefined ? {} : { emulator }) });
+  const verify = (order: string) => ask<Verified>(b, CHILD_PORT, `/stamp/verify?order=${order}&seed=7`);
+
+  /** A child that runs on b and is sent only what it touches. */
+  async function forkHeld(): Promise<number> {
+    const { transfers } = await a.call("guest.fork", {
+      name: "parent",
+      to: ["b"],
+      names: ["child"],
+      forwards: [`${CHILD_PORT}:80`],
+      verify: true,
+      sweep: "held",
+    });
+    return transfers[0]?.transfer ?? 0;
+  }
+
+  /** Every page is what it was at the instant: the guest's own check, then the digest of each. */
+  async function isWhole(transfer: number): Promise<void> {
+    const before = await verify("linear");
+    assert.deepEqual([before.checked, before.bad], [STAMPED_PAGES, 0]);
+    await a.call("transfer.sweep", { transfer, sweep: "on" });
+    await whenTransfersEnd(a);
+    const view = await show(transfer);
+    assert.equal(view.phase, "complete", view.message);
+    assert.deepEqual(view.verify, { checked: PAGES, mismatches: 0 });
+    const guest = await child();
+    assert.equal(guest.state, "running");
+    assert.equal(isMissing(guest.pid ?? 0), false, "nothing is registered any more");
+    const { checked, bad } = await verify("random");
+    assert.deepEqual({ checked, bad }, { checked: STAMPED_PAGES, bad: 0 });
+    assert.deepEqual(emulatorsBelow(b.stateDirectory), [guest.pid], "one emulator has it");
+    const left = readdirSync(join(b.memoryDirectory, guest.id));
+    assert.deepEqual(
+      left.filter((name) => /exchange|device-state|zeros|digests/.test(name)),
+      [],
+    );
+  }
+
+  test("there and back while nothing is swept, with pages that wait on both sides; then every page is right", async (context) => {
+    const transfer = await forkHeld();
+    const first = await ask(b, CHILD_PORT);
+    const { pages: before } = await show(transfer);
+    const there = await exchange("10.0");
+    assert.equal(there.guest.state, "receiving");
+    assert.ok(isMissing(there.to.pid), "what it lacks is missing in the new emulator");
+    const again = await ask(b, CHILD_PORT);
+    assert.deepEqual([again.boot_id, again.counter], [first.boot_id, first.counter + 1]);
+    const { pages: between } = await show(transfer);
+    assert.ok(between.received < PAGES / 2, `${between.received} pages are there`);
+    // Its processor waits for pages all the time.
+    // Its connection ends with the emulator's network.
+    const verifying = verify("random").catch(() => {});
+    await eventually("pages come", async () => (await show(transfer)).pages.received > between.received + 50);
+    const back = await exchange();
+    await assert.doesNotReject(exchange("10.0"));
+    context.diagnostic(
+      `${before.received} pages before, ${between.received} after the first; pauses ${[there, back].map(({ pauseUs }) => (pauseUs / 1000).toFixed(1)).join(", ")} ms`,
+    );
+    await verifying;
+    await isWhole(transfer);
+    assert.deepEqual(hosts.problems, []);
+  });
+
+  test("a migrated guest on its way", async () => {
+    await runSample(a, { name: "mover", memoryMiB: 96, hostPort: CHILD_PORT + 1 });
+    await ask(a, CHILD_PORT + 1, `/stamp/start?mib=8&fill=page`);
+    const { transfers } = await a.call("guest.migrate", {
+      name: "mover",
+      to: "b",
+      verify: true,
+      rateLimitBytesPerSecond: 65_536,
+    });
+    const transfer = transfers[0]?.transfer ?? 0;
+    const outcome = await b.call("guest.exchange", { name: "mover", emulator: "10.0" });
+    assert.equal(outcome.guest.state, "receiving");
+    await a.call("transfer.steer", { transfer, rateLimitBytesPerSecond: 0 });
+    await whenTransfersEnd(a);
+    const view = await show(transfer);
+    assert.equal(view.phase, "complete", view.message);
+    assert.equal(view.verify?.mismatches, 0);
+    const { checked, bad } = await ask<Verified>(b, CHILD_PORT + 1, "/stamp/verify?order=random");
+    assert.deepEqual({ checked, bad }, { checked: 8 * 256, bad: 0 });
+    assert.match((await b.guests()).get("mover")?.emulatorVersion ?? "", /^10\.0/);
+    assert.deepEqual(hosts.problems, []);
+  });
+
+  /** Kills who is to be killed as soon as the exchange is seen to have come so far. @returns what its record said then. */
+  async function killAt(id: string, { victims, at, ms }: (typeof KILLINGS)[number], isOver: () => boolean) {
+    const memory = join(b.memoryDirectory, id);
+    const recordPath = join(memory, "exchange.json");
+    const until = performance.now() + SPIN_MS;
+    while (!isOver()) {
+      const record = readIfThere<{ step: string; to: string }>(recordPath);
+      const next =
+        record && readIfThere<number>(join(b.stateDirectory, "guests", id, record.to, "emulator.pid"));
+      const isSaving =
+        existsSync(memory) && readdirSync(memory).some((name) => name.includes("device-state"));
+      const sights = { started: true, saving: isSaving, told: record?.step === "told" };
+      if (record !== undefined && next !== undefined && (sights[at] || sights.told)) {
+        const from = performance.now();
+        while (performance.now() < from + ms);
+        for (const victim of victims) kill(victim === "agent" ? b.pid : next);
+        return readIfThere<{ step: string }>(recordPath)?.step ?? "over";
+      }
+      assert.ok(performance.now() < until, "an exchange is seen");
+      await turn();
+    }
+    return "not seen";
+  }
+
+  for (const killing of KILLINGS) {
+    if (process.env["RAMET_EXCHANGE_KILLS"] !== "all" && killing.always !== true) continue;
+    const { victims, at, ms } = killing;
+    test(`${victims.join(" and ")} killed ${ms} ms after it was ${at}`, async (context) => {
+      const transfer = await forkHeld();
+      const { boot_id, counter } = await ask(b, CHILD_PORT);
+      let isOver = false;
+      const done = exchange("10.0")
+        .then(
+          () => "done",
+          (error: { code: string }) => error.code,
+        )
+        .finally(() => (isOver = true));
+      const step = await killAt((await child()).id, killing, () => isOver);
+      if (victims.includes("agent")) {
+        await b.end("SIGKILL");
+        await b.start();
+      }
+      context.diagnostic(`killed when its record said ${step}; ${await done}`);
+      await eventually("one emulator has it", () => emulatorsBelow(b.stateDirectory).length === 1);
+      await eventually("it answers", async () =>
+        ask(b, CHILD_PORT).then(
+          () => true,
+          () => false,
+        ),
+      );
+      const now = await ask(b, CHILD_PORT);
+      assert.equal(now.boot_id, boot_id);
+      assert.ok(now.counter > counter);
+      await isWhole(transfer);
+    });
+  }
+});
+
+function readIfThere<T>(path: string): T | undefined {
+  try {
+    return JSON.parse(readFileSync(path, "utf8")) as T;
+  } catch {
+    return undefined;
+  }
+}
+
+function kill(pid: number): void {
+  try {
+    process.kill(pid, "SIGKILL");
+  } catch {
+    // It has ended.
+  }
+}
