@@ -153,6 +153,27 @@ describe("the emulator of a child that lacks pages is exchanged", () => {
     assert.deepEqual(hosts.problems, []);
   });
 
+  test("a child that is held and has all its memory stays held, and runs in the new emulator when it is let", async () => {
+    const { transfers } = await a.call("guest.fork", {
+      name: "parent",
+      to: ["b"],
+      names: ["child"],
+      forwards: [`${CHILD_PORT}:80`],
+      verify: true,
+      paused: true,
+    });
+    const transfer = transfers[0]?.transfer ?? 0;
+    await whenTransfersEnd(a);
+    await eventually("it is complete", async () => (await child()).state === "paused");
+    const { guest, to, pauseUs } = await exchange("10.0");
+    assert.deepEqual([guest.state, guest.pid, pauseUs], ["paused", to.pid, 0]);
+    await a.call("transfer.run", { transfer });
+    const { checked, bad } = await verify("random");
+    assert.deepEqual({ checked, bad }, { checked: STAMPED_PAGES, bad: 0 });
+    assert.deepEqual([(await child()).state, (await child()).pid], ["running", to.pid]);
+    assert.deepEqual(hosts.problems, []);
+  });
+
   /** Kills who is to be killed as soon as the exchange is seen to have come so far. @returns what its record said then. */
   async function killAt(id: string, { victims, at, ms }: (typeof KILLINGS)[number], isOver: () => boolean) {
     const memory = join(b.memoryDirectory, id);

@@ -79,6 +79,8 @@ class Exchange {
   /** Of a guest whose memory is still received. */
   readonly #move: ChildMove | undefined;
   #hasMoved = false;
+  /** One that is paused stays so. */
+  readonly #isToRun: boolean;
   readonly #file: ExchangeFile;
 
   constructor(
@@ -95,6 +97,7 @@ class Exchange {
     this.#choice = choice;
     this.#signal = signal;
     this.#move = move;
+    this.#isToRun = guest.state !== "paused";
     this.#old = guest.live;
     // Before the new emulator: the next agent is to end it.
     this.#file = new ExchangeFile(services.paths.exchange(guest.id), otherSeat(this.#old.seat));
@@ -167,7 +170,7 @@ class Exchange {
       this.#requireAlive();
       this.#file.write("told");
       isTold = true;
-      const { resumedAtUs } = await next.emulator.resume();
+      const { resumedAtUs } = this.#isToRun ? await next.emulator.resume() : { resumedAtUs: stoppedAtUs };
       marks.push(this.#nowUs());
       next.takeOver(this.#old);
       guest.endExchange(next);
@@ -224,7 +227,7 @@ class Exchange {
       await next.end();
       if (!hasStopped) return;
       this.#file.takeBack();
-      await this.#old.emulator.resume();
+      if (this.#isToRun) await this.#old.emulator.resume();
     } catch (error) {
       guest.log.error({ problem: messageOf(error) }, "a guest stands still after an exchange that failed");
       if (this.#old.exit === undefined) {

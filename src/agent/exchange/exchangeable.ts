@@ -37,12 +37,14 @@ export function obstacleOf(
   }
   if (guest.state === "migrated") return refuse("it is migrated: wait until its memory has been sent", true);
   try {
-    if (receiving === undefined) guest.requireState("given another emulator", "running");
+    if (receiving === undefined) guest.requireState("given another emulator", "running", "paused");
     // One that was found and does not answer has none.
     if (!guest.hasEmulator) guest.requireState("given another emulator");
   } catch (error) {
     return { error: asError(error), passes: guest.state === "starting" || isSilent(guest) };
   }
+  const stands = guest.state === "paused" ? obstacleOfPaused(guest) : undefined;
+  if (stands !== undefined) return refuse(stands, isStoppedByDisk(guest));
   if (existsSync(paths.exchange(guest.id)))
     return refuse("an earlier exchange of its emulator has not come to its end", true);
   const { shared, memory } = guest.live;
@@ -57,6 +59,18 @@ export function obstacleOf(
   if (guest.config.disks.some(({ chain }) => chain.some(({ socket }) => socket !== undefined)))
     return refuse("its disks are still on their way to this host (ramet disk list)", true);
   return undefined;
+}
+
+/** A guest that is paused stays so in the new emulator. */
+function obstacleOfPaused(guest: Guest): string | undefined {
+  // An emulator takes disks when it lets the guest run.
+  if (guest.config.disks.length > 0)
+    return "it is paused and has disks, which another emulator takes only when it lets the guest run";
+  const { outgoing } = guest.record;
+  if (outgoing !== undefined) return `it was stopped for its migration to ${outgoing.host}, where it may run`;
+  return guest.live.memory.registration() === "missing"
+    ? "it lacks memory, which will not come any more"
+    : undefined;
 }
 
 /** A child that this agent receives; undefined for any other guest. */

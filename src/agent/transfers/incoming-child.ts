@@ -240,9 +240,10 @@ export class IncomingChild implements HostedChild {
   }
 
   #letRun(): Promise<void> {
-    const { network } = this.guest.config;
+    // One that was complete may have been given another emulator.
+    const { emulator } = this.guest.hasEmulator ? this.guest.live : this.#live;
     const of = { kind: this.#params.kind, log: this.#log, onRuns: () => this.#noteRuns() };
-    this.#lettingRun ??= letRun(this.#live.emulator, network, of).finally(
+    this.#lettingRun ??= letRun(emulator, this.guest.config.network, of).finally(
       () => (this.#lettingRun = undefined),
     );
     return this.#lettingRun;

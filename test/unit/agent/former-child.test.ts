@@ -116,6 +116,9 @@ function loaded(directory: string, { kind = "fork", step = "loaded", whole = tru
     log: silentLog,
     config: { network: { mode: "none" } },
     hasEmulator: true,
+    get live() {
+      return live;
+    },
     occupy: () => () => {},
     onExit: () => () => {},
     note: (change: { state: string }) => (guest.state = change.state),

@@ -38,6 +38,9 @@ function migrated(directory: string, kind: "fork" | "migrate" = "migrate", isSav
     log: silentLog,
     config: { network: { mode: "none" }, disks: [] },
     hasEmulator: true,
+    get live() {
+      return live;
+    },
     occupy: () => () => {},
     isSaved,
     saved: () => saved.promise,
