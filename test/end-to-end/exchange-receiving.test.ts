@@ -105,27 +105,23 @@ describe("the emulator of a child that lacks pages is exchanged", () => {
     );
   }
 
-  test("there and back while nothing is swept, with pages that wait on both sides; then every page is right", async (context) => {
+  test("there and back while nothing is swept and pages are waited for; then every page is right", async (context) => {
     const transfer = await forkHeld();
-    const first = await ask(b, CHILD_PORT);
+    // The child writes from its first instruction on, and waits for a page each time.
     const { pages: before } = await show(transfer);
     const there = await exchange("10.0");
     assert.equal(there.guest.state, "receiving");
     assert.ok(isMissing(there.to.pid), "what it lacks is missing in the new emulator");
-    const again = await ask(b, CHILD_PORT);
-    assert.deepEqual([again.boot_id, again.counter], [first.boot_id, first.counter + 1]);
+    const first = await ask(b, CHILD_PORT);
     const { pages: between } = await show(transfer);
     assert.ok(between.received < PAGES / 2, `${between.received} pages are there`);
-    // Its processor waits for pages all the time.
-    // Its connection ends with the emulator's network.
-    const verifying = verify("random").catch(() => {});
-    await eventually("pages come", async () => (await show(transfer)).pages.received > between.received + 50);
     const back = await exchange();
-    await assert.doesNotReject(exchange("10.0"));
+    await exchange("10.0");
     context.diagnostic(
       `${before.received} pages before, ${between.received} after the first; pauses ${[there, back].map(({ pauseUs }) => (pauseUs / 1000).toFixed(1)).join(", ")} ms`,
     );
-    await verifying;
+    const again = await ask(b, CHILD_PORT);
+    assert.deepEqual([again.boot_id, again.counter], [first.boot_id, first.counter + 1]);
     await isWhole(transfer);
     assert.deepEqual(hosts.problems, []);
   });

@@ -1,4 +1,5 @@
 import type { Handlers } from "../../control/index.js";
+import { resumePaused } from "../guests/resume-paused.js";
 import type { Services } from "../services.js";
 import { resumeGuest } from "../suspend/resume-guest.js";
 import { suspendGuest } from "../suspend/suspend-guest.js";
@@ -15,7 +16,10 @@ export function suspendHandlers(
     },
     "guest.resume": async (params) => {
       services.requireAccepting();
-      return resumeGuest(services, findGuest(services, params.name), params);
+      const guest = findGuest(services, params.name);
+      return guest.state === "paused"
+        ? resumePaused(services, guest, params)
+        : resumeGuest(services, guest, params);
     },
   };
 }

@@ -231,7 +231,7 @@ class Exchange {
     } catch (error) {
       guest.log.error({ problem: messageOf(error) }, "a guest stands still after an exchange that failed");
       if (this.#old.exit === undefined) {
-        const message = `it stands still since an exchange of its emulator failed: ${messageOf(error)}`;
+        const message = `it stands still since an exchange of its emulator failed; ramet resume ${guest.name} lets it run on: ${messageOf(error)}`;
         const state = guest.state === "receiving" ? {} : { state: "paused" as const };
         guest.note({ ...state, message: message.slice(0, 500) });
       }

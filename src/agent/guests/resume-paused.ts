@@ -1,4 +1,6 @@
+import { readlinkSync } from "node:fs";
 import { messageOf } from "../../base/index.js";
+import type { Params, Result } from "../../control/index.js";
 import { AgentError } from "../errors.js";
 import type { Services } from "../services.js";
 import { readTransferRecords } from "../transfers/transfer-record.js";
@@ -6,10 +8,19 @@ import type { Guest } from "./guest.js";
 
 /**
  * Lets a guest run on that stands still in its emulator: after a failed exchange whose old emulator could not go on, as one that was found standing still, or one that a disk stopped.
- * @throws AgentError `busy`, `bad-state`, `not-ready`; GuestError, with which it stands still as before.
+ * @throws AgentError `busy`, `bad-state`, `bad-request`; GuestError, with which it stands still as before.
  */
-export async function resumePaused(services: Pick<Services, "paths">, guest: Guest): Promise<void> {
+export async function resumePaused(
+  services: Pick<Services, "paths">,
+  guest: Guest,
+  { emulator: wanted }: Pick<Params<"guest.resume">, "emulator">,
+): Promise<Result<"guest.resume">> {
   guest.requireIdle();
+  if (wanted !== undefined)
+    throw new AgentError(
+      "bad-request",
+      `guest ${guest.name} is paused in the emulator it has: ramet exchange brings it to another one, before or afterwards`,
+    );
   guest.requireState("let run on", "paused");
   const why = whyNotItsOwn(services, guest);
   if (why !== undefined) throw new AgentError("bad-state", `guest ${guest.name} is not to run on: ${why}`);
@@ -18,6 +29,8 @@ export async function resumePaused(services: Pick<Services, "paths">, guest: Gue
     await guest.live.emulator.resume();
     await guest.update({ state: "running" });
     guest.log.info("a guest that stood still was let run on");
+    const { version, pid } = guest.live.emulator;
+    return { guest: guest.view(), emulator: { version, pid, path: programOf(pid) } };
   } catch (error) {
     guest.log.warn({ problem: messageOf(error) }, "a guest that stands still could not be let run on");
     throw error;
@@ -26,8 +39,16 @@ export async function resumePaused(services: Pick<Services, "paths">, guest: Gue
   }
 }
 
+function programOf(pid: number): string {
+  try {
+    return readlinkSync(`/proc/${pid}/exe`);
+  } catch {
+    return "an emulator that has ended";
+  }
+}
+
 /** Why a guest that is paused is not one that may just run on; undefined for one that may. */
-export function whyNotItsOwn({ paths }: Pick<Services, "paths">, guest: Guest): string | undefined {
+function whyNotItsOwn({ paths }: Pick<Services, "paths">, guest: Guest): string | undefined {
   const { outgoing } = guest.record;
   if (outgoing !== undefined)
     return `it was stopped for its migration to ${outgoing.host}, where it may run; ramet rollback ${guest.name} undoes that`;

@@ -118,6 +118,8 @@ function formatSuspended({ guest: { name, state, suspended } }: { guest: GuestVi
 }
 
 function formatResumed({ guest, emulator, stoodStillMs, message }: ResumeOutcome): string[] {
-  const line = `${guest.name} runs in ${emulator.path} (${emulator.version}); it stood still for ${(stoodStillMs / MS_PER_SECOND).toFixed(1)} s`;
+  const stood =
+    stoodStillMs === undefined ? "" : `; it stood still for ${(stoodStillMs / MS_PER_SECOND).toFixed(1)} s`;
+  const line = `${guest.name} runs in ${emulator.path} (${emulator.version})${stood}`;
   return message === undefined ? [line] : [line, message];
 }

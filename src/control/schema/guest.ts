@@ -217,8 +217,8 @@ export type ExchangeOutcome = z.infer<typeof exchangeOutcome>;
 export const resumeOutcome = z.object({
   guest: guestView,
   emulator: emulatorProcess.extend({ path: z.string().max(4095) }),
-  /** From its stop to its first instruction since, by the host's clock. */
-  stoodStillMs: count,
+  /** From its stop to its first instruction since, by the host's clock; absent when it was paused, with its emulator. */
+  stoodStillMs: optional(count),
   /** What is wrong nevertheless. */
   message: optional(message),
 });

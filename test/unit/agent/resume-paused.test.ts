@@ -20,7 +20,7 @@ describe("a guest that stands still in its emulator", () => {
     const guest = registry.find("web");
     if (child !== undefined)
       RecordFile.create(host.paths.guestMemory(left.config.id), fakeChildRecord(child));
-    return { guest, emulator, resume: () => resumePaused(host, guest) };
+    return { guest, emulator, resume: (options = {}) => resumePaused(host, guest, options) };
   }
 
   test("is let run on; one that cannot stays as it is, and may be tried again", async () => {
@@ -33,7 +33,9 @@ describe("a guest that stands still in its emulator", () => {
       ["paused", "it stands still since an exchange failed"],
     );
     emulator.resume = works;
-    await resume();
+    await assert.rejects(resume({ emulator: "10.0" }), { code: "bad-request", message: /ramet exchange/ });
+    const { guest: view, stoodStillMs } = await resume();
+    assert.deepEqual([view.state, stoodStillMs], ["running", undefined]);
     assert.deepEqual([guest.state, guest.record.message, emulator.calls], ["running", undefined, ["resume"]]);
     await assert.rejects(resume(), { code: "bad-state", message: /is running; it must be paused/ });
   });
