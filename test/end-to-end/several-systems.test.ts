@@ -1,0 +1,35 @@
+import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { test } from "node:test";
+import { promisify } from "node:util";
+import { missingSampleGuest } from "../support/sample-guest.js";
+
+const ROOT = new URL("../..", import.meta.url).pathname;
+const DEADLINE_MS = 600_000;
+/** Guests, with their copies: three systems, each in three places. */
+const COUNTING = ["intel on here", "intel-near on here", "intel-far on there"].flatMap((name) => [
+  name,
+  name.replace("intel", "arm"),
+]);
+const TESTING = ["memtest on here", "memtest-near on here", "memtest-far on there"];
+
+const isThere = existsSync(join(ROOT, "build/memtest-guest/memtest.bin"));
+const skip = missingSampleGuest("aarch64") || (isThere ? false : "this distribution's memtest86+ is too old");
+
+test(
+  "three systems run on one host at once, are forked, and go on in three places each",
+  { skip },
+  async () => {
+    const { stdout } = await promisify(execFile)(join(ROOT, "scripts/several-systems"), [], {
+      timeout: DEADLINE_MS,
+      killSignal: "SIGTERM",
+    });
+    for (const name of COUNTING) assert.match(stdout, new RegExp(`^ {2}${name} +counts \\d+, \\d+$`, "m"));
+    for (const name of TESTING)
+      assert.match(stdout, new RegExp(`^ {2}${name} +has tested for \\d+ s, 0 errors$`, "m"));
+    assert.equal(stdout.match(/verified +\d+ pages, all as at the instant/g)?.length, 3);
+    assert.match(stdout, /memtest +limits +(memory \d|memory unlimited)/);
+  },
+);
