@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
-import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { promisify } from "node:util";
+import { whyMissing } from "../support/missing.js";
 import { missingSampleGuest } from "../support/sample-guest.js";
 
 const ROOT = new URL("../..", import.meta.url).pathname;
@@ -15,8 +15,7 @@ const COUNTING = ["intel on here", "intel-near on here", "intel-far on there"].f
 ]);
 const TESTING = ["memtest on here", "memtest-near on here", "memtest-far on there"];
 
-const isThere = existsSync(join(ROOT, "build/memtest-guest/memtest.bin"));
-const skip = missingSampleGuest("aarch64") || (isThere ? false : "this distribution's memtest86+ is too old");
+const skip = missingSampleGuest("aarch64") || whyMissing(join(ROOT, "scripts/memtest-guest"));
 
 test(
   "three systems run on one host at once, are forked, and go on in three places each",

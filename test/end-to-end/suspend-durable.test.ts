@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { emulatorsBelow, Hosts, type Host } from "../support/hosts.js";
-import { nextEmulator } from "../support/next-emulator.js";
+import { missingNextEmulator, nextEmulator } from "../support/next-emulator.js";
 import { LossyDisk } from "../support/power-cut.js";
 import { runSample } from "../support/sample-guest.js";
 import { killAt, stateOf, SuspendedLoad } from "../support/suspended.js";
@@ -13,7 +13,7 @@ const PORT = 8291;
 const MIB = 1024 * 1024;
 const DISK_MIB = 512;
 
-const skip = existsSync("/dev/loop-control") ? false : "this machine has no loop devices";
+const skip = existsSync("/dev/loop-control") ? missingNextEmulator() : "this machine has no loop devices";
 
 describe("a host whose guests' memory outlives its kernel", { skip }, () => {
   const scratch = mkdtempSync(join(tmpdir(), "rp-"));

@@ -16,7 +16,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { emulatorsBelow, Hosts, type Host } from "../support/hosts.js";
-import { nextEmulator } from "../support/next-emulator.js";
+import { missingNextEmulator, nextEmulator } from "../support/next-emulator.js";
 import { ask, runSample } from "../support/sample-guest.js";
 import { killAt, stateOf, SuspendedLoad, type Sight } from "../support/suspended.js";
 
@@ -53,7 +53,8 @@ const KILLINGS: readonly Killing[] = [
   { of: "resume", victims: ["agent"], at: "told", ms: 10 },
 ];
 
-describe("a guest under load that is suspended and resumed", () => {
+const skip = missingNextEmulator();
+describe("a guest under load that is suspended and resumed", { skip }, () => {
   let hosts: Hosts;
   let a: Host;
   let load: SuspendedLoad;
