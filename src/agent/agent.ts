@@ -160,7 +160,7 @@ export class Agent {
     services.disks.connect(services);
     services.arrivingImages.connect(services, services.disks.store);
     goOnSharing(services);
-    settleAllDisks(services);
+    await settleAllDisks(services);
     const sessions = this.#makeSessions(services, { incoming, uploads });
     this.#undo.push(() => sessions.close());
     await this.#listen(services, sessions);

@@ -30,6 +30,7 @@ export type AgentErrorCode =
   | "exchange-failed"
   | "suspend-failed"
   | "resume-failed"
+  | "chain-failed"
   | "cancelled";
 
 /** The agent's one error. */

@@ -3,6 +3,7 @@ import type { ImageStore } from "../disk/index.js";
 import type { Credentials } from "../lane/index.js";
 import type { Blocks } from "./blocks/blocks.js";
 import type { LoadedConfiguration } from "./configuration/index.js";
+import type { ChainWorks } from "./disks/chain-works.js";
 import type { GuestDisks } from "./disks/guest-disks.js";
 import type { EventHub } from "./events.js";
 import type { FaultThreadHandle } from "./faults/fault-thread.js";
@@ -36,6 +37,7 @@ export interface Services {
   /** Base disks of guests: also those that are on their way. */
   readonly arrivingImages: ArrivingImages;
   readonly disks: GuestDisks;
+  readonly chains: ChainWorks;
   readonly admission: Admission;
   readonly catalogue: EmulatorCatalogue;
   readonly starter: EmulatorStarter;

@@ -29,6 +29,8 @@ export {
 export {
   DISK_CACHES,
   type ArrivalView,
+  type ChainOutcome,
+  type LoanView,
   type DiskView,
   type GuestDiskView,
   type LayerView,

@@ -40,6 +40,9 @@ export const MAX_FORWARDS = 32;
 export const MAX_GUEST_DISKS = 8;
 export const MAX_CHAIN_LAYERS = 64;
 
+/** Disks of a guest. */
+export const MAX_DISKS = 8;
+
 /** Most guests, disks, transfers and peers in one answer. */
 export const MAX_LISTED = 2048;
 

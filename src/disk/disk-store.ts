@@ -267,7 +267,7 @@ export class DiskStore {
    * it is to be removed before this one is written: both are the same file.
    * @throws DiskError `no-such-disk`, `no-room`.
    */
-  async renew(id: string, writer: string): Promise<Disk> {
+  async renew(id: string, { as, writer }: { as: string; writer: string }): Promise<Disk> {
     const { record: old, isAway } = this.#entry(id);
     assert(old.frozen && !isAway && old.lent === undefined, "a disk that is renewed is here, and nobody's");
     const { parent, sizeBytes } = old;
@@ -277,7 +277,7 @@ export class DiskStore {
       const below = parent === undefined ? {} : { parent };
       const record = {
         version: 1,
-        id: randomUUID(),
+        id: as,
         ...below,
         sizeBytes,
         writer,

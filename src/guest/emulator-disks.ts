@@ -1,3 +1,4 @@
+import { ChainJobs } from "./chain-jobs.js";
 import {
   blockNode,
   fileNode,
@@ -12,18 +13,21 @@ import {
 } from "./disks.js";
 import { GuestError } from "./errors.js";
 
-type Execute = (command: string, args?: object) => Promise<unknown>;
+type Execute = (command: string, args?: object, deadlineMs?: number) => Promise<unknown>;
 
 /** What is to be sent in a pause. */
 export type PendingFreeze = FreezeCommand | undefined;
 
 /** A running emulator's disks: layers come and go without the guest's knowledge. Errors as those of `Emulator`. */
 export class EmulatorDisks {
+  /** What brings layers together. */
+  readonly jobs: ChainJobs;
   readonly #execute: Execute;
   #pending: PendingFreeze;
 
   constructor(execute: Execute) {
     this.#execute = execute;
+    this.jobs = new ChainJobs(execute);
   }
 
   /** Opens the overlays, which nobody reads or writes yet; of all or of none. The guest runs meanwhile. */

@@ -9,8 +9,9 @@ export type {
   SavedDeviceState,
   Snapshot,
 } from "./emulator.js";
-export { nodeOf, topNodeOf } from "./disks.js";
+export { diskSchema, nodeOf, topNodeOf } from "./disks.js";
 export type { DiskFreeze, DiskLayer, GuestDisk } from "./disks.js";
+export type { ChainJobState } from "./chain-jobs.js";
 export { EmulatorDisks } from "./emulator-disks.js";
 export { confinedCommand, prepareRoot } from "./confinement.js";
 export type { Confinement, Place } from "./confinement.js";

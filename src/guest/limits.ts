@@ -44,6 +44,8 @@ export const PAUSE_DEADLINE_MS = 10_000;
 export const PAUSE_DEADLINE_MS_PER_MIB = 10;
 export const LOAD_DEADLINE_MS = 30_000;
 export const START_DEADLINE_MS = 15_000;
+/** What is to be written to the host's disk first may be much. */
+export const FLUSH_DEADLINE_MS = 60_000;
 export const QUIT_DEADLINE_MS = 5_000;
 export const KILL_DEADLINE_MS = 10_000;
 export const PROBE_DEADLINE_MS = 10_000;

@@ -31,7 +31,7 @@ import { exitOf, loadOutcomeOf, statusOf } from "./run-state.js";
 export class QemuEmulator implements Emulator {
   readonly config: GuestConfig;
   readonly ramPath: string;
-  readonly disks = new EmulatorDisks((command, args) => this.#execute(command, args));
+  readonly disks = new EmulatorDisks((...command) => this.#execute(...command));
   readonly #layout: Layout;
   readonly #identity: ProcessIdentity;
   readonly #clock: Clock;

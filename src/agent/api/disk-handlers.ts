@@ -1,14 +1,52 @@
-import type { Handlers } from "../../control/index.js";
+import type { ChainOutcome, Handlers, Params, RpcServerSession } from "../../control/index.js";
 import { layerViewOf } from "../disks/guest-disks.js";
 import type { Services } from "../services.js";
+import { findGuest } from "./guest-handlers.js";
+
+/** How often a client is told how far its work is. */
+const TELL_MS = 200;
 
 type DiskHandlers = Pick<Handlers<"client">, Extract<keyof Handlers<"client">, `disk.${string}`>>;
 
 /** Commands on differencing disks. */
-export function diskHandlers({ disks, registry }: Services): DiskHandlers {
+export function diskHandlers(services: Services): DiskHandlers {
+  const { disks, registry } = services;
   const nameOf = (guest: string): string | undefined => registry.byId(guest)?.name;
   return {
     "disk.list": async () => ({ disks: disks.store.list().map((disk) => disks.view(disk, nameOf)) }),
     "disk.chain": async ({ disk }) => ({ chain: disks.store.chainOf(disk).map(layerViewOf) }),
+    "disk.loans": async () => ({ loans: services.blocks.loans.list() }),
+    "disk.release": async ({ host }) => ({ loans: await services.blocks.loans.release(host) }),
+    "disk.flatten": async (params, { session }) => ({
+      disks: await changeChain(services, { kind: "flatten", ...params }, session),
+    }),
+    "disk.commit": async (params, { session }) => ({
+      disks: await changeChain(services, { kind: "commit", alone: false, ...params }, session),
+    }),
   };
+}
+
+/** It is given up when the connection ends that asked for it. */
+async function changeChain(
+  services: Services,
+  { guest, work, ...request }: Params<"disk.flatten"> & { kind: "flatten" | "commit" },
+  session: RpcServerSession,
+): Promise<ChainOutcome[]> {
+  services.requireAccepting();
+  const controller = new AbortController();
+  const stopWatching = session.onEnd(() => controller.abort());
+  let nextUs = 0;
+  try {
+    return await services.chains.change(services, findGuest(services, guest), request, {
+      signal: controller.signal,
+      onProgress: (progress) => {
+        const nowUs = services.clock.nowUs();
+        if (work === undefined || (nowUs < nextUs && progress.doneBytes < progress.sizeBytes)) return;
+        nextUs = nowUs + TELL_MS * 1000;
+        session.sendEvent("disk", { work, ...progress });
+      },
+    });
+  } finally {
+    stopWatching();
+  }
 }

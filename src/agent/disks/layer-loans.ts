@@ -1,6 +1,6 @@
 import { timingSafeEqual } from "node:crypto";
 import { isSame, type Holder, type Identity, type Log } from "../../base/index.js";
-import type { Params, Result } from "../../control/index.js";
+import type { LoanView, Params, Result } from "../../control/index.js";
 import { FileSource, type DiskStore } from "../../disk/index.js";
 import { findData } from "../../memory/index.js";
 import type { BlockGrants } from "../blocks/block-grants.js";
@@ -79,6 +79,39 @@ export class LayerLoans {
     await this.#store.takeBack(disk, { transfer, holder: holderOf(by) });
     this.#log.info({ disk, transfer }, "a disk was given back by the host that read it");
     await this.#onReturned(disk);
+  }
+
+  /** What other hosts have on loan. */
+  list(): LoanView[] {
+    return this.#store
+      .list()
+      .flatMap(({ id, lent = [] }) =>
+        lent.map(({ transfer, holder }) => ({ disk: id, transfer, host: holder.name })),
+      );
+  }
+
+  /**
+   * Ends all loans of a host that is gone for good: what it reads it is not given any more.
+   * @returns what it had. @throws AgentError `no-such-peer` when it has nothing.
+   */
+  async release(host: string): Promise<LoanView[]> {
+    const loans = this.list().filter((loan) => loan.host === host);
+    if (loans.length === 0)
+      throw new AgentError(
+        "no-such-peer",
+        `no host ${host} has disks of this one on loan; ramet disk loans shows who has`,
+      );
+    for (const { disk, transfer } of loans) {
+      const found = this.#store
+        .find(disk)
+        ?.lent?.find((loan) => loan.transfer === transfer && loan.holder.name === host);
+      if (found === undefined) continue;
+      this.#endGrant({ transfer, disk }, found.holder);
+      await this.#store.takeBack(disk, found);
+      this.#log.warn({ disk, transfer, host }, "a disk on loan was taken from the host that had it");
+      await this.#onReturned(disk);
+    }
+    return loans;
   }
 
   /** Whoever asks again has lost what was granted before. */

@@ -6,6 +6,7 @@ import { ArrivingImages } from "../images/arriving-images.js";
 import { openImages, ownHostId } from "../images/open-images.js";
 import type { Paths } from "../store/paths.js";
 import { ArrivingLayers } from "./arriving-layers.js";
+import { ChainWorks } from "./chain-works.js";
 import { DiskTrouble } from "./disk-trouble.js";
 import { GuestDisks } from "./guest-disks.js";
 
@@ -35,6 +36,7 @@ export async function openHostDisks(
   pulls: ImagePulls;
   arrivingImages: ArrivingImages;
   disks: GuestDisks;
+  chains: ChainWorks;
   onGuestEvent: DiskTrouble["note"];
 }> {
   const { paths, clock, log } = parts;
@@ -49,7 +51,7 @@ export async function openHostDisks(
   const trouble = new DiskTrouble({ directory: paths.disks, clock, log });
   undo.push(() => trouble.close());
   const onGuestEvent: DiskTrouble["note"] = (guest, event) => trouble.note(guest, event);
-  return { images, pulls, arrivingImages, disks, onGuestEvent };
+  return { images, pulls, arrivingImages, disks, chains: new ChainWorks(), onGuestEvent };
 }
 
 /** What brings base disks, and has guests run on them meanwhile. */

@@ -11,10 +11,20 @@ export async function settleImages({ disks, images }: Pick<Services, "disks" | "
  * Has every guest with disks that was found running asked what it writes, as soon as its emulator answers: the agent before this one may have ended in the middle of a fork. A guest
  * that stands still though it is to run goes on: its disks and memory are of one instant in the emulator, whatever that was for.
  */
-export function settleAllDisks(services: Pick<Services, "disks" | "registry">): void {
+export async function settleAllDisks(
+  services: Pick<Services, "disks" | "registry" | "chains" | "paths" | "clock">,
+): Promise<void> {
   for (const guest of services.registry.list()) {
-    if (!guest.hasEmulator || guest.config.disks.length === 0) continue;
+    if (guest.config.disks.length === 0) continue;
+    const settleChain = services.chains.takeUp(services, guest);
+    if (!guest.hasEmulator) {
+      await settleChain?.();
+      continue;
+    }
+    // It may never answer, and end.
+    if (settleChain !== undefined) guest.onExit(settleChain);
     services.registry.whenAnswering(guest, async () => {
+      await settleChain?.();
       if (guest.state === "receiving") return;
       await settleDisks(services, guest);
       const isToRun = guest.state === "running" || isStoppedByDisk(guest);

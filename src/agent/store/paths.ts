@@ -29,6 +29,7 @@ export const COPIES_NAME = "copies";
  *       guests/<uuid>/
  *         guest.json                what is known of the guest, replaced in one step
  *         console.log(.1)           bounded
+ *         chain.json                what is being done to the chain of one of its disks
  *         emulator.log, run, alt    the emulator's; while it is exchanged, both emulators'
  *
  * The uuid is that of an emulator with its memory: a warm one has its directories before it has a guest, so a guest that takes it over
@@ -96,6 +97,11 @@ export class Paths {
 
   record(id: string): string {
     return join(this.guest(id), "guest.json");
+  }
+
+  /** What is being done to the chain of one of a guest's disks. */
+  chainWork(id: string): string {
+    return join(this.guest(id), "chain.json");
   }
 
   consoleLog(id: string): string {

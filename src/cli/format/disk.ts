@@ -1,6 +1,6 @@
-import type { ArrivalView, DiskView, GuestDiskView } from "../../control/index.js";
+import type { ArrivalView, ChainOutcome, DiskView, GuestDiskView, LoanView } from "../../control/index.js";
 import { formatTable } from "./table.js";
-import { formatBytes, formatTime } from "./units.js";
+import { formatBytes, formatTime, formatUs, plural } from "./units.js";
 
 /** How many digits tell images apart for people. */
 const SHOWN_DIGITS = 12;
@@ -65,4 +65,26 @@ function formatUse({ frozen, children, guest, arriving }: DiskView): string {
   }
   if (frozen) return `frozen, ${children === 1 ? "1 disk" : `${children} disks`} on it`;
   return guest === undefined ? "unused" : `written by ${guest}`;
+}
+
+/** What came of a disk that was flattened or committed. */
+export function formatChainOutcome(outcome: ChainOutcome): string[] {
+  const { disk, layersBefore, chain, copiedBytes, pauseUs, message } = outcome;
+  if (message !== undefined) return [message];
+  const shown = chain.map(formatLayer).join(" over ");
+  if (layersBefore === chain.length) return [`${disk} is as short as it can be: ${shown}`];
+  const pause = pauseUs === undefined ? "" : `, and the guest stood still for ${formatUs(pauseUs)}`;
+  return [
+    `${disk} has ${plural(chain.length, "layer")} in place of ${layersBefore}: ${shown}`,
+    `${formatBytes(copiedBytes)} were looked at${pause}`,
+  ];
+}
+
+/** What other hosts have on loan, as a table. */
+export function formatLoans(loans: readonly LoanView[]): string[] {
+  if (loans.length === 0) return ["no other host has disks on loan"];
+  return formatTable(
+    [{ title: "DISK" }, { title: "TRANSFER", right: true }, { title: "HOST" }],
+    loans.map(({ disk, transfer, host }) => [disk, String(transfer), host]),
+  );
 }

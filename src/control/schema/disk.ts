@@ -1,6 +1,6 @@
 import { z } from "zod";
-import { MAX_CHAIN_LAYERS, MAX_LISTED } from "../limits.js";
-import { count, guestName, hostAddress, message, optional, sha256, uuid, wallMs } from "./common.js";
+import { MAX_CHAIN_LAYERS, MAX_DISKS, MAX_LISTED } from "../limits.js";
+import { count, guestName, hostAddress, message, optional, sha256, u32, uuid, wallMs } from "./common.js";
 
 /** A disk's sectors have 512 bytes; 4 TiB is the most. */
 export const diskBytes = z
@@ -122,6 +122,51 @@ export const diskView = z.object({
 });
 export type DiskView = z.infer<typeof diskView>;
 
+/** What came of a disk of a guest that was flattened or committed. */
+export const chainOutcome = z.object({
+  disk: z.string().max(15),
+  /** How many layers its chain had. */
+  layersBefore: z.int().min(1).max(MAX_CHAIN_LAYERS),
+  /** What it has now, the newest layer first. */
+  chain: z.array(layerView).max(MAX_CHAIN_LAYERS),
+  copiedBytes: count,
+  /** For how long the guest stood still, in microseconds; absent when it did not. */
+  pauseUs: optional(count),
+  /** Why nothing was done. */
+  message: optional(message),
+});
+export type ChainOutcome = z.infer<typeof chainOutcome>;
+
+/** How far a disk is that is flattened or committed. */
+export const diskWork = z.object({
+  work: u32,
+  disk: z.string().max(15),
+  doneBytes: count,
+  sizeBytes: count,
+});
+
+/** A frozen disk whose file another host reads, for the child of a transfer. */
+export const loanView = z.object({
+  disk: uuid,
+  transfer: u32,
+  /** Who that host is: the subject of its certificate. */
+  host: z.string().max(4096),
+});
+export type LoanView = z.infer<typeof loanView>;
+
+const loans = z.object({ loans: z.array(loanView).max(MAX_LISTED) });
+
+const chainParams = {
+  guest: guestName,
+  /** All disks of the guest, one after the other, when it is absent. */
+  disk: optional(z.string().regex(/^disk[0-9]$/, "must be disk0 to disk9")),
+  /** At the most so many bytes are copied a second. */
+  rateBps: optional(rate),
+  /** With it, `disk` events of this number come to the connection. */
+  work: optional(u32),
+};
+const changed = z.object({ disks: z.array(chainOutcome).max(MAX_DISKS) });
+
 export const DISK_METHODS = {
   "disk.list": {
     role: "client",
@@ -134,4 +179,21 @@ export const DISK_METHODS = {
     /** The newest first. */
     result: z.object({ chain: z.array(layerView).max(MAX_CHAIN_LAYERS) }),
   },
+  /** What other hosts have on loan. */
+  "disk.loans": { role: "client", params: z.strictObject({}), result: loans },
+  /** Ends all loans of a host that is gone for good; those it had. */
+  "disk.release": {
+    role: "client",
+    params: z.strictObject({ host: z.string().min(1).max(4096) }),
+    result: loans,
+  },
+  /** Copies into what the guest writes all that lies between it and its base disk. The guest runs on. It ends when the connection does. */
+  "disk.flatten": {
+    role: "client",
+    /** `alone`: the base disk, too. */
+    params: z.strictObject({ ...chainParams, alone: z.boolean().default(false) }),
+    result: changed,
+  },
+  /** Merges what the guest writes into the layers below that nobody else stands on. The guest runs on. It ends when the connection does. */
+  "disk.commit": { role: "client", params: z.strictObject(chainParams), result: changed },
 } as const;

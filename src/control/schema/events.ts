@@ -1,6 +1,7 @@
 import { z } from "zod";
 import { MAX_LOG_LINES, MAX_LOG_LINE_CHARACTERS } from "../limits.js";
 import { count, guestName, message, optional, u32 } from "./common.js";
+import { diskWork } from "./disk.js";
 import { consoleBytes, guestView } from "./guest.js";
 import { imageWork } from "./image.js";
 import { childReport } from "./peer.js";
@@ -21,6 +22,8 @@ export const EVENTS = {
   }),
   /** How far an import or a check of an image is that this connection began with this number. */
   image: imageWork,
+  /** How far a disk is that this connection has flattened or committed with this number. */
+  disk: diskWork,
   /** To a peer: a transfer it commands changed on the child's side. */
   peerTransfer: childReport,
   /** So many events were dropped because this connection did not read; ask for what matters again. */

@@ -61,6 +61,22 @@ describe("frozen disks that other hosts read", () => {
     await assert.rejects(loans.open(asked, peer("b")), refused);
   });
 
+  test("are listed, and taken from a host that is gone for good", async () => {
+    const { id: disk } = await store.create({ sizeBytes: MIB, writer: WRITER });
+    await store.freeze(disk);
+    const end = loans.offer(9, { token: TOKEN, layers: new Set([disk]), noted: () => Promise.resolve() });
+    await loans.open({ transfer: 9, disk, token: TOKEN }, peer("b"));
+    end();
+    const granted = grants.sentBytes.size;
+    assert.deepEqual(loans.list(), [{ disk, transfer: 9, host: "b" }]);
+    await assert.rejects(loans.release("c"), { code: "no-such-peer" });
+    returned.length = 0;
+    assert.deepEqual(await loans.release("b"), [{ disk, transfer: 9, host: "b" }]);
+    assert.deepEqual([loans.list(), returned, store.get(disk).lent], [[], [disk], undefined]);
+    assert.equal(grants.sentBytes.size, granted - 1, "what it reads it is not given any more");
+    await assert.rejects(loans.open({ transfer: 9, disk }, peer("b")), { code: "no-such-transfer" });
+  });
+
   test("show an empty file of their size until the instant, and then what they are", async () => {
     const opened = new OpenedBefore(MIB);
     const empty = emptyQcow2(MIB);

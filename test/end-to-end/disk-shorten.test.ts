@@ -1,0 +1,137 @@
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { rmSync, statfsSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { after, before, describe, test } from "node:test";
+import { eventually, Hosts, type Host } from "../support/hosts.js";
+import { ask, runSample } from "../support/sample-guest.js";
+
+const MIB = 1024 * 1024;
+const DISKS_BYTES = 400 * MIB;
+/** So that it takes longer than a test needs for what it does meanwhile. */
+const SLOW_BPS = 256 * 1024;
+
+describe("chains of a guest that writes its disk", () => {
+  let hosts: Hosts;
+  let a: Host;
+  let directory: string;
+  before(async () => {
+    hosts = await Hosts.start(1, { configuration: { limits: { memoryMib: 4096 } } });
+    a = hosts.at(0);
+    directory = join(a.stateDirectory, "disks");
+    execFileSync("mount", ["-t", "tmpfs", "-o", `size=${DISKS_BYTES},mode=0711`, "disks", directory]);
+    const golden = join(a.stateDirectory, "golden.raw");
+    writeFileSync(golden, Buffer.alloc(4 * MIB, 7));
+    await a.call("image.import", { path: golden, identifier: "golden" });
+    await runSample(a, { name: "web", hostPort: 8080, disks: [{ image: "golden", sizeBytes: 128 * MIB }] });
+    await ask(a, 8080, "/disk/start?tag=1&pause=2000");
+    await goOn();
+  });
+  after(async () => {
+    await a.clear();
+    execFileSync("umount", [directory]);
+    await hosts.stop();
+  });
+
+  const committed = async (port: number): Promise<number> =>
+    (await ask<{ committed: number }>(a, port, "/disk/status")).committed;
+  const chainOf = async (name: string): Promise<string[]> =>
+    ((await a.call("guest.show", { name })).guest.disks?.[0]?.chain ?? []).map(({ id }) => id);
+
+  async function goOn(port = 8080): Promise<void> {
+    const before = await committed(port);
+    await eventually("rows are committed", async () => (await committed(port)) >= before + 10, 60_000);
+  }
+
+  /** Nothing of the disk is wrong, and nothing is left under way. */
+  async function verify(port = 8080): Promise<void> {
+    await goOn(port);
+    const said = await ask<{ wrong: number; after: number }>(a, port, "/disk/verify");
+    assert.deepEqual([said.wrong, said.after], [0, 0], JSON.stringify(said));
+  }
+
+  /** Chains get longer by forks, whose children do not stay. */
+  async function grow(times: number): Promise<void> {
+    for (let count = 0; count < times; count += 1) {
+      await a.call("guest.fork", { name: "web", names: ["gone"] });
+      await a.call("guest.kill", { name: "gone" });
+      await a.call("guest.remove", { name: "gone" });
+      await goOn();
+    }
+  }
+
+  test("are merged as far down as nobody else stands on them, and only so far", async () => {
+    await grow(2);
+    assert.equal((await chainOf("web")).length, 4);
+    const [done] = (await a.call("disk.commit", { guest: "web" })).disks;
+    assert.equal(done?.layersBefore, 4);
+    assert.equal(done?.chain.length, 2);
+    assert.ok((done?.pauseUs ?? 0) > 0);
+    await verify();
+    await a.call("guest.fork", { name: "web", names: ["child"], forwards: ["8090:80"] });
+    const child = await chainOf("child");
+    await eventually(
+      "the fork is over",
+      async () => (await a.call("guest.show", { name: "web" })).guest.transfers.length === 0,
+    );
+    await assert.rejects(a.call("disk.commit", { guest: "web", disk: "disk0" }), {
+      code: "in-use",
+      message: /2 disks stand on/,
+    });
+    const [refused] = (await a.call("disk.commit", { guest: "web" })).disks;
+    assert.match(refused?.message ?? "", /2 disks stand on/);
+    await a.call("disk.flatten", { guest: "web" });
+    assert.equal((await chainOf("web")).length, 2);
+    assert.deepEqual(await chainOf("child"), child);
+    await Promise.all([verify(8080), verify(8090)]);
+    const [alone] = (await a.call("disk.flatten", { guest: "child", alone: true })).disks;
+    assert.equal(alone?.chain.length, 1);
+    await verify(8090);
+    await a.call("guest.kill", { name: "child" });
+    await a.call("guest.remove", { name: "child" });
+    const left = (await a.call("disk.list", {})).disks;
+    assert.deepEqual(
+      left.map(({ guest }) => guest),
+      ["web"],
+      "what nobody needs any more is gone",
+    );
+  });
+
+  test("are what they were when it is given up, and nothing else is done meanwhile", async () => {
+    await grow(1);
+    for (const method of ["disk.flatten", "disk.commit"] as const) {
+      const before = await chainOf("web");
+      const given = a.call(method, { guest: "web", rateBps: SLOW_BPS });
+      given.catch(() => {});
+      await eventually("it is under way", async () => {
+        const busy = await a.call("guest.fork", { name: "web" }).then(
+          () => false,
+          (error: unknown) => (error as { code?: string }).code === "busy",
+        );
+        return busy;
+      });
+      await assert.rejects(a.call("guest.exchange", { name: "web" }), { code: "busy" });
+      await a.end("SIGKILL");
+      await assert.rejects(given);
+      await a.start();
+      await eventually("it is settled", async () => (await a.guests()).get("web")?.state === "running");
+      await verify();
+      assert.equal((await chainOf("web")).length, before.length);
+      await grow(1);
+    }
+  });
+
+  test("are not shortened where there is no room, or no such disk, or no guest that runs", async () => {
+    const ballast = join(directory, "ballast");
+    await grow(1);
+    const { bavail, bsize } = statfsSync(directory);
+    writeFileSync(ballast, Buffer.alloc(bavail * bsize - 60 * MIB));
+    const before = await chainOf("web");
+    await assert.rejects(a.call("disk.flatten", { guest: "web" }), { code: "no-room", message: /to spare/ });
+    rmSync(ballast);
+    assert.deepEqual(await chainOf("web"), before);
+    await assert.rejects(a.call("disk.flatten", { guest: "web", disk: "disk3" }), { code: "no-such-disk" });
+    await assert.rejects(a.call("disk.flatten", { guest: "nobody" }), { code: "no-such-guest" });
+    await verify();
+  });
+});
