@@ -40,6 +40,8 @@ import { FormerChildren } from "./store/former-children.js";
 import { Paths } from "./store/paths.js";
 import { StateLock } from "./store/state-lock.js";
 import { IncomingTransfers } from "./transfers/incoming-transfers.js";
+import { restoreSwaps } from "./swap/settle-swaps.js";
+import { Swaps } from "./swap/swaps.js";
 import { LaneRoutes } from "./transfers/lane-routes.js";
 import { Peers } from "./transfers/peers.js";
 import { recoverTransfers } from "./transfers/recover.js";
@@ -155,6 +157,7 @@ export class Agent {
     const incoming = new IncomingTransfers(services, uploads);
     this.#incoming = incoming;
     this.#undo.push(() => incoming.close());
+    await restoreSwaps(services);
     restoreSharing(services);
     await recoverTransfers(services, incoming);
     services.disks.connect(services);
@@ -189,13 +192,12 @@ export class Agent {
 
   async #makeServices(): Promise<Services> {
     const configuration = this.#configuration;
-    const { limits } = configuration;
     const [clock, log, events] = [this.#clock, this.#log, new EventHub()];
     const paths = new Paths(configuration);
     const boot = await BootStore.open(paths.boot);
     const formerChildren = await FormerChildren.open({ path: paths.formerChildren, clock, log });
     const credentials = this.#loadCredentials();
-    const admission = admissionOf(limits, paths.memory);
+    const admission = admissionOf(configuration.limits, paths.memory);
     const isolation = await Isolation.open({ settings: configuration.isolation, paths, log });
     this.#undo.push(() => isolation.close());
     const hostDisks = await openHostDisks({ configuration, paths, isolation, clock, log }, this.#undo);
@@ -209,7 +211,7 @@ export class Agent {
       formerChildren,
       admission,
       events,
-      maxGuests: limits.maxGuests,
+      maxGuests: configuration.limits.maxGuests,
       clock,
       log,
     });
@@ -241,6 +243,7 @@ export class Agent {
       starter,
       source,
       exchanges: new Exchanges(),
+      swaps: new Swaps(),
       isolation,
       registry,
       formerChildren,

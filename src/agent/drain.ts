@@ -7,7 +7,7 @@ const CANCEL_DEADLINE_MS = 5000;
 const PAUSE_DEADLINE_MS = 1000;
 
 /**
- * Gives up what is done to chains of disks, and waits for exchanges of emulators, which take a moment, and for running transfers, for so long; then ends those whose child has not run yet. The others are left as they are, for the next agent to go on with.
+ * Gives up what is done to chains of disks, and waits for exchanges of emulators and of roles, which take a moment, and for running transfers, for so long; then ends those whose child has not run yet. The others are left as they are, for the next agent to go on with.
  * Whoever is in a hurry ends the waiting, and nothing is ended then.
  */
 export async function drainTransfers(
@@ -15,7 +15,7 @@ export async function drainTransfers(
   options: { drainMs: number; hurried: Promise<void> },
 ): Promise<void> {
   const { book, clock, log } = services;
-  await Promise.all([services.exchanges.end(), services.chains.end()]);
+  await Promise.all([services.exchanges.end(), services.swaps.end(), services.chains.end()]);
   let hurry = false;
   void options.hurried.then(() => (hurry = true));
   const untilUs = clock.nowUs() + options.drainMs * 1000;

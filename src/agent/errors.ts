@@ -31,6 +31,7 @@ export type AgentErrorCode =
   | "suspend-failed"
   | "resume-failed"
   | "chain-failed"
+  | "swap-failed"
   | "cancelled";
 
 /** The agent's one error. */

@@ -22,6 +22,7 @@ import type { LaneRoutes, RelayTaker } from "./transfers/lane-routes.js";
 import type { LanesAhead } from "./transfers/lanes-ahead.js";
 import type { Peers } from "./transfers/peers.js";
 import type { SpareLanes } from "./transfers/spare-lanes.js";
+import type { Swaps } from "./swap/swaps.js";
 import type { TransferBook } from "./transfers/transfer-book.js";
 
 /** The agent's parts, as its commands see them. Made once by `Agent.start`, which also ends them. */
@@ -43,6 +44,7 @@ export interface Services {
   readonly starter: EmulatorStarter;
   readonly source: EmulatorSource;
   readonly exchanges: Exchanges;
+  readonly swaps: Swaps;
   readonly isolation: Isolation;
   readonly registry: GuestRegistry;
   readonly formerChildren: FormerChildren;

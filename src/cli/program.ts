@@ -23,6 +23,7 @@ import { rollbackCommand } from "./commands/rollback.js";
 import { cancelCommand, steerCommand, sweepCommand } from "./commands/steer.js";
 import { stopCommand } from "./commands/stop.js";
 import { resumeCommand, suspendCommand } from "./commands/suspend.js";
+import { swapCommand } from "./commands/swap.js";
 import { transfersCommand } from "./commands/transfers.js";
 import { versionCommand } from "./commands/version.js";
 import { warmCommand } from "./commands/warm.js";
@@ -75,6 +76,7 @@ export function createProgram(cli: Cli): Command {
     warmCommand(cli),
     emulatorsCommand(cli),
     exchangeCommand(cli),
+    swapCommand(cli),
     imageCommand(cli),
     transfersCommand(cli),
     watchCommand(cli),

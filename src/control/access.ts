@@ -24,6 +24,7 @@ export const METHOD_ACCESS: { readonly [Name in MethodName]: AccessRole } = {
   "guest.exchange": "operate",
   "guest.suspend": "operate",
   "guest.resume": "operate",
+  "guest.swap": "operate",
   "guest.remove": "admin",
   "guest.logs": "operate",
   "guest.console.open": "operate",

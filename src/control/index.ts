@@ -51,6 +51,7 @@ export {
   DEFAULT_STOP_DEADLINE_MS,
   GUEST_STATES,
   type ExchangeOutcome,
+  type SwapOutcome,
   type GuestState,
   type ResumeOutcome,
   type GuestIsolation,

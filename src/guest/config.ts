@@ -142,6 +142,9 @@ const guestConfigSchema = z
     }
   });
 
+/** A guest's place in the network, as it is written down apart from its configuration. */
+export { networkSchema };
+
 /** Everything that makes up a guest but its memory and state; the same object on parent and child but for name, id, network and vmgenid. */
 export type GuestConfig = z.infer<typeof guestConfigSchema>;
 export type Architecture = GuestConfig["architecture"];

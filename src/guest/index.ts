@@ -1,4 +1,4 @@
-export { checkHost, parseForward, parseGuestConfig } from "./config.js";
+export { checkHost, networkSchema, parseForward, parseGuestConfig } from "./config.js";
 export type { Architecture, Forward, GuestConfig, Network } from "./config.js";
 export type {
   Console,

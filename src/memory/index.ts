@@ -1,3 +1,4 @@
+export { cutConnections, type LocalPort } from "./connections.js";
 export { CopiesFile } from "./copies-file.js";
 export { takeDescriptor } from "./descriptors.js";
 export { checkKernel, openUserfaultDevice, preloadEnvironment } from "./device.js";

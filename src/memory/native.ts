@@ -38,6 +38,8 @@ export interface Native {
   wake(fd: number, address: number, length: number): number;
   openProcess(pid: number): number;
   takeDescriptor(pidfd: number, fd: number): number;
+  /** Ends a connection in both directions, whoever else has the socket open. See shutdown(2). */
+  shutDown(fd: number): number;
   seek(fd: number, offset: number, hole: number): number;
   /** A descriptor, closed on exec, for a new tap device. */
   openTap(name: string): number;

@@ -8,6 +8,7 @@ import { freezeGuest, thawGuest } from "../guests/template.js";
 import { giveUpSuspended } from "../suspend/found-suspension.js";
 import { withArrivals } from "../disks/guest-disks.js";
 import type { Services } from "../services.js";
+import { swapGuests } from "../swap/swap-guests.js";
 import { warmAt } from "../transfers/warm-emulators.js";
 import { suspendHandlers } from "./suspend-handlers.js";
 import type { Consoles } from "./consoles.js";
@@ -46,6 +47,11 @@ export function guestHandlers(
       services.requireAccepting();
       find(params.name);
       return exchangeGuest(services, params);
+    },
+    "guest.swap": async (params) => {
+      services.requireAccepting();
+      find(params.name);
+      return swapGuests(services, params);
     },
     "guest.remove": async ({ name }) => {
       const guest = find(name);

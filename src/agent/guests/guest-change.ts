@@ -16,6 +16,10 @@ export interface GuestChange {
   disks?: GuestRecord["config"]["disks"];
   /** Another emulator has it now. */
   seat?: Seat;
+  /** It is called something else now, and has another place in the network. */
+  role?: Pick<GuestRecord["config"], "name" | "network"> & Pick<GuestRecord, "attached">;
+  /** The guest it was forked from is called this now. */
+  parentName?: string;
 }
 
 /** A guest's record after a change. */
@@ -26,7 +30,7 @@ export function changedRecord(record: Readonly<GuestRecord>, change: GuestChange
   const outgoing = change.outgoing === undefined ? oldOutgoing : (change.outgoing ?? undefined);
   return {
     ...rest,
-    config: change.disks === undefined ? config : { ...config, disks: change.disks },
+    ...changedConfig(record, change),
     ...(change.state === undefined ? {} : { state: change.state }),
     ...(message === undefined ? {} : { message }),
     ...(outgoing === undefined ? {} : { outgoing }),
@@ -34,8 +38,27 @@ export function changedRecord(record: Readonly<GuestRecord>, change: GuestChange
     ...(sharing === undefined
       ? {}
       : { sharing: change.whole === true ? { ...sharing, whole: true } : sharing }),
-    ...(parent === undefined
-      ? {}
-      : { parent: change.complete === true ? { ...parent, complete: true } : parent }),
+    ...(parent === undefined ? {} : { parent: changedParent(parent, change) }),
+  };
+}
+
+function changedConfig(
+  { config, attached }: Readonly<GuestRecord>,
+  { disks, role }: GuestChange,
+): Pick<GuestRecord, "config" | "attached"> {
+  const { name, network } = role ?? config;
+  return {
+    config: { ...config, name, network, ...(disks === undefined ? {} : { disks }) },
+    attached: role?.attached ?? attached,
+  };
+}
+
+type Parent = NonNullable<GuestRecord["parent"]>;
+
+function changedParent(parent: Parent, { complete, parentName }: GuestChange): Parent {
+  return {
+    ...parent,
+    guest: parentName ?? parent.guest,
+    ...(complete === true ? { complete } : {}),
   };
 }

@@ -25,6 +25,8 @@ export const guestRecordSchema = z.strictObject({
     .strictObject({
       guest: z.string(),
       host: z.string(),
+      /** Of a parent on the same host, which may come to have another name. */
+      id: z.uuid().optional(),
       transfer: z.int(),
       /** Absent from records of earlier versions. */
       kind: z.enum(["fork", "migrate"]).optional(),

@@ -45,7 +45,8 @@ const LIVE_STATES: readonly GuestState[] = [
 
 /** One guest of this host: its record on disk, its emulator while it has one, and what it is busy with. */
 export class Guest {
-  readonly log: Log;
+  #log: Log;
+  readonly #agentLog: Log;
   readonly #paths: Paths;
   readonly #events: EventHub;
   readonly #exitHandlers = new Set<ExitHandler>();
@@ -76,7 +77,12 @@ export class Guest {
     this.#isKept = options.isKept ?? true;
     this.#paths = options.paths;
     this.#events = options.events;
-    this.log = options.log.child({ guest: options.record.config.name, id: options.record.config.id });
+    this.#agentLog = options.log;
+    this.#log = this.#namedLog();
+  }
+
+  get log(): Log {
+    return this.#log;
   }
 
   get id(): string {
@@ -246,6 +252,7 @@ export class Guest {
   /** Changes what is known of the guest: at once in memory and for listeners, on disk when the promise resolves. */
   update(change: GuestChange): Promise<void> {
     this.#record = changedRecord(this.#record, change);
+    if (change.role !== undefined) this.#log = this.#namedLog();
     this.#changed();
     return this.save();
   }
@@ -310,6 +317,10 @@ export class Guest {
       suspended,
       transfers: occupation?.transfers ?? [],
     });
+  }
+
+  #namedLog(): Log {
+    return this.#agentLog.child({ guest: this.name, id: this.id });
   }
 
   #changed(): void {

@@ -40,7 +40,7 @@ export async function connectOrGoWithout(
 }
 
 /** The emulator refuses a port it forwards already like one that is taken by somebody else. */
-async function addAnew(emulator: Emulator, forward: Forward): Promise<void> {
+export async function addAnew(emulator: Emulator, forward: Forward): Promise<void> {
   try {
     await emulator.addForward(forward);
   } catch (error) {

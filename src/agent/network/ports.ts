@@ -13,7 +13,7 @@ export interface HostPort {
 const LEAST_PORT_PATH = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
 
 /** Below this a port is for root only (Linux, Documentation/networking/ip-sysctl.rst). */
-function leastUnprivilegedPort(): number {
+export function leastUnprivilegedPort(): number {
   try {
     return Number(readFileSync(LEAST_PORT_PATH, "utf8"));
   } catch {

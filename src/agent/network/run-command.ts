@@ -8,11 +8,24 @@ const COMMAND_DEADLINE_MS = 5000;
  * @throws AgentError `network` with what the tool said.
  */
 export function runCommand(command: string, ...args: string[]): Promise<string> {
+  return feedCommand("", command, ...args);
+}
+
+/** As `runCommand`, with a text as its standard input. */
+export function feedCommand(input: string, command: string, ...args: string[]): Promise<string> {
   return new Promise((resolve, reject) => {
-    execFile(command, args, { timeout: COMMAND_DEADLINE_MS, encoding: "utf8" }, (error, stdout, stderr) => {
-      if (error === null) return resolve(stdout);
-      const said = stderr.trim() === "" ? error.message : stderr.trim();
-      reject(new AgentError("network", `${[command, ...args].join(" ")}: ${said}`, { cause: error }));
-    });
+    const child = execFile(
+      command,
+      args,
+      { timeout: COMMAND_DEADLINE_MS, encoding: "utf8" },
+      (error, stdout, stderr) => {
+        if (error === null) return resolve(stdout);
+        const said = stderr.trim() === "" ? error.message : stderr.trim();
+        reject(new AgentError("network", `${[command, ...args].join(" ")}: ${said}`, { cause: error }));
+      },
+    );
+    // One that ended without reading it says why by itself.
+    child.stdin?.on("error", () => {});
+    child.stdin?.end(input);
   });
 }

@@ -25,6 +25,7 @@ export const COPIES_NAME = "copies";
  *                                   <uuid>/template  the device state of a frozen guest
  *                                   <uuid>/suspended.json, suspended  how far a guest is suspended, and its device state
  *       disks/<uuid>/             a differencing disk, what one guest writes
+ *       swaps/<uuid>.json         how far the exchange of two guests' roles is
  *       borrowed/                 which disks other hosts keep for this one
  *       guests/<uuid>/
  *         guest.json                what is known of the guest, replaced in one step
@@ -89,6 +90,11 @@ export class Paths {
 
   get guests(): string {
     return join(this.#stateDirectory, "guests");
+  }
+
+  /** What is known of exchanges of roles that are under way. */
+  get swaps(): string {
+    return join(this.#stateDirectory, "swaps");
   }
 
   guest(id: string): string {

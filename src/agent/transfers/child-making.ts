@@ -57,6 +57,7 @@ export function childRecordOf(
     parent: {
       guest: parent.guest,
       host: parent.host,
+      ...idOf(services, parent, kind),
       transfer,
       kind,
       ...(holder === undefined ? {} : { holder }),
@@ -68,6 +69,16 @@ export function childRecordOf(
     },
     config: { ...live.startedWith, name: guest.name, network: networkOf(services, guest, live) },
   };
+}
+
+/** Of a fork's parent on this host, by which it is found when it has another name. */
+function idOf(
+  { configuration, registry }: Services,
+  { guest, host }: Making["parent"],
+  kind: Making["kind"],
+): { id?: string } {
+  const parent = kind === "fork" && host === configuration.name ? registry.byName(guest) : undefined;
+  return parent === undefined ? {} : { id: parent.id };
 }
 
 /** @throws AgentError when a child could not have the network it is to have. */

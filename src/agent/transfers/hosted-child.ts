@@ -84,7 +84,7 @@ export async function letRun(
 }
 
 /** Tells the network of a migrated guest's new place, for which nobody waits. */
-function announce(emulator: Emulator, network: GuestConfig["network"], log: Log): void {
+export function announce(emulator: Emulator, network: GuestConfig["network"], log: Log): void {
   if (network.mode === "none" || network.mode === "isolated") return;
   emulator.announce().catch((error: unknown) => {
     log.warn({ problem: messageOf(error) }, "the network could not be told of the guest's new place");

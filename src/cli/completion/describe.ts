@@ -41,7 +41,8 @@ function argumentsOf(command: Command): Offer[] {
   return command.registeredArguments.map((argument) => {
     if (argument.argChoices) return argument.argChoices;
     if (argument.name() === "transfer") return "transfers";
-    return argument.name() === "name" && command.name() !== "run" ? "guests" : "nothing";
+    const isGuest = ["name", "parent", "child"].includes(argument.name());
+    return isGuest && command.name() !== "run" ? "guests" : "nothing";
   });
 }
 

@@ -9,7 +9,8 @@ export function formatForward(forward: Forward): string {
   return `${forward.address}:${forward.hostPort}→${forward.guestPort}${protocol}`;
 }
 
-function formatNetwork(network: GuestNetwork): string {
+/** Where a guest is in the network, for people. */
+export function formatNetwork(network: GuestNetwork): string {
   if (network.mode === "none") return "none";
   if (network.mode === "tap") return network.bridge === undefined ? "tap" : `tap on ${network.bridge}`;
   const forwards = network.forwards.map(formatForward).join(", ");

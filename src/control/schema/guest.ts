@@ -224,6 +224,24 @@ export const resumeOutcome = z.object({
 });
 export type ResumeOutcome = z.infer<typeof resumeOutcome>;
 
+/** Two running guests of one host exchange what the world knows them by: names, and their places in the network. */
+export const swapParams = z.strictObject({ name: guestName, child: guestName });
+
+/** How that went. */
+export const swapOutcome = z.object({
+  /** What is called `name` now, and was the child. */
+  guest: guestView,
+  /** What is called `child` now. */
+  other: guestView,
+  /** The longest that one of the ports, or the address, led to neither of both. */
+  gapUs: count,
+  /** Connections through forwarded ports that were ended, so that their clients come to the right guest. */
+  cut: count,
+  /** What is wrong nevertheless, such as a port of the former child that somebody else has now. */
+  message: optional(message),
+});
+export type SwapOutcome = z.infer<typeof swapOutcome>;
+
 const consoleId = z.strictObject({ console: u32 });
 export const consoleBytes = byteString(MAX_CONSOLE_BYTES);
 
@@ -242,6 +260,7 @@ export const GUEST_METHODS = {
   "guest.exchange": { role: "client", params: exchangeParams, result: exchangeOutcome },
   "guest.suspend": { role: "client", params: byName, result: oneGuest },
   "guest.resume": { role: "client", params: resumeParams, result: resumeOutcome },
+  "guest.swap": { role: "client", params: swapParams, result: swapOutcome },
   "guest.remove": { role: "client", params: byName, result: nothing },
   "guest.logs": {
     role: "client",

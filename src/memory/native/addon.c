@@ -366,6 +366,7 @@ static napi_value open_tap(napi_env env, napi_callback_info info) {
 }
 
 napi_value separate(napi_env env, napi_callback_info info);      /* separate.c */
+napi_value shut_down(napi_env env, napi_callback_info info);     /* connections.c */
 napi_value protect_aside(napi_env env, napi_callback_info info); /* aside.c */
 
 #define METHOD(name, function) {name, NULL, function, NULL, NULL, NULL, napi_enumerable, NULL}
@@ -384,6 +385,7 @@ NAPI_MODULE_INIT() {
       METHOD("takeDescriptor", take_descriptor),
       METHOD("seek", seek),
       METHOD("openTap", open_tap),
+      METHOD("shutDown", shut_down),
       METHOD("punch", punch),
       METHOD("makePipe", make_pipe),
       METHOD("resizePipe", resize_pipe),

@@ -63,6 +63,7 @@ export const PARAMS: { [Name in MethodName]?: readonly object[] } = {
     { name: "web", emulator: "10.0" },
     { name: "web", emulator: "/opt/qemu" },
   ],
+  "guest.swap": [{ name: "web", child: "web-1" }],
   "guest.remove": [{ name: "web" }],
   "guest.logs": [{ name: "web", source: "console", lines: 10, follow: true }],
   "guest.console.open": [{ name: "web" }],

@@ -45,7 +45,10 @@ export class FakeHost {
   }
 
   /** What an agent does with its guests when it starts. */
-  async open(maxGuests = 3): Promise<GuestRegistry> {
+  async open(
+    maxGuests = 3,
+    beforeSettled: (registry: GuestRegistry) => Promise<void> = async () => {},
+  ): Promise<GuestRegistry> {
     const { paths, source, boot, admission, events } = this;
     const [clock, log] = [realClock, silentLog];
     const formerChildren = await FormerChildren.open({ path: paths.formerChildren, clock, log });
@@ -53,6 +56,7 @@ export class FakeHost {
     const common = { paths, source, boot, disks, formerChildren, admission, events };
     const registry = await GuestRegistry.open({ ...common, maxGuests, clock, log });
     this.#opened.push(registry);
+    await beforeSettled(registry);
     await registry.settle();
     return registry;
   }

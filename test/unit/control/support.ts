@@ -157,6 +157,7 @@ export function clientHandlers(some: Partial<Handlers<"client">>): Handlers<"cli
     "guest.exchange": refuse,
     "guest.suspend": refuse,
     "guest.resume": refuse,
+    "guest.swap": refuse,
     "guest.remove": refuse,
     "guest.logs": refuse,
     "guest.console.open": refuse,
