@@ -70,6 +70,7 @@ async function talk(url: string): Promise<void> {
     try {
       const { reused, tookMs } = await ask(url, agent);
       answers += 1;
+      if (answers === 1) console.log("the first answer");
       if (!reused) connections += 1;
       slowestMs = Math.max(slowestMs, tookMs);
     } catch {

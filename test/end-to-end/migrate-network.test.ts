@@ -43,7 +43,7 @@ describe("two hosts with a network between them", () => {
       append: `quiet ip=${GUEST_ADDRESS}::10.98.0.1:255.255.255.0:roamer`,
     });
     const talk = new Talk({ prefix: networks.inside(0), url: `http://${GUEST_ADDRESS}` });
-    await sleep(realClock, 1500);
+    await talk.begin();
     await a.call("guest.fork", { name: "roamer", to: ["b"], names: ["alone"], verify: true });
     await whenTransfersEnd(a);
     for (const [from, to] of [
@@ -74,7 +74,7 @@ describe("two hosts with a network between them", () => {
     { skip },
     async (context) => {
       const talk = new Talk({ prefix: networks.inside(0), url: `http://${GUEST_ADDRESS}` });
-      await sleep(realClock, 1000);
+      await talk.begin();
       for (const emulator of ["10.0", "7.2", "10.0"]) {
         const { pauseUs, to, message } = await a.call("guest.exchange", { name: "roamer", emulator });
         context.diagnostic(`${to.version}: ${(pauseUs / 1000).toFixed(1)} ms`);
@@ -83,7 +83,7 @@ describe("two hosts with a network between them", () => {
       }
       const report = await talk.end();
       assert.deepEqual([report.errors, report.connections], [0, 1]);
-      assert.ok(report.answers > 3, `${report.answers} answers`);
+      assert.ok(report.answers > 1, `${report.answers} answers`);
       assert.deepEqual(hosts.problems, []);
     },
   );

@@ -2,6 +2,7 @@ import { execFileSync, spawn, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import type { Socket } from "node:net";
 import { join } from "node:path";
+import { eventually } from "./hosts.js";
 
 const ROOT = new URL("../..", import.meta.url).pathname;
 const BRIDGE = "br0";
@@ -99,6 +100,11 @@ export class Talk {
     this.#process.once("exit", () => process.off("exit", this.#kill));
     this.#process.unref();
     (this.#process.stdout as Socket).unref();
+  }
+
+  /** Waits until it has been answered for the first time. */
+  async begin(): Promise<void> {
+    await eventually("the guest answers the client", () => this.#output.includes("the first answer"));
   }
 
   /** Ends it and tells what it saw. */
