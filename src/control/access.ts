@@ -52,6 +52,7 @@ export const METHOD_ACCESS: { readonly [Name in MethodName]: AccessRole } = {
   "disk.release": "admin",
   "disk.flatten": "operate",
   "disk.commit": "operate",
+  "disk.adopt": "operate",
   "transfer.list": "observe",
   "transfer.show": "observe",
   "transfer.cancel": "operate",

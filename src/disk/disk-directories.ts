@@ -1,6 +1,7 @@
 import { chmod, chown, link, mkdir, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { formatDiskRecord, type DiskRecord } from "./disk-record.js";
+import { copyFile } from "./copy-file.js";
 import { emptyQcow2, type Backing } from "./empty-qcow2.js";
 import { syncDirectory, writeSynced } from "./synced.js";
 
@@ -11,8 +12,12 @@ const FILLING = "filling";
 const RECORD = "disk.json";
 const PRIVATE = { flags: "w", mode: 0o600 } as const;
 
-/** What a disk's file holds at first: nothing, over what is below; what another disk's file holds, which it then is, too; or nothing that is here yet. */
-export type FirstContent = { over: Backing | undefined } | { sameAs: string } | "to come";
+/**
+ * What a disk's file holds at first: nothing, over what is below; what another disk's file holds, which it then is, too, or a copy of; or nothing
+ * that is here yet.
+ */
+export type FirstContent =
+  { over: Backing | undefined } | { sameAs: string } | { copyOf: string } | "to come";
 
 /** The directories of differencing disks, one for each. One is made beside its place and renamed, and goes the same way: a crash leaves none half made. */
 export class DiskDirectories {
@@ -47,6 +52,7 @@ export class DiskDirectories {
       await mkdir(unfinished, { mode: 0o700 });
       if (content !== "to come") {
         if ("sameAs" in content) await link(this.pathOf(content.sameAs), file);
+        else if ("copyOf" in content) await copyFile(content.copyOf, file);
         else await writeSynced(file, emptyQcow2(record.sizeBytes, content.over), PRIVATE);
       }
       await writeSynced(join(unfinished, RECORD), formatDiskRecord(record), PRIVATE);
@@ -57,6 +63,12 @@ export class DiskDirectories {
       await rm(unfinished, { recursive: true, force: true });
       throw error;
     }
+  }
+
+  /** Removes all of a disk, as far as it is there, in whatever state. */
+  async clear(id: string): Promise<void> {
+    for (const name of [id, `${UNFINISHED_PREFIX}${id}`])
+      await rm(join(this.path, name), { recursive: true, force: true });
   }
 
   /** Takes the name away, in one step: what is left then is removed by `removed`, or by the next start. */

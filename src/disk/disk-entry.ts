@@ -1,5 +1,6 @@
-import type { DiskRecord } from "./disk-record.js";
-import type { HeldImage } from "./images.js";
+import type { Clock, Log } from "../base/index.js";
+import type { DiskParent, DiskRecord } from "./disk-record.js";
+import type { HeldImage, Images } from "./images.js";
 
 /** A disk as it is kept. */
 export type Disk = Readonly<DiskRecord>;
@@ -13,6 +14,18 @@ export interface ChainLayer {
   /** While its file is on its way: where that is read, and where a base disk's lies. */
   socket?: string;
   filling?: string;
+  /** Its file lies in a directory that several hosts have, and is yet to be brought to this one's own. */
+  shared?: true;
+}
+
+/** An empty disk that is to be made. */
+export interface NewDisk {
+  parent?: DiskParent;
+  /** That of what is below, when it is absent; it may be larger, not smaller. */
+  sizeBytes?: number;
+  writer: string;
+  /** Where hosts share it: its file lies there until it is brought home (`SharedDisks`). */
+  sharedAt?: string;
 }
 
 /** A disk as the store has it. */
@@ -20,6 +33,15 @@ export interface Entry {
   record: DiskRecord;
   /** Its file has yet to come. */
   isAway: boolean;
+  /** Its file lies where its record says that hosts share it. */
+  isShared?: boolean;
   /** The base disk directly below, kept from being removed. */
   image: HeldImage | undefined;
+}
+
+export interface DiskStoreOptions {
+  directory: string;
+  images: Pick<Images, "hold">;
+  clock: Clock;
+  log: Log;
 }

@@ -20,6 +20,16 @@ export function claimed(id: string): DiskError {
   );
 }
 
+/** A differencing disk as a layer of a chain. */
+export function diskLayer(
+  id: string,
+  path: string,
+  { socket, isShared = false }: { socket: string | undefined; isShared: boolean | undefined },
+): ChainLayer {
+  const meanwhile = socket === undefined ? {} : { socket };
+  return { id, format: "qcow2", path, ...meanwhile, ...(isShared ? { shared: true as const } : {}) };
+}
+
 /** A base disk as the last layer of a chain. */
 export function imageLayer({ digest, path, arriving }: HeldImage): ChainLayer {
   const meanwhile = arriving === undefined ? {} : { socket: arriving.socket, filling: arriving.file };

@@ -38,6 +38,8 @@ const recordSchema = z.strictObject({
   /** It has, or had, others on it, and is never written again. */
   frozen: z.boolean(),
   arriving: arrivingSchema.exactOptional(),
+  /** The directory that several hosts have in which its file lies, until it is brought to this host's own. */
+  sharedAt: z.string().startsWith("/").max(1024).exactOptional(),
   /** Other hosts that read its file: it stays for as long as there is one. */
   lent: z.array(loanSchema).exactOptional(),
   createdAtMs: z.number().min(0),

@@ -10,9 +10,9 @@ import { randomUUID } from "node:crypto";
 import { existsSync } from "node:fs";
 import { chmod, mkdir, readdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { assert, messageOf, type Clock, type Log } from "../base/index.js";
+import { assert, messageOf } from "../base/index.js";
 import { DiskDirectories, UNFINISHED_PREFIX } from "./disk-directories.js";
-import { asDiskError, checkedSize, claimed, imageLayer, tooDeep } from "./disk-files.js";
+import { asDiskError, checkedSize, claimed, diskLayer, imageLayer, tooDeep } from "./disk-files.js";
 import type { Backing } from "./empty-qcow2.js";
 import {
   isLentTo,
@@ -23,18 +23,12 @@ import {
   type DiskRecord,
   withoutLoan,
 } from "./disk-record.js";
-import type { ChainLayer, Disk, Entry } from "./disk-entry.js";
+import type { ChainLayer, Disk, DiskStoreOptions, Entry, NewDisk } from "./disk-entry.js";
 import { DiskError } from "./errors.js";
-import type { HeldImage, Images } from "./images.js";
+import type { HeldImage } from "./images.js";
 import { MAX_CHAIN_DISKS } from "./limits.js";
+import { SharedDisks } from "./shared-disks.js";
 import { removeUnused } from "./unused-disks.js";
-
-export interface DiskStoreOptions {
-  directory: string;
-  images: Pick<Images, "hold">;
-  clock: Clock;
-  log: Log;
-}
 
 export class DiskStore {
   readonly #options: DiskStoreOptions;
@@ -44,11 +38,18 @@ export class DiskStore {
   readonly #unreadable = new Set<string>();
   /** Disks that are being merged: nothing new is put over them. */
   readonly #claimed = new Set<string>();
+  /** Disks whose files lie, or lay, where hosts share them. */
+  readonly shared: SharedDisks;
   #writing: Promise<void> = Promise.resolve();
 
   private constructor(options: DiskStoreOptions) {
     this.#options = options;
     this.#directories = new DiskDirectories(options.directory);
+    this.shared = new SharedDisks(this.#directories, this.#disks, {
+      save: (id) => this.#save(id),
+      hold: (parent) => this.#holdBelow(parent),
+      below: (parent, image) => this.#below(parent, image),
+    });
   }
 
   /** Opens the store, made when missing, and removes what a crash left half made. */
@@ -92,7 +93,7 @@ export class DiskStore {
 
   /** The file of a disk. */
   pathOf(id: string): string {
-    return this.#directories.pathOf(id);
+    return this.#directoriesOf(id).pathOf(id);
   }
 
   /** As `get`; undefined when there is none. */
@@ -118,9 +119,9 @@ export class DiskStore {
   chainOf(id: string): ChainLayer[] {
     const chain: ChainLayer[] = [];
     for (let next: string | undefined = id; next !== undefined;) {
-      const { record, image, isAway } = this.#entry(next);
-      const socket = isAway ? { socket: this.socketOf(next) } : {};
-      chain.push({ id: next, format: "qcow2", path: this.pathOf(next), ...socket });
+      const { record, image, isAway, isShared } = this.#entry(next);
+      const socket = isAway ? this.socketOf(next) : undefined;
+      chain.push(diskLayer(next, this.pathOf(next), { socket, isShared }));
       if (image !== undefined) chain.push(imageLayer(image));
       if (chain.length > MAX_CHAIN_DISKS) throw tooDeep(id);
       next = record.parent !== undefined && "disk" in record.parent ? record.parent.disk : undefined;
@@ -131,11 +132,10 @@ export class DiskStore {
   /**
    * Makes an empty disk over another disk, a base disk, or nothing, for one guest to write. What is below must not be written from the moment on in which somebody reads
    * or writes the new one.
-   * @param options.sizeBytes of what is below, when that is absent; it may be larger, not smaller.
    * @throws DiskError `no-such-disk`, `no-such-image`, `bad-size`, `too-deep`, `no-room`.
    */
-  async create(options: { parent?: DiskParent; sizeBytes?: number; writer: string }): Promise<Disk> {
-    const { parent, writer } = options;
+  async create(options: NewDisk): Promise<Disk> {
+    const { parent, writer, sharedAt } = options;
     const image = await this.#holdBelow(parent);
     try {
       const below = this.#below(parent, image);
@@ -147,14 +147,17 @@ export class DiskStore {
         sizeBytes,
         writer,
         frozen: false,
+        ...(sharedAt === undefined ? {} : { sharedAt }),
         createdAtMs: this.#options.clock.wallMs(),
       };
-      await this.#directories.make(record, { over: below });
-      this.#disks.set(record.id, { record, image, isAway: false });
+      // First what is known of it: what lies elsewhere is found again so, and removed, after a crash.
+      await this.#directories.make(record, sharedAt === undefined ? { over: below } : "to come");
+      if (sharedAt !== undefined) await this.shared.make(record, below);
+      this.#disks.set(record.id, { record, image, isAway: false, isShared: sharedAt !== undefined });
       return record;
     } catch (error) {
       image?.letGo();
-      throw asDiskError(error, this.#options.directory);
+      throw asDiskError(error, sharedAt ?? this.#options.directory);
     }
   }
 
@@ -230,7 +233,7 @@ export class DiskStore {
   async give(id: string, uid: number): Promise<void> {
     const { record } = this.#entry(id);
     assert(!record.frozen, "a frozen disk is nobody's");
-    await this.#directories.own(id, uid, 0o600);
+    await this.#directoriesOf(id).own(id, uid, 0o600);
   }
 
   /** Lets other emulators open the file for reading, ahead of it being frozen. */
@@ -250,7 +253,7 @@ export class DiskStore {
     const { writer: _, ...record } = entry.record;
     // At once for everybody who asks; on disk when the promise resolves.
     entry.record = { ...record, frozen: true };
-    await this.#directories.own(id, 0, 0o444);
+    await this.#directoriesOf(id).own(id, 0, 0o444);
     await this.#save(id);
   }
 
@@ -306,12 +309,13 @@ export class DiskStore {
 
   /** Removes a disk. @throws DiskError `has-children`, `no-such-disk`. */
   async remove(id: string): Promise<void> {
-    const { image } = this.#entry(id);
+    const { image, record } = this.#entry(id);
     const children = this.childrenOf(id);
     if (children.length > 0) {
       const names = children.map((child) => child.id).join(", ");
       throw new DiskError("has-children", `disk ${id} has others on it (${names}); it is not removed`);
     }
+    await this.shared.clear(record);
     const doomed = await this.#directories.doom(id);
     this.#disks.delete(id);
     image?.letGo();
@@ -339,6 +343,12 @@ export class DiskStore {
     throw new DiskError("no-such-disk", `this host has no disk ${id}${why}`);
   }
 
+  /** Where a disk's file lies: in this host's own directory, or where hosts share it. */
+  #directoriesOf(id: string): DiskDirectories {
+    const { record, isShared } = this.#disks.get(id) ?? {};
+    return isShared === true ? new DiskDirectories(record?.sharedAt ?? "") : this.#directories;
+  }
+
   async #holdBelow(parent: DiskParent | undefined): Promise<HeldImage | undefined> {
     return parent !== undefined && "image" in parent ? this.#options.images.hold(parent.image) : undefined;
   }
@@ -363,8 +373,10 @@ export class DiskStore {
       const record = parseDiskRecord(path, await readFile(path, "utf8"));
       const { parent } = record;
       const image = await this.#holdBelow(parent);
-      const isAway = record.arriving !== undefined && !existsSync(this.pathOf(id));
-      this.#disks.set(id, { record, image, isAway });
+      const isElsewhere = !existsSync(this.#directories.pathOf(id));
+      const isAway = record.arriving !== undefined && isElsewhere;
+      const isShared = record.sharedAt !== undefined && isElsewhere;
+      this.#disks.set(id, { record, image, isAway, isShared });
     } catch (error) {
       this.#unreadable.add(id);
       log.error({ disk: id, problem: messageOf(error) }, "a disk is left as it is: it cannot be read");

@@ -16,6 +16,7 @@ export type DiskErrorCode =
   | "encrypted" // an image can be read with a secret only
   | "damaged" // what an image holds is not what its digest says
   | "in-use" // a chain uses it
+  | "not-shared" // a directory that several hosts were to have is not the same, or not there
   | "bad-socket" // no disk can be given to an emulator there
   | "source-lost" // the host that has a disk does not give it any more
   | "no-room" // a file system is full

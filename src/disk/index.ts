@@ -9,9 +9,11 @@ export {
   type Content,
   type OnProgress,
 } from "./content-digest.js";
+export { markShared, requireShared, sharedDisks, type SharedMark } from "./shared-files.js";
+export { DiskDirectories } from "./disk-directories.js";
 export type { DiskArrival, DiskLoan, DiskParent } from "./disk-record.js";
-export type { ChainLayer, Disk } from "./disk-entry.js";
-export { DiskStore, type DiskStoreOptions } from "./disk-store.js";
+export type { ChainLayer, Disk, DiskStoreOptions } from "./disk-entry.js";
+export { DiskStore } from "./disk-store.js";
 export { emptyQcow2, type Backing } from "./empty-qcow2.js";
 export { DiskError, type DiskErrorCode } from "./errors.js";
 export type { Extent, FindData } from "./holes.js";

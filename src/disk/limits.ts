@@ -54,3 +54,6 @@ export const RACE_PAUSE_MS = 50;
 
 /** How long an agent that starts waits for the directories of images to be tidied up. */
 export const OPEN_DEADLINE_MS = 10_000;
+
+/** Most disks that are looked at in a directory which several hosts have for what guests write. */
+export const MAX_SHARED_DISKS = 10_000;

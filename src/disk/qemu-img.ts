@@ -58,7 +58,7 @@ export class QemuImg {
   readonly #program: string;
   readonly #stallMs: number;
 
-  /** @param options.program for tests, as is `stallMs`. */
+  /** @param options.program another one of the same kind, such as qemu-io. `stallMs` is for tests. */
   constructor(options: { clock: Clock; log: Log; program?: string; stallMs?: number }) {
     this.#clock = options.clock;
     this.#log = options.log;

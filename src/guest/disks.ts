@@ -33,6 +33,8 @@ const layerSchema = z.strictObject({
   socket: z.string().startsWith("/", "must be an absolute path").exactOptional(),
   /** Where a base disk's file lies meanwhile; an emulator with a file system of its own has it at `path` from the start. */
   filling: z.string().startsWith("/", "must be an absolute path").exactOptional(),
+  /** Its file lies in a directory that several hosts have, and is yet to be brought to this one's own. */
+  shared: z.literal(true).exactOptional(),
 });
 
 const rate = z.int().min(MIN_DISK_RATE).max(Number.MAX_SAFE_INTEGER);
@@ -58,6 +60,11 @@ export type DiskLayer = GuestDisk["chain"][number];
 export interface DiskFreeze {
   disk: GuestDisk;
   overlay: DiskLayer;
+}
+
+/** Whether a layer's file is not among this host's own yet: it comes from another host, or lies where hosts share it. */
+export function isUnderWay({ socket, shared }: Pick<DiskLayer, "socket" | "shared">): boolean {
+  return socket !== undefined || shared === true;
 }
 
 /** The name of a layer's node in the emulator. */

@@ -67,6 +67,12 @@ export class EmulatorDisks {
     this.#pending = freezeCommand(freezes);
   }
 
+  /** Puts the overlays over the disks now, of all or of none, while the guest runs. */
+  async freezeNow(freezes: readonly DiskFreeze[]): Promise<void> {
+    const freeze = freezeCommand(freezes);
+    if (freeze !== undefined) await this.#execute(freeze.command, freeze.args);
+  }
+
   /** Nothing is frozen at the next stop. */
   forget(): void {
     this.#pending = undefined;

@@ -9,7 +9,7 @@ export type {
   SavedDeviceState,
   Snapshot,
 } from "./emulator.js";
-export { diskSchema, nodeOf, topNodeOf } from "./disks.js";
+export { diskSchema, isUnderWay, nodeOf, topNodeOf } from "./disks.js";
 export type { DiskFreeze, DiskLayer, GuestDisk } from "./disks.js";
 export type { ChainJobState } from "./chain-jobs.js";
 export { EmulatorDisks } from "./emulator-disks.js";

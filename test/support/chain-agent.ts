@@ -36,7 +36,13 @@ export class ChainAgent {
 
   static async open(paths: Paths, images: Pick<Parameters<typeof openDisks>[0]["images"], "find" | "hold">) {
     const mortal = new Mortal();
-    const disks = await openDisks({ paths, images, clock: realClock, log: silentLog });
+    const disks = await openDisks({
+      paths,
+      configuration: { name: "a", sharedDirectories: [] },
+      images,
+      clock: realClock,
+      log: silentLog,
+    });
     Object.assign(disks, { store: mortal.wrap(disks.store, ASYNC_STORE) });
     return new ChainAgent(paths, mortal, disks);
   }

@@ -1,4 +1,5 @@
 import type { ChainOutcome, Handlers, Params, RpcServerSession } from "../../control/index.js";
+import { adoptWrites } from "../disks/adopt-writes.js";
 import { layerViewOf } from "../disks/guest-disks.js";
 import type { Services } from "../services.js";
 import { findGuest } from "./guest-handlers.js";
@@ -14,6 +15,7 @@ export function diskHandlers(services: Services): DiskHandlers {
   const nameOf = (guest: string): string | undefined => registry.byId(guest)?.name;
   return {
     "disk.list": async () => ({ disks: disks.store.list().map((disk) => disks.view(disk, nameOf)) }),
+    "disk.adopt": async (params) => ({ disks: await adoptWrites(services, params) }),
     "disk.chain": async ({ disk }) => ({ chain: disks.store.chainOf(disk).map(layerViewOf) }),
     "disk.loans": async () => ({ loans: services.blocks.loans.list() }),
     "disk.release": async ({ host }) => ({ loans: await services.blocks.loans.release(host) }),

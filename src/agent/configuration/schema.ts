@@ -125,6 +125,8 @@ export const configurationSchema = z.strictObject({
   limits: limits.prefault({}),
   isolation: isolation.prefault({}),
   images: images.prefault({}),
+  /** Directories that other hosts have, too: a migration may name one for what its guest writes until it is complete. */
+  sharedDirectories: z.array(directory).max(16, "must name at most 16").default([]),
   emulators: z.array(emulator).max(16, "must name at most 16").default([]),
 });
 

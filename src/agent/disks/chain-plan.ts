@@ -1,7 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { statSync } from "node:fs";
 import { DiskError, type DiskStore } from "../../disk/index.js";
-import type { DiskLayer, GuestDisk } from "../../guest/index.js";
+import { isUnderWay, type DiskLayer, type GuestDisk } from "../../guest/index.js";
 import { AgentError } from "../errors.js";
 import type { Guest } from "../guests/guest.js";
 import type { GuestRegistry } from "../guests/registry.js";
@@ -98,7 +98,7 @@ export function usedBytes(layers: readonly DiskLayer[]): number {
 
 /** @throws AgentError `not-ready` while a layer is on its way: what reads it is about to change. */
 export function requireAllHere(guest: Guest, { name, chain }: GuestDisk): void {
-  if (chain.every(({ socket }) => socket === undefined)) return;
+  if (!chain.some(isUnderWay)) return;
   throw new AgentError(
     "not-ready",
     `${name} of guest ${guest.name} stands on what is on its way to this host (ramet show ${guest.name}); try again when it is here`,

@@ -1,7 +1,7 @@
 import { DEFAULT_TENANT, type Holder } from "../../base/index.js";
 import type { PeerDisk } from "../../control/index.js";
 import type { DiskParent } from "../../disk/index.js";
-import type { GuestDisk } from "../../guest/index.js";
+import { isUnderWay, type GuestDisk } from "../../guest/index.js";
 import { CALL_DEADLINE_MS } from "../blocks/pull-image.js";
 import { AgentError } from "../errors.js";
 import type { Guest } from "../guests/guest.js";
@@ -36,8 +36,7 @@ export function peerDisksOf({ disks }: Pick<Services, "disks">, guest: Guest): P
 
 /** @throws AgentError `not-ready` for a guest whose disks have yet to come from elsewhere. */
 export function requireDisksHere(guest: Guest): void {
-  const { chain = [] } =
-    guest.config.disks.find((disk) => disk.chain.some(({ socket }) => socket !== undefined)) ?? {};
+  const { chain = [] } = guest.config.disks.find((disk) => disk.chain.some(isUnderWay)) ?? {};
   if (chain.length === 0) return;
   throw new AgentError(
     "not-ready",
@@ -66,6 +65,8 @@ export class FarDisks implements ForkedDisks {
   /** Each disk of the child: an empty layer over what is here or will come. @throws AgentError `not-ready`, DiskError, what the other host says. */
   async layFor(child: string): Promise<GuestDisk[]> {
     const { disks } = this.#services;
+    const { writes } = this.#params;
+    if (writes !== undefined) await disks.sharedWrites.require(writes);
     const over: GuestDisk[] = [];
     try {
       for (const { layers, image, ...disk } of this.#disks) {
@@ -76,7 +77,7 @@ export class FarDisks implements ForkedDisks {
           chain: "disk" in top ? disks.store.chainOf(top.disk) : [rawLayer(top.image)],
         });
       }
-      return await disks.layOver(over, child);
+      return await disks.layOver(over, child, writes === undefined ? {} : { sharedAt: writes.directory });
     } catch (error) {
       await disks.removeUnused(this.#disks.flatMap(({ layers }) => layers.map(({ id }) => id)));
       throw error;

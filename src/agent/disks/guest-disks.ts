@@ -9,6 +9,7 @@ import type {
   RequestedDisk,
 } from "../../control/index.js";
 import type { ArrivingLayers } from "./arriving-layers.js";
+import type { SharedWrites } from "./shared-writes.js";
 import { DiskError, type ChainLayer, type Disk, type DiskParent, type DiskStore } from "../../disk/index.js";
 import type { Services } from "../services.js";
 import type { GuestDisk, Place } from "../../guest/index.js";
@@ -33,13 +34,21 @@ export class GuestDisks {
 
   /** Disks whose files are on their way from other hosts. */
   readonly arrivals: ArrivingLayers;
+  /** Where guests that come from other hosts may write until all of them is here. */
+  readonly sharedWrites: SharedWrites;
   readonly #findImage: FindImage;
   #usedLayers: () => ReadonlySet<string> = () => new Set();
 
-  constructor(store: DiskStore, arrivals: ArrivingLayers, findImage: FindImage) {
-    this.store = store;
-    this.arrivals = arrivals;
-    this.#findImage = findImage;
+  constructor(parts: {
+    store: DiskStore;
+    arrivals: ArrivingLayers;
+    sharedWrites: SharedWrites;
+    findImage: FindImage;
+  }) {
+    this.store = parts.store;
+    this.arrivals = parts.arrivals;
+    this.sharedWrites = parts.sharedWrites;
+    this.#findImage = parts.findImage;
   }
 
   /**
@@ -75,13 +84,18 @@ export class GuestDisks {
   /**
    * Empty layers for another guest to write, each over the newest of a disk. Those must not be written any more when it comes to run.
    * @param over disks as they will be below. Errors as those of `DiskStore.create`.
+   * @param options.sharedAt where hosts share what is written, until it is brought home.
    */
-  async layOver(over: readonly GuestDisk[], guest: string): Promise<GuestDisk[]> {
+  async layOver(
+    over: readonly GuestDisk[],
+    guest: string,
+    options: { sharedAt?: string } = {},
+  ): Promise<GuestDisk[]> {
     const disks: GuestDisk[] = [];
     for (const disk of over) {
       const top = disk.chain[0] as ChainLayer;
       const parent: DiskParent = top.format === "raw" ? { image: top.id } : { disk: top.id };
-      const made = await this.store.create({ parent, sizeBytes: disk.sizeBytes, writer: guest });
+      const made = await this.store.create({ ...options, parent, sizeBytes: disk.sizeBytes, writer: guest });
       disks.push({ ...disk, ...this.#layersOf(made) });
     }
     return disks;
@@ -103,9 +117,10 @@ export class GuestDisks {
   }
 
   /** From here on there are guests, and hosts can be asked for what is on its way. */
-  connect(services: Parameters<ArrivingLayers["connect"]>[0]): void {
+  connect(services: Parameters<ArrivingLayers["connect"]>[0] & Parameters<SharedWrites["connect"]>[0]): void {
     this.#usedLayers = () => layersOf(services.registry.list());
     this.arrivals.connect(services);
+    this.sharedWrites.connect(services);
   }
 
   /** Removes disks that no guest and no other host needs, and what they stand on. */
@@ -144,6 +159,7 @@ export class GuestDisks {
       children: this.store.childrenOf(id).length,
       ...(guest === undefined ? {} : { guest }),
       createdAtMs,
+      ...(disk.sharedAt === undefined ? {} : { sharedAt: disk.sharedAt }),
       ...(arriving === undefined ? {} : { arriving }),
     };
   }

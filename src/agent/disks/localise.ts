@@ -1,7 +1,7 @@
 import { existsSync } from "node:fs";
 import { messageOf, type Log } from "../../base/index.js";
 import type { DiskStore } from "../../disk/index.js";
-import type { DiskLayer } from "../../guest/index.js";
+import { isUnderWay, type DiskLayer } from "../../guest/index.js";
 import type { Guest } from "../guests/guest.js";
 import type { GuestRegistry } from "../guests/registry.js";
 
@@ -44,7 +44,7 @@ export async function localise(
 
 async function localiseIn(guest: Guest, arrived: Arrived): Promise<boolean> {
   for (const disk of guest.config.disks) {
-    const layer = disk.chain.find(({ id, socket }) => id === arrived.id && socket !== undefined);
+    const layer = disk.chain.find((each) => each.id === arrived.id && isUnderWay(each));
     if (layer === undefined) continue;
     const local = localLayer(layer, arrived);
     if (guest.hasEmulator) {
@@ -68,7 +68,8 @@ function localLayer({ id, format, path }: DiskLayer, arrived: Arrived): DiskLaye
 }
 
 /** An emulator with a file system of its own has the file where it was said to be; another one where it is. */
-function seenBy(guest: Guest, { path }: DiskLayer, local: DiskLayer): DiskLayer {
+function seenBy(guest: Guest, { path, shared }: DiskLayer, local: DiskLayer): DiskLayer {
+  if (shared === true) return local;
   const hasOwnFiles = guest.live.isolation?.ownFiles === true;
   return hasOwnFiles || existsSync(path) ? { ...local, path } : local;
 }

@@ -1,5 +1,6 @@
 import { DEFAULT_TENANT, type Clock, type Log } from "../../base/index.js";
 import { DiskStore, ImageLibraries, type ImageStore } from "../../disk/index.js";
+import type { LoadedConfiguration } from "../configuration/index.js";
 import { findData } from "../../memory/index.js";
 import { ImagePulls } from "../blocks/image-pulls.js";
 import { ArrivingImages } from "../images/arriving-images.js";
@@ -9,19 +10,29 @@ import { ArrivingLayers } from "./arriving-layers.js";
 import { ChainWorks } from "./chain-works.js";
 import { DiskTrouble } from "./disk-trouble.js";
 import { GuestDisks } from "./guest-disks.js";
+import { SharedWrites } from "./shared-writes.js";
 
 /** The disks of this host, as they were left. Guests are the host's: what they name is an image of its own tenant. */
 export async function openDisks(parts: {
   paths: Paths;
+  configuration: Pick<LoadedConfiguration, "name" | "sharedDirectories">;
   images: Pick<ArrivingImages, "find" | "hold">;
   clock: Clock;
   log: Log;
 }): Promise<GuestDisks> {
-  const { paths, images, clock, log } = parts;
+  const { paths, configuration, images, clock, log } = parts;
   const store = await DiskStore.open({ directory: paths.disks, images, clock, log });
   const arrivals = new ArrivingLayers({ store, borrowed: paths.borrowed, clock, log });
   await arrivals.takeUp();
-  return new GuestDisks(store, arrivals, (reference, from) => images.find(reference, DEFAULT_TENANT, from));
+  const sharedWrites = new SharedWrites({
+    directories: configuration.sharedDirectories,
+    host: { id: await ownHostId(paths.hostId), name: configuration.name },
+    clock,
+    log,
+  });
+  const findImage = (reference: string, from: string | undefined): Promise<string> =>
+    images.find(reference, DEFAULT_TENANT, from);
+  return new GuestDisks({ store, arrivals, sharedWrites, findImage });
 }
 
 /**
@@ -45,7 +56,14 @@ export async function openHostDisks(
   const { pulls, arrivingImages } = await openArriving(parts, images);
   undo.push(() => pulls.close());
   undo.push(() => arrivingImages.close());
-  const disks = await openDisks({ paths, images: arrivingImages, clock, log });
+  const disks = await openDisks({
+    paths,
+    configuration: parts.configuration,
+    images: arrivingImages,
+    clock,
+    log,
+  });
+  undo.push(() => disks.sharedWrites.close());
   undo.push(() => disks.store.close());
   undo.push(() => disks.arrivals.close());
   const trouble = new DiskTrouble({ directory: paths.disks, clock, log });

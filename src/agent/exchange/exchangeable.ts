@@ -1,6 +1,7 @@
 import { existsSync } from "node:fs";
 import { codeOf, messageOf } from "../../base/index.js";
 import { isStoppedByDisk } from "../disks/disk-trouble.js";
+import { isUnderWay } from "../../guest/index.js";
 import { AgentError } from "../errors.js";
 import { SILENT } from "../guests/found-state.js";
 import type { Guest } from "../guests/guest.js";
@@ -56,7 +57,7 @@ export function obstacleOf(
       false,
     );
   if (receiving !== undefined && isStoppedByDisk(guest)) return refuse("a disk of it has stopped it", true);
-  if (guest.config.disks.some(({ chain }) => chain.some(({ socket }) => socket !== undefined)))
+  if (guest.config.disks.some(({ chain }) => chain.some(isUnderWay)))
     return refuse("its disks are still on their way to this host (ramet disk list)", true);
   return undefined;
 }

@@ -2,6 +2,7 @@ import { existsSync } from "node:fs";
 import { dirname } from "node:path";
 import { codeOf, messageOf } from "../../base/index.js";
 import type { GuestView } from "../../control/index.js";
+import { isUnderWay } from "../../guest/index.js";
 import { syncFile } from "../disks/fork-disks.js";
 import { AgentError } from "../errors.js";
 import type { Guest } from "../guests/guest.js";
@@ -57,7 +58,7 @@ function requireSuspendable({ paths }: Services, guest: Guest): void {
       guest,
       "it shares, or came from sharing, another guest's memory and has no memory file of its own that could stay; migrate it, or fork it with --memory copied",
     );
-  if (guest.config.disks.some(({ chain }) => chain.some(({ socket }) => socket !== undefined)))
+  if (guest.config.disks.some(({ chain }) => chain.some(isUnderWay)))
     throw notReady(guest, "its disks are still on their way to this host (ramet disk list)");
 }
 

@@ -9,6 +9,7 @@ import {
 } from "../../transfer/index.js";
 import { requireDisksHere } from "../disks/far-disks.js";
 import { ForkDisks } from "../disks/fork-disks.js";
+import type { SharedOffer } from "../disks/shared-writes.js";
 import { AgentError } from "../errors.js";
 import { requireTracked } from "../guests/admission.js";
 import type { Guest } from "../guests/guest.js";
@@ -43,7 +44,18 @@ export async function migrateFrom(
   services.peers.requireReachableFrom(url);
   requireDisksHere(guest);
   await makeWhole(services, guest);
-  return new OutgoingMigration(services, guest, params, url).run();
+  const writes =
+    params.writes === undefined ? {} : { writes: await offerWrites(services, guest, params.writes) };
+  return new OutgoingMigration({ services, guest, params, url, ...writes }).run();
+}
+
+/** @throws AgentError `bad-request` for a guest that writes nothing; DiskError `not-shared`. */
+async function offerWrites({ disks }: Services, guest: Guest, directory: string): Promise<SharedOffer> {
+  if (guest.config.disks.length > 0) return disks.sharedWrites.offer(directory);
+  throw new AgentError(
+    "bad-request",
+    `guest ${guest.name} has no disks: there is nothing for it to write to ${directory}`,
+  );
 }
 
 class OutgoingMigration {
@@ -56,7 +68,14 @@ class OutgoingMigration {
   readonly #disks: ForkDisks;
   readonly #abort = new AbortController();
 
-  constructor(services: Services, guest: Guest, params: Params<"guest.migrate">, url: string) {
+  constructor(options: {
+    services: Services;
+    guest: Guest;
+    params: Params<"guest.migrate">;
+    url: string;
+    writes?: SharedOffer;
+  }) {
+    const { services, guest, params, url, writes } = options;
     this.#services = services;
     this.#guest = guest;
     this.#params = params;
@@ -91,6 +110,7 @@ class OutgoingMigration {
           names: chosenName(guest.name),
           network: networkOfMigrated(guest.config.network, services.configuration.forwardAddress),
           precopy: params.precopy,
+          ...(writes === undefined ? {} : { writes }),
         },
         abort: (reason) => this.#cancel(reason),
       });

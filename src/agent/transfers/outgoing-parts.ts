@@ -1,4 +1,5 @@
 import { CodedError, type Log } from "../../base/index.js";
+import type { ParamsInput } from "../../control/index.js";
 import { ParentSession, PrecopySource, type Instant, type WorkingSet } from "../../transfer/index.js";
 import type { Guest } from "../guests/guest.js";
 import type { NetworkForPeer } from "../network/translate.js";
@@ -17,7 +18,12 @@ export interface OutgoingChildOptions {
   /** What the guest's children touch first; used where the record says so. */
   workingSet?: WorkingSet;
   /** What its host needs to make it; absent for the child of an earlier agent. */
-  making?: { names: ChildNames; network: NetworkForPeer; precopy?: boolean };
+  making?: {
+    names: ChildNames;
+    network: NetworkForPeer;
+    precopy?: boolean;
+    writes?: ParamsInput<"peer.prepare">["writes"];
+  };
   /** The lanes that wait for it, where the transfer was a spare one. */
   spare?: SpareTransfer | undefined;
   /** Cancels the whole fork or migration while it has no child that runs. */

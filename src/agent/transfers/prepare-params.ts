@@ -14,6 +14,7 @@ export function prepareParams(options: {
   record: Readonly<ParentRecord>;
   network: NetworkForPeer;
   precopy?: boolean;
+  writes?: PrepareParams["writes"];
 }): Omit<PrepareParams, "guest"> & { guest: Omit<PrepareParams["guest"], "name"> } {
   const { services, guest, record, network } = options;
   const { transfer, token, kind, verify, paused } = record;
@@ -31,6 +32,7 @@ export function prepareParams(options: {
     paused,
     precopy: options.precopy === true,
     ...(isFar && guest.config.disks.length > 0 ? { disks: peerDisksOf(services, guest) } : {}),
+    ...(options.writes === undefined ? {} : { writes: options.writes }),
     ...(kind === "migrate" ? { leaseMs: services.configuration.limits.migrationLeaseSeconds * 1000 } : {}),
   };
 }

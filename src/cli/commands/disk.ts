@@ -16,7 +16,14 @@ export function diskCommand(cli: Cli): Command {
   const command = new Command("disk")
     .description("show the differencing disks of a host, and shorten the chains of guests")
     .addHelpText("after", EXAMPLES);
-  for (const sub of [listDisks(cli), showChain(cli), listLoans(cli), flattenDisk(cli), commitDisk(cli)])
+  for (const sub of [
+    listDisks(cli),
+    showChain(cli),
+    listLoans(cli),
+    flattenDisk(cli),
+    commitDisk(cli),
+    adoptDisks(cli),
+  ])
     command.addCommand(sub.copyInheritedSettings(command));
   return command;
 }
@@ -93,4 +100,18 @@ function chainCommand(name: string): Command {
     .argument("<guest>", "name of the guest")
     .argument("[disk]", "disk0, disk1 and so on (default: all of its disks, one after the other)")
     .option("--rate <size>", "copy at the most so many bytes a second", sizeBytes);
+}
+
+function adoptDisks(cli: Cli): Command {
+  const command = new Command("adopt")
+    .description("take what a guest wrote on a host that is lost (ramet migrate --writes)")
+    .argument("<directory>", "where it wrote")
+    .requiredOption("-g, --guest <name>", "the guest, as it is kept here");
+  return command.action(async (directory: string, { guest }: { guest: string }) => {
+    const context = cli.context(command);
+    context.answer(await context.call("disk.adopt", { directory, guest }), ({ disks }) => [
+      ...disks.map(({ name, id }) => `${name}  ${id}`),
+      `run another guest over them, one --disk parent=UUID for each in this order, and then ramet remove ${guest}`,
+    ]);
+  });
 }

@@ -8,6 +8,7 @@ interface MigrateOptions extends PagingOptions {
   precopy?: boolean;
   verify?: boolean;
   wait: boolean;
+  writes?: string;
 }
 
 /** `ramet migrate NAME --to HOST`: moves a running guest. */
@@ -21,6 +22,10 @@ export function migrateCommand(cli: Cli): Command {
       "copy memory ahead while the guest runs, so that little depends on this host after the move",
     )
     .option("--verify", "compare every page's hash at the instant of the move with what arrived")
+    .option(
+      "--writes <directory>",
+      "what the guest writes there goes to this directory, which both hosts have, until all of it is there",
+    )
     .option("--no-wait", "end as soon as the guest runs there, not when its memory and disks are there");
   return addPagingOptions(command).action(async (name: string, options: MigrateOptions) => {
     await carryOut(cli.context(command), {
@@ -35,6 +40,7 @@ export function migrateCommand(cli: Cli): Command {
             to: options.to,
             precopy: options.precopy ?? false,
             verify: options.verify ?? false,
+            ...(options.writes === undefined ? {} : { writes: options.writes }),
             ...pagingParams(options),
           },
           deadline,

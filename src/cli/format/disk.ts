@@ -57,12 +57,14 @@ export function formatDisks(disks: readonly DiskView[]): string[] {
   );
 }
 
-function formatUse({ frozen, children, guest, arriving }: DiskView): string {
+function formatUse({ frozen, children, guest, arriving, sharedAt }: DiskView): string {
   if (arriving !== undefined) {
     const { host, hereBytes, fileBytes, message } = arriving;
     const why = message === undefined ? "" : `, ${message}`;
     return `coming from ${host}, ${formatBytes(hereBytes)} of ${formatBytes(fileBytes)}${why}`;
   }
+  if (sharedAt !== undefined)
+    return `${guest === undefined ? "frozen" : `written by ${guest}`}, lies in ${sharedAt}`;
   if (frozen) return `frozen, ${children === 1 ? "1 disk" : `${children} disks`} on it`;
   return guest === undefined ? "unused" : `written by ${guest}`;
 }

@@ -41,6 +41,9 @@ export const filePath = z
   .max(4095)
   .regex(/^\/[^\0\n]*$/, "must be an absolute path on the agent's machine");
 
+/** A directory that several hosts have under the same name. */
+export const sharedDirectory = filePath.max(1024);
+
 export const ARCHITECTURES = ["x86_64", "aarch64"] as const;
 export const architecture = z.enum(ARCHITECTURES);
 export type Architecture = z.infer<typeof architecture>;

@@ -1,6 +1,17 @@
 import { z } from "zod";
 import { MAX_CHAIN_LAYERS, MAX_DISKS, MAX_LISTED } from "../limits.js";
-import { count, guestName, hostAddress, message, optional, sha256, u32, uuid, wallMs } from "./common.js";
+import {
+  count,
+  guestName,
+  hostAddress,
+  message,
+  optional,
+  sha256,
+  sharedDirectory,
+  u32,
+  uuid,
+  wallMs,
+} from "./common.js";
 
 /** A disk's sectors have 512 bytes; 4 TiB is the most. */
 export const diskBytes = z
@@ -119,6 +130,8 @@ export const diskView = z.object({
   createdAtMs: wallMs,
   /** Its file is on its way from another host. */
   arriving: optional(arrival),
+  /** Its file lies in this directory, which several hosts have, and is yet to be brought to this one's own. */
+  sharedAt: optional(sharedDirectory),
 });
 export type DiskView = z.infer<typeof diskView>;
 
@@ -167,11 +180,20 @@ const chainParams = {
 };
 const changed = z.object({ disks: z.array(chainOutcome).max(MAX_DISKS) });
 
+/** What a guest wrote to one of its disks on a host that is lost, as a disk of this host. */
+const adoptedDisk = z.object({ name: z.string().max(15), id: uuid });
+
 export const DISK_METHODS = {
   "disk.list": {
     role: "client",
     params: z.strictObject({}),
     result: z.object({ disks: z.array(diskView).max(MAX_LISTED) }),
+  },
+  /** Takes what a guest that is kept here wrote elsewhere, where hosts share it: a frozen disk for each of its disks, of all or of none. */
+  "disk.adopt": {
+    role: "client",
+    params: z.strictObject({ guest: guestName, directory: sharedDirectory }),
+    result: z.object({ disks: z.array(adoptedDisk).max(MAX_DISKS) }),
   },
   "disk.chain": {
     role: "client",

@@ -24,6 +24,7 @@ import {
   nothing,
   optional,
   sha256,
+  sharedDirectory,
   u32,
   uuid,
 } from "./common.js";
@@ -62,6 +63,11 @@ export type PeerGuest = z.infer<typeof peerGuest>;
 const token = z.string().regex(/^[A-Za-z0-9_-]{16,128}$/, "must be 16 to 128 characters of base64url");
 const emulatorVersion = z.string().min(1).max(128);
 
+const sharedWrites = z.strictObject({
+  directory: sharedDirectory,
+  mark: z.strictObject({ host: uuid, token: uuid }),
+});
+
 export const prepareParams = z
   .strictObject({
     transfer: u32,
@@ -85,6 +91,8 @@ export const prepareParams = z
     precopy: z.boolean().default(false),
     /** The parent's disks, when it has any and is on another host: the child has layers of its own over them. */
     disks: optional(z.array(peerDisk).min(1).max(MAX_GUEST_DISKS)),
+    /** Where both hosts have what the child writes until it is complete, and by what file of the parent's host the other sees that. */
+    writes: optional(sharedWrites),
   })
   .check((context) => {
     const { guest, pageCount } = context.value;

@@ -10,6 +10,7 @@ import {
   memoryBytes,
   message,
   optional,
+  sharedDirectory,
   u32,
   wallMs,
 } from "./common.js";
@@ -249,6 +250,8 @@ export const migrateParams = z.strictObject({
   /** Send what children of the guest touched first ahead of the sweep. */
   workingSet: z.boolean().default(true),
   linkDeadlineMs: optional(linkDeadlineMs),
+  /** A directory that both hosts have, for what the guest writes until the migration is complete. */
+  writes: optional(sharedDirectory),
 });
 
 /** Changes how memory is sent, at once; what is not named stays. */

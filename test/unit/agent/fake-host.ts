@@ -52,7 +52,13 @@ export class FakeHost {
     const { paths, source, boot, admission, events } = this;
     const [clock, log] = [realClock, silentLog];
     const formerChildren = await FormerChildren.open({ path: paths.formerChildren, clock, log });
-    const disks = await openDisks({ paths, images: noImages, clock, log });
+    const disks = await openDisks({
+      paths,
+      configuration: { name: "a", sharedDirectories: [] },
+      images: noImages,
+      clock,
+      log,
+    });
     const common = { paths, source, boot, disks, formerChildren, admission, events };
     const registry = await GuestRegistry.open({ ...common, maxGuests, clock, log });
     this.#opened.push(registry);

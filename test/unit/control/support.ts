@@ -144,6 +144,7 @@ export function clientHandlers(some: Partial<Handlers<"client">>): Handlers<"cli
     "disk.release": refuse,
     "disk.flatten": refuse,
     "disk.commit": refuse,
+    "disk.adopt": refuse,
     "agent.reload": refuse,
     "agent.offer": refuse,
     "agent.leave": refuse,
