@@ -212,6 +212,9 @@ export async function settleDisks(
     );
   }
   if (inPlace.length > 0) await takeOver(services, guest, inPlace);
+  // An agent may have ended between noting what is written and that what is below is not any more.
+  for (const { chain } of guest.config.disks)
+    for (const { id } of chain.slice(1)) if (store.find(id)?.writer === guest.id) await store.freeze(id);
   const left = [...unused.values()];
   await emulator.disks.close(left);
   // Only they themselves: what is below them is what the guest writes.
