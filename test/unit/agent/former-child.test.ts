@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { afterEach, beforeEach, describe, test } from "node:test";
 import { deferred, LOCAL_IDENTITY, silentLog, type Deferred } from "../../../src/base/index.js";
 import { drainTransfers } from "../../../src/agent/drain.js";
+import { ChainWorks } from "../../../src/agent/disks/chain-works.js";
 import { Exchanges } from "../../../src/agent/exchange/exchanges.js";
 import type { Services } from "../../../src/agent/services.js";
 import type { BootUploads } from "../../../src/agent/store/boot-uploads.js";
@@ -211,8 +212,8 @@ test("an agent that stops waits for a transfer to wind down after it was told to
   const clock = new ManualClock();
   const entry = { transfer: 1, kind: "fork", phase: "pausing", commands: { cancel: async () => {} } };
   const active: object[] = [entry];
-  const exchanges = new Exchanges();
-  const services = { clock, log: silentLog, configuration: { name: "a" }, book: { active }, exchanges };
+  const underWay = { exchanges: new Exchanges(), swaps: new Exchanges(), chains: new ChainWorks() };
+  const services = { clock, log: silentLog, configuration: { name: "a" }, book: { active }, ...underWay };
   let drained = false;
   const drain = drainTransfers(services as unknown as Services, {
     drainMs: 0,
