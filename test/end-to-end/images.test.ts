@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { mkdtempSync, readdirSync, rmSync, statSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, rmSync, statSync } from "node:fs";
 import { open, readFile, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -15,6 +15,7 @@ import { Credentials, dial } from "../../src/lane/index.js";
 import { filesIn } from "../support/certificates.js";
 import { eventually, Hosts, type Host } from "../support/hosts.js";
 import { makeRaw, MIB, qemuImg, toQcow2 } from "../support/images.js";
+import { runSample } from "../support/sample-guest.js";
 
 const CALL_DEADLINE_MS = 60_000;
 const NOW = { unusedForMs: 0 };
@@ -213,6 +214,34 @@ describe("two agents with one directory of images", () => {
     assert.match(removed.out, /^image again is removed; its bytes stay until they are pruned/);
     const audit = await a.call("agent.audit", { count: 20 });
     assert.ok(audit.entries.some(({ method }) => method === "image.import"));
+  });
+
+  test("prune no base disk that a chain on either host stands on, its agent running or not", async () => {
+    const { image } = await a.call("image.show", { reference: "base" });
+    const disk = join(shared, image.digest, "disk.raw");
+    await runSample(b, { name: "web", disks: [{ image: "base" }] });
+    await b.call("guest.fork", { name: "web", names: ["child"] });
+    await b.call("guest.kill", { name: "web" });
+    await b.call("guest.remove", { name: "web" });
+    await assert.rejects(b.call("image.remove", { reference: "base" }), isCode("in-use"));
+    const isKept = async () => {
+      const { images } = await a.call("image.prune", { ...NOW, dryRun: true });
+      assert.ok(!images.some(({ digest }) => digest === image.digest));
+      return existsSync(disk);
+    };
+    assert.ok(await isKept());
+    await b.end("SIGKILL");
+    assert.ok(await isKept(), "its agent may be away");
+    await b.start();
+    const { images } = await b.call("image.prune", { ...NOW, dryRun: true });
+    assert.ok(!images.some(({ digest }) => digest === image.digest));
+    await b.call("guest.kill", { name: "child" });
+    await b.call("guest.remove", { name: "child" });
+    await eventually("nobody uses it", async () => {
+      const { images: unused } = await a.call("image.prune", { ...NOW, dryRun: true });
+      return unused.some(({ digest }) => digest === image.digest);
+    });
+    assert.ok(existsSync(disk), "prune alone deletes");
   });
 
   test("prune what nobody uses, once, and not what the other made meanwhile", async () => {
