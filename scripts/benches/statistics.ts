@@ -88,11 +88,11 @@ function ratioOf(ours: Metric, theirs: Metric): Metric {
   };
 }
 
-/** The same with `X_ratio_MODE` behind each `X_qemu_MODE` that has an `X` beside it: ours by theirs. */
+/** The same with `X_ratio_MODE` behind each `X_qemu_MODE`, or `X_after_MODE`, that has an `X` beside it: ours by theirs. */
 export function withRatios(metrics: Readonly<Metrics>): Metrics {
   return Object.fromEntries(
     Object.entries(metrics).flatMap(([name, theirs]) => {
-      const [, base = "", mode = ""] = /^(.+)_qemu_([a-z_]+)$/.exec(name) ?? [];
+      const [, base = "", mode = ""] = /^(.+)_(?:qemu|after)_([a-z_]+)$/.exec(name) ?? [];
       const ours = metrics[base];
       return ours === undefined
         ? [[name, theirs]]

@@ -1,4 +1,5 @@
 import { measureAdoption } from "./adoption.js";
+import { measureDisk } from "./disk.js";
 import { measureExchange } from "./exchange.js";
 import { measureFanout } from "./fanout.js";
 import { measureFaults } from "./faults.js";
@@ -23,5 +24,6 @@ export const SUITES: Readonly<Record<string, Suite>> = {
   fanout: { measure: measureFanout, runs: 3 },
   "working-set": { measure: measureWorkingSet, runs: 10 },
   exchange: { measure: measureExchange, runs: 20 },
+  disk: { measure: measureDisk, runs: 5 },
   adoption: { measure: measureAdoption, runs: 20 },
 };
