@@ -7,7 +7,7 @@ import { promisify } from "node:util";
 import type { ExchangeRunView, ExchangeStanding, ParamsInput } from "../../src/control/index.js";
 import { eventually, emulatorsBelow, Hosts, type Host } from "../support/hosts.js";
 import { missingNextEmulator, nextEmulator } from "../support/next-emulator.js";
-import { ask, runSample, sampleGuest } from "../support/sample-guest.js";
+import { ask, runSample, sampleGuest, whenTransfersEnd } from "../support/sample-guest.js";
 
 const ROOT = new URL("../..", import.meta.url).pathname;
 const GUESTS = 8;
@@ -30,9 +30,14 @@ describe("every guest of a host is brought to another emulator", { skip }, () =>
     const limits = { memoryMib: 2048 };
     hosts = await Hosts.start(1, { configuration: { emulators: [nextEmulator()], limits } });
     a = hosts.at(0);
-    for (const name of names) {
-      await runSample(a, { name, hostPort: portOf(name), memoryMiB: 96 });
-      await ask(a, portOf(name), `/stamp/start?mib=${STAMPED_MIB}&fill=page&rate=10`);
+    // One is booted, and the others are forked from it, which takes less.
+    const [first = "", ...others] = names;
+    await runSample(a, { name: first, hostPort: portOf(first), memoryMiB: 96 });
+    await ask(a, portOf(first), `/stamp/start?mib=${STAMPED_MIB}&fill=page&rate=10`);
+    for (const name of others) {
+      const forwards = [`${portOf(name)}:80`];
+      await a.call("guest.fork", { name: first, names: [name], memory: "copied", forwards });
+      await whenTransfersEnd(a);
     }
   });
   after(() => hosts.stop());

@@ -22,9 +22,9 @@ type Sight = "preparing" | "started" | "saving" | "told";
 const KILLINGS: readonly { victims: readonly Victim[]; at: Sight; ms: number; always?: true }[] = [
   { victims: ["agent"], at: "preparing", ms: 0 },
   { victims: ["agent"], at: "started", ms: 0 },
-  { victims: ["agent"], at: "saving", ms: 0, always: true },
+  { victims: ["agent"], at: "saving", ms: 0 },
   { victims: ["agent"], at: "saving", ms: 2 },
-  { victims: ["agent"], at: "saving", ms: 5, always: true },
+  { victims: ["agent"], at: "saving", ms: 5 },
   { victims: ["agent"], at: "told", ms: 0, always: true },
   { victims: ["agent"], at: "told", ms: 3 },
   { victims: ["agent"], at: "told", ms: 10 },

@@ -36,7 +36,7 @@ interface Killing {
 const KILLINGS: readonly Killing[] = [
   { of: "suspend", victims: ["agent"], at: "saving", ms: 0 },
   { of: "suspend", victims: ["agent"], at: "stopped", ms: 0 },
-  { of: "suspend", victims: ["agent"], at: "stopped", ms: 3, always: true },
+  { of: "suspend", victims: ["agent"], at: "stopped", ms: 3 },
   { of: "suspend", victims: ["agent"], at: "written", ms: 0 },
   { of: "suspend", victims: ["agent"], at: "saved", ms: 0 },
   { of: "suspend", victims: ["agent"], at: "saved", ms: 5 },
@@ -44,7 +44,7 @@ const KILLINGS: readonly Killing[] = [
   { of: "suspend", victims: ["emulator"], at: "saved", ms: 0 },
   { of: "suspend", victims: ["agent", "emulator"], at: "saved", ms: 0, always: true },
   { of: "resume", victims: ["agent"], at: "started", ms: 0 },
-  { of: "resume", victims: ["agent"], at: "started", ms: 100, always: true },
+  { of: "resume", victims: ["agent"], at: "started", ms: 100 },
   { of: "resume", victims: ["emulator"], at: "started", ms: 0 },
   { of: "resume", victims: ["emulator"], at: "started", ms: 100 },
   { of: "resume", victims: ["agent", "emulator"], at: "started", ms: 50 },

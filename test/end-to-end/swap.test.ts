@@ -26,7 +26,7 @@ const KILLINGS: readonly { at: Sight; ms: number; always?: true }[] = [
   { at: "moving", ms: 0.5 },
   { at: "moving", ms: 1 },
   { at: "moving", ms: 1.5 },
-  { at: "moving", ms: 2, always: true },
+  { at: "moving", ms: 2 },
   { at: "moving", ms: 3 },
   { at: "moving", ms: 4 },
   { at: "moving", ms: 6 },
@@ -34,7 +34,7 @@ const KILLINGS: readonly { at: Sight; ms: number; always?: true }[] = [
   { at: "moved", ms: 0.5 },
   { at: "moved", ms: 1 },
   { at: "moved", ms: 2 },
-  { at: "named", ms: 0, always: true },
+  { at: "named", ms: 0 },
   { at: "named", ms: 1 },
 ];
 const SPIN_MS = 30_000;
