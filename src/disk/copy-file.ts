@@ -1,4 +1,5 @@
 import { open, type FileHandle } from "node:fs/promises";
+import { writeWhole } from "./write-whole.js";
 
 const PIECE_BYTES = 1024 * 1024;
 
@@ -26,7 +27,7 @@ async function copyAll(source: FileHandle, target: FileHandle): Promise<void> {
     const { bytesRead } = await source.read(piece, 0, PIECE_BYTES, offset);
     if (bytesRead === 0) return target.truncate(offset);
     const content = piece.subarray(0, bytesRead);
-    if (!content.equals(nothing.subarray(0, bytesRead))) await target.write(content, 0, bytesRead, offset);
+    if (!content.equals(nothing.subarray(0, bytesRead))) await writeWhole(target, content, offset);
     offset += bytesRead;
   }
 }

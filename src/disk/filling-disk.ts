@@ -6,9 +6,10 @@ import { DiskError } from "./errors.js";
 import { FillingChecks } from "./filling-checks.js";
 import { coversBlock, FillingFetches, type Fetched } from "./filling-fetches.js";
 import { BLOCK_BYTES, NOTE_EVERY_MS, ROOM_RETRY_MS } from "./filling-limits.js";
-import { blockCount, FillingNotes, writeWhole } from "./filling-notes.js";
+import { blockCount, FillingNotes } from "./filling-notes.js";
 import { FillingSweep } from "./filling-sweep.js";
 import type { Extent, FindData } from "./holes.js";
+import { writeWhole } from "./write-whole.js";
 
 /** Where a disk under way comes from: what somebody waits for, and the rest. */
 export interface FillingSources {

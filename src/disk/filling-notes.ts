@@ -134,13 +134,6 @@ export function blockCount(sizeBytes: number): number {
   return Math.ceil(sizeBytes / BLOCK_BYTES);
 }
 
-/** Writes all of some bytes. Rejects with what the file system says. */
-export async function writeWhole(file: FileHandle, bytes: Uint8Array, offset: number): Promise<void> {
-  for (let done = 0; done < bytes.length;) {
-    done += (await file.write(bytes, done, bytes.length - done, offset + done)).bytesWritten;
-  }
-}
-
 async function write(path: string, fill: (file: FileHandle) => Promise<void>): Promise<void> {
   const file = await open(path, "wx", 0o600);
   try {

@@ -18,6 +18,7 @@ import type { OnImportProgress } from "./images.js";
 import { MAX_DISK_BYTES, SPARSE_BYTES } from "./limits.js";
 import { checkQcow2Header, QCOW2_HEAD_BYTES } from "./qcow2-header.js";
 import { passedPath, type QemuImg } from "./qemu-img.js";
+import { writeWhole } from "./write-whole.js";
 
 /** What qemu-img check says by its exit code besides 0: errors were found; only clusters that nobody uses. */
 const CHECK_CORRUPT = 2;
@@ -242,13 +243,5 @@ async function writeSparsely(to: FileHandle, piece: { bytes: Buffer; offset: num
     while (end < bytes.length && !isHole(end)) end += SPARSE_BYTES;
     await writeWhole(to, bytes.subarray(start, end), offset + start);
     start = end;
-  }
-}
-
-/** A write stops short where a disk is full, and fails only when it is gone on with. */
-async function writeWhole(to: FileHandle, bytes: Buffer, offset: number): Promise<void> {
-  for (let done = 0; done < bytes.length;) {
-    const { bytesWritten } = await to.write(bytes, done, bytes.length - done, offset + done);
-    done += bytesWritten;
   }
 }
