@@ -30,7 +30,7 @@ has() { command -v "$1" >/dev/null 2>&1; }
 is_root() { [[ $EUID -eq 0 ]]; }
 
 # at_least VERSION MINIMUM: dotted numbers, compared field by field.
-at_least() { [[ $(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n 1) == "$2" ]]; }
+at_least() { [[ $(printf '%s\n%s\n' "$2" "$1" | sort -V | sed -n 1p) == "$2" ]]; }
 
 # with_lock NAME COMMAND...: one process at a time in this checkout; the others wait.
 with_lock() {

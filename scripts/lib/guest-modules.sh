@@ -31,7 +31,7 @@ busybox_in() {
 }
 
 module_path() {
-  [ ! -d "$1" ] || find "$1" -name "${2//_/[-_]}.ko" | head -n 1
+  [ ! -d "$1" ] || find "$1" -name "${2//_/[-_]}.ko" | sed -n 1p
 }
 
 # Adds the paths of modules and of what they depend on to the file `order`, each once, in the order in which they must be loaded.

@@ -8,7 +8,8 @@ begin_run() {
   [[ ${RAMET_TEST_RUN-} =~ ^$$-[0-9]+$ ]] || RAMET_TEST_RUN=$$-$(date +%s) exec bash "$@"
   export RAMET_TEST_RUN RAMET_TEST_SCRATCH
   # A short name, because unix socket paths end at 107 bytes.
-  RAMET_TEST_SCRATCH=$(mktemp -d /tmp/rtXXXXXX)
+  RAMET_TEST_SCRATCH=/tmp/rt$(printf %08x "$SRANDOM")
+  (umask 077 && mkdir "$RAMET_TEST_SCRATCH")
   trap finish_run EXIT
   trap 'stop_run HUP' HUP
   trap 'stop_run INT' INT

@@ -109,5 +109,5 @@ next_in_queue() (
 say_slowest() {
   [[ -f $RAMET_TEST_SCRATCH/times ]] || return 0
   say "test: the slowest files, in seconds, and seconds of processor time but for guests:"
-  sort -rn "$RAMET_TEST_SCRATCH/times" | head -n "$SLOWEST" | awk '{ printf "%8.1f %8.1f  %s\n", $1, $2, $3 }' >&2
+  sort -rn "$RAMET_TEST_SCRATCH/times" | awk -v most="$SLOWEST" 'NR <= most { printf "%8.1f %8.1f  %s\n", $1, $2, $3 }' >&2
 }
