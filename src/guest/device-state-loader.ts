@@ -32,11 +32,11 @@ export class DeviceStateLoader {
     await execute("migrate-incoming", { uri: `unix:${this.#socket}` });
   }
 
-  /** Gives it the first part of a state; `load` then takes the rest. @throws GuestError `bad-device-state`. */
-  begin(head: Uint8Array): void {
+  /** Gives it the first part of a state; `load` then takes the rest. @throws GuestError `bad-device-state`, DeadlineError or the socket's error. */
+  async begin(head: Uint8Array, deadlineMs: number): Promise<void> {
     this.#channel?.close();
     this.#channel = this.#open(head);
-    this.#channel.write(head);
+    await this.#channel.write(head, deadlineMs);
   }
 
   /** @throws GuestError `load-failed` or `bad-device-state`, DeadlineError or the socket's error. */
@@ -46,12 +46,15 @@ export class DeviceStateLoader {
     const outcome = new Promise<LoadOutcome>((resolve) => {
       this.#onOutcome = resolve;
     });
-    const untilUs = this.#clock.nowUs() + deadlineMs * 1000;
-    await channel.end(state, deadlineMs);
-    const leftMs = Math.max(1, Math.ceil((untilUs - this.#clock.nowUs()) / 1000));
-    const result = await withDeadline(this.#clock, leftMs, "the loading of the device state", outcome);
+    // That the connection has ended says no more than this, and comes later.
+    const closed = channel.end(state, deadlineMs).finally(() => rmSync(this.#socket, { force: true }));
+    const result = await withDeadline(
+      this.#clock,
+      deadlineMs,
+      "the loading of the device state",
+      Promise.race([outcome, closed.then(() => outcome)]),
+    );
     if (result === "failed") throw new GuestError("load-failed", "the emulator refused it");
-    rmSync(this.#socket, { force: true });
   }
 
   /** Lets go of a state that was begun and will have no end. May be called twice. */

@@ -19,9 +19,13 @@ export class StateChannel {
     this.#closed.promise.catch(() => {});
   }
 
-  /** Sends bytes of a state that more will follow. */
-  write(bytes: Uint8Array): void {
-    this.#socket.write(bytes);
+  /** Sends bytes of a state that more will follow. Resolves when the emulator has them but for what a socket holds. Rejects as `end` does. */
+  async write(bytes: Uint8Array, deadlineMs: number): Promise<void> {
+    const written = deferred<void>();
+    this.#socket.write(bytes, (error) =>
+      error instanceof Error ? written.reject(error) : written.resolve(),
+    );
+    await withDeadline(this.#clock, deadlineMs, "the sending of the device state", written.promise);
   }
 
   /**

@@ -174,7 +174,7 @@ export class QemuEmulator implements Emulator {
   }
 
   beginDeviceState(head: Uint8Array): Promise<void> {
-    return this.#orKill(async () => this.#loader.begin(head));
+    return this.#orKill(() => this.#loader.begin(head, LOAD_DEADLINE_MS));
   }
 
   loadDeviceState(state: Uint8Array, options: { deadlineMs?: number; run?: boolean } = {}): Promise<void> {
