@@ -11,11 +11,15 @@ const WORK = 1;
 
 const BAR_CHARACTERS = 30;
 
-/** Has a guest's disks flattened or committed, and shows on a terminal how far that is. */
+/**
+ * Has a guest's disks copied, and shows on a terminal how far that is.
+ * @param interruptHint what becomes of it when the command is interrupted.
+ */
 export async function followDiskWork<T>(
   context: Context,
   title: string,
   body: (work: number, deadlineMs: number) => Promise<T>,
+  interruptHint = "it is given up; the guest runs on, and its disks are as they were",
 ): Promise<T> {
   const client = await context.connect();
   const view = new LiveView(context.environment.stdout, context.environment.clock);
@@ -29,7 +33,7 @@ export async function followDiskWork<T>(
     stop();
     view.close({ keep: false });
   });
-  context.interruptHint = "it is given up; the guest runs on, and its disks are as they were";
+  context.interruptHint = interruptHint;
   const result = await body(WORK, DISK_DEADLINE_MS);
   stop();
   view.close({ keep: false });

@@ -13,6 +13,7 @@ A disk is made of parts with commas between them:
   from=HOST               the base disk that HOST calls so; the guest runs while it comes from there
   size=SIZE               a blank disk, or a larger one than what it stands on: 512M, 20G
   parent=UUID             over a differencing disk of the host (ramet disk list), which is never written again
+  differencing=on|off     a differencing disk over it (the default), or all of it copied before the guest runs
   cache=writeback|none    through the host's page cache (the default), or past it
   iops=N, bps=SIZE        at the most so many requests, or bytes, a second
 `;
@@ -25,6 +26,10 @@ const PARTS: Readonly<Record<string, Part>> = {
   from: (value) => ({ from: value }),
   size: (value) => ({ sizeBytes: sizeBytes(value) }),
   parent: (value) => ({ parent: value }),
+  differencing(value) {
+    if (value !== "on" && value !== "off") throw new InvalidArgumentError("differencing must be on or off.");
+    return { differencing: value === "on" };
+  },
   cache(value) {
     if (value !== "writeback" && value !== "none")
       throw new InvalidArgumentError("cache must be writeback or none.");

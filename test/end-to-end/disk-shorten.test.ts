@@ -1,10 +1,14 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { rmSync, statfsSync, writeFileSync } from "node:fs";
+import { rmSync, statfsSync, truncateSync, writeFileSync } from "node:fs";
+import { randomBytes } from "node:crypto";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
+import { codeOf, realClock, silentLog } from "../../src/base/index.js";
+import { RpcClient } from "../../src/control/index.js";
+import { dial } from "../../src/lane/index.js";
 import { eventually, Hosts, type Host } from "../support/hosts.js";
-import { ask, runSample } from "../support/sample-guest.js";
+import { ask, runSample, sampleGuest } from "../support/sample-guest.js";
 
 const MIB = 1024 * 1024;
 const DISKS_BYTES = 400 * MIB;
@@ -133,5 +137,112 @@ describe("chains of a guest that writes its disk", () => {
     await assert.rejects(a.call("disk.flatten", { guest: "web", disk: "disk3" }), { code: "no-such-disk" });
     await assert.rejects(a.call("disk.flatten", { guest: "nobody" }), { code: "no-such-guest" });
     await verify();
+  });
+
+  /** Larger than is copied before anybody can come between. */
+  const DENSE_BYTES = 128 * MIB;
+  const whole = { name: "whole", ...sampleGuest(), disks: [{ image: "dense", differencing: false }] };
+
+  /** Begins to run the guest on a connection of its own. */
+  async function beginWhole(): Promise<{ copying: Promise<void>; outcome: Promise<string>; leave(): void }> {
+    const hello = { purpose: "control", role: "client" } as const;
+    const channel = await dial({ url: `unix:${a.socket}`, hello, clock: realClock, deadlineMs: 5000 });
+    const client = new RpcClient(channel, { clock: realClock, log: silentLog });
+    const copying = new Promise<void>((resolve) => {
+      client.onEvent(({ event, data }) => {
+        if (event === "disk" && data.work === 7 && data.disk === "disk0") resolve();
+      });
+    });
+    const outcome = client.call("guest.run", { ...whole, work: 7 }, { deadlineMs: 60_000 }).then(
+      () => "runs",
+      (error: unknown) => codeOf(error),
+    );
+    return { copying, outcome, leave: () => client.close() };
+  }
+
+  /** Nothing is left of a guest that did not come to run. */
+  async function requireNothingLeft(): Promise<void> {
+    await eventually("nothing is left of it", async () => {
+      const { disks } = await a.call("disk.list", {});
+      return (
+        !(await a.guests()).has("whole") && disks.every(({ guest, frozen }) => frozen || guest === "web")
+      );
+    });
+    const { images } = await a.call("image.list", {});
+    assert.equal(images.find(({ identifier }) => identifier === "dense")?.isUsed, false);
+  }
+
+  test("are not begun by a disk that is copied whole, and nothing is left where that is given up", async () => {
+    const dense = join(a.stateDirectory, "dense.raw");
+    writeFileSync(dense, randomBytes(DENSE_BYTES));
+    truncateSync(dense, 8 * DENSE_BYTES);
+    await a.call("image.import", { path: dense, identifier: "dense" });
+    rmSync(dense);
+    const { bavail, bsize } = statfsSync(directory);
+    const ballast = join(directory, "ballast");
+    writeFileSync(ballast, Buffer.alloc(bavail * bsize - 100 * MIB));
+    await assert.rejects(a.call("guest.run", whole), {
+      code: "no-room",
+      message: /disk0 of guest whole: .* to spare; the guest is not run, and nothing is left of it/,
+    });
+    rmSync(ballast);
+    await requireNothingLeft();
+    const left = await beginWhole();
+    await left.copying;
+    left.leave();
+    assert.equal(await left.outcome, "closed");
+    await requireNothingLeft();
+    const killed = await beginWhole();
+    await killed.copying;
+    await assert.rejects(a.call("guest.remove", { name: "whole" }), { code: /busy|bad-state/ });
+    await a.call("guest.kill", { name: "whole" });
+    assert.ok(["chain-failed", "bad-state"].includes(await killed.outcome), "the command says that it ended");
+    await requireNothingLeft();
+    const lost = await beginWhole();
+    await lost.copying;
+    await a.end("SIGKILL");
+    assert.equal(await lost.outcome, "closed");
+    await a.start();
+    await requireNothingLeft();
+    await verify();
+  });
+
+  test("begin with a disk that was copied whole, which stands on nothing", async () => {
+    const { digest } = (await a.call("image.show", { reference: "dense" })).image;
+    await runSample(a, { ...whole, hostPort: 8081 });
+    const [own] = (await a.call("guest.show", { name: "whole" })).guest.disks ?? [];
+    assert.deepEqual(
+      own?.chain.map(({ kind }) => kind),
+      ["disk"],
+    );
+    const id = own?.chain[0]?.id ?? "";
+    const file = join(directory, id, "disk.qcow2");
+    await a.call("guest.fork", { name: "whole", names: ["child"], forwards: ["8090:80"] });
+    assert.deepEqual((await chainOf("child")).slice(1), [id], "the child's is a differencing one over it");
+    const { usedBytes = Infinity } =
+      (await a.call("disk.list", {})).disks.find((disk) => disk.id === id) ?? {};
+    assert.ok(usedBytes < DENSE_BYTES + 8 * MIB, `holes take no room: ${usedBytes} bytes are used`);
+    // Nobody has written it: it is the image, byte for byte.
+    const image = join(a.stateDirectory, "images", digest, "disk.raw");
+    execFileSync("qemu-img", ["compare", "-f", "qcow2", "-F", "raw", "-U", file, image]);
+    await a.call("image.remove", { reference: "dense" });
+    const { images } = await a.call("image.prune", { unusedForMs: 0 });
+    assert.ok(images.some((image) => image.digest === digest));
+    await ask(a, 8090, "/disk/start?tag=2&pause=2000");
+    await verify(8090);
+    for (const name of ["child", "whole"]) await a.call("guest.kill", { name });
+    await a.call("guest.remove", { name: "child" });
+    // A layer of an ended guest is copied as an image is, and stays that guest's.
+    const [top = ""] = await chainOf("whole");
+    await a.call("guest.run", { ...whole, name: "copy", disks: [{ parent: top, differencing: false }] });
+    assert.equal((await chainOf("copy")).length, 1);
+    assert.deepEqual((await chainOf("whole"))[0], top);
+    await a.call("guest.kill", { name: "copy" });
+    for (const name of ["copy", "whole"]) await a.call("guest.remove", { name });
+    const { disks } = await a.call("disk.list", {});
+    assert.ok(
+      disks.every(({ guest, frozen }) => frozen || guest === "web"),
+      "nothing is left of what was copied",
+    );
   });
 });

@@ -34,7 +34,10 @@ export class ChainAgent {
     this.services = { disks, chains, registry, paths, clock, log } as unknown as Services;
   }
 
-  static async open(paths: Paths, images: Pick<Parameters<typeof openDisks>[0]["images"], "find" | "hold">) {
+  static async open(
+    paths: Paths,
+    images: Pick<Parameters<typeof openDisks>[0]["images"], "find" | "findHere" | "hold">,
+  ) {
     const mortal = new Mortal();
     const disks = await openDisks({
       paths,

@@ -100,12 +100,8 @@ export class ChainWorld implements GuestsHand {
     await this.#newAgent();
     const { disks } = this.#agent;
     const made = await disks.make(
-      [{ image: IMAGE_DIGEST, sizeBytes: CELLS * CELL_BYTES, cache: "writeback" }],
-      {
-        guest: this.#guestId,
-        isLive: () => true,
-        used: new Set(),
-      },
+      [{ image: IMAGE_DIGEST, sizeBytes: CELLS * CELL_BYTES, cache: "writeback", differencing: true }],
+      { guest: this.#guestId, isLive: () => true, used: new Set() },
     );
     await this.#agent.enter(this.#guestId, "web", made, "running");
     await this.#run();
@@ -386,7 +382,8 @@ export class ChainWorld implements GuestsHand {
   async #newAgent(): Promise<void> {
     const hold = (digest: string) =>
       Promise.resolve({ digest, path: this.#imagePath, sizeBytes: IMAGE_CELLS * CELL_BYTES, letGo() {} });
-    const images = { find: () => Promise.resolve(IMAGE_DIGEST), hold };
+    const find = () => Promise.resolve(IMAGE_DIGEST);
+    const images = { find, findHere: find, hold };
     this.#agent = await ChainAgent.open(this.#paths, images);
   }
 }

@@ -2,10 +2,8 @@ import type { ChainOutcome, Handlers, Params, RpcServerSession } from "../../con
 import { adoptWrites } from "../disks/adopt-writes.js";
 import { layerViewOf } from "../disks/guest-disks.js";
 import type { Services } from "../services.js";
+import { withDiskWork } from "./disk-work.js";
 import { findGuest } from "./guest-handlers.js";
-
-/** How often a client is told how far its work is. */
-const TELL_MS = 200;
 
 type DiskHandlers = Pick<Handlers<"client">, Extract<keyof Handlers<"client">, `disk.${string}`>>;
 
@@ -35,20 +33,7 @@ async function changeChain(
   session: RpcServerSession,
 ): Promise<ChainOutcome[]> {
   services.requireAccepting();
-  const controller = new AbortController();
-  const stopWatching = session.onEnd(() => controller.abort());
-  let nextUs = 0;
-  try {
-    return await services.chains.change(services, findGuest(services, guest), request, {
-      signal: controller.signal,
-      onProgress: (progress) => {
-        const nowUs = services.clock.nowUs();
-        if (work === undefined || (nowUs < nextUs && progress.doneBytes < progress.sizeBytes)) return;
-        nextUs = nowUs + TELL_MS * 1000;
-        session.sendEvent("disk", { work, ...progress });
-      },
-    });
-  } finally {
-    stopWatching();
-  }
+  return withDiskWork(services.clock, { session, work }, (follower) =>
+    services.chains.change(services, findGuest(services, guest), request, follower),
+  );
 }

@@ -1,5 +1,5 @@
 import { withDeadline, DeadlineError } from "../../base/index.js";
-import type { Handlers } from "../../control/index.js";
+import type { GuestView, Handlers, Params, RpcServerSession } from "../../control/index.js";
 import { AgentError } from "../errors.js";
 import { exchangeGuest } from "../exchange/exchange-guest.js";
 import type { Guest } from "../guests/guest.js";
@@ -10,6 +10,7 @@ import { withArrivals } from "../disks/guest-disks.js";
 import type { Services } from "../services.js";
 import { swapGuests } from "../swap/swap-guests.js";
 import { warmAt } from "../transfers/warm-emulators.js";
+import { withDiskWork } from "./disk-work.js";
 import { suspendHandlers } from "./suspend-handlers.js";
 import type { Consoles } from "./consoles.js";
 import type { LogFollowers } from "./log-followers.js";
@@ -24,10 +25,7 @@ export function guestHandlers(
   const { consoles, logs } = parts;
   const find = (name: string): Guest => findGuest(services, name);
   return {
-    "guest.run": async (params) => {
-      services.requireAccepting();
-      return { guest: (await runGuest(services, params)).view() };
-    },
+    "guest.run": async (params, { session }) => ({ guest: await runFor(services, params, session) }),
     "guest.list": async () => ({ guests: services.registry.list().map((guest) => guest.view()) }),
     "guest.show": async ({ name }) => ({ guest: withArrivals(services, find(name).view()) }),
     "guest.stop": async ({ name, deadlineMs }) => ({
@@ -85,6 +83,19 @@ export function guestHandlers(
       return { warm: await warmAt(services, find(name), wanted) };
     },
   };
+}
+
+async function runFor(
+  services: Services,
+  { work, ...params }: Params<"guest.run">,
+  session: RpcServerSession,
+): Promise<GuestView> {
+  services.requireAccepting();
+  const { clock } = services;
+  const guest = await withDiskWork(clock, { session, work }, (follower) =>
+    runGuest(services, params, follower),
+  );
+  return guest.view();
 }
 
 /** A guest by name; one that was migrated away says where to. */

@@ -20,9 +20,16 @@ export interface ChainRequest {
   /** A flattened disk stands on no base disk either. */
   alone: boolean;
   rateBps?: number | undefined;
+  /** The guest has not run yet, and does not when this fails. */
+  isNew?: boolean;
 }
 
-interface Follower {
+/** What becomes of a new disk that is to stand on nothing. */
+const WHOLE = { kind: "flatten", alone: true, isNew: true } as const;
+
+/** Whoever has disks copied. */
+export interface ChainFollower {
+  /** Gives it up. */
   signal: AbortSignal;
   onProgress: (progress: ChainProgress & { disk: string }) => void;
 }
@@ -41,22 +48,30 @@ export class ChainWorks {
     services: ChainServices,
     guest: Guest,
     request: ChainRequest,
-    follower: Follower,
+    follower: ChainFollower,
   ): Promise<ChainOutcome[]> {
     const doing = request.kind === "flatten" ? "flattened" : "committed";
     guest.requireIdle();
     guest.requireState(doing, "running");
     const names = disksOf(guest, request.disk).map(({ name }) => name);
-    const leave = guest.occupy({ what: `its disks being ${doing}`, transfers: [] });
-    const signal = AbortSignal.any([follower.signal, this.#abort.signal]);
-    const work = this.#all(services, guest, { names, request, follower: { ...follower, signal } });
-    this.#underWay.add(work);
-    try {
-      return await work;
-    } finally {
-      this.#underWay.delete(work);
-      leave();
-    }
+    return this.#occupying(services, guest, { what: `its disks being ${doing}`, names, request, follower });
+  }
+
+  /**
+   * Copies into disks of a new guest, before its first instruction, all that they stand on. A blank one stands on nothing already.
+   * @throws AgentError `not-ready`, `no-room`, `cancelled`, `timeout`, `chain-failed`; GuestError. The guest is of no use then; an agent that ends meanwhile leaves one that the next one removes.
+   */
+  async makeWhole(
+    services: ChainServices,
+    guest: Guest,
+    disks: readonly GuestDisk[],
+    follower: ChainFollower,
+  ): Promise<void> {
+    guest.requireState("given whole disks", "starting");
+    if (disks.length === 0) return;
+    const names = disks.map(({ name }) => name);
+    const what = "its disks being copied before it runs";
+    await this.#occupying(services, guest, { what, names, request: WHOLE, follower });
   }
 
   /**
@@ -88,10 +103,37 @@ export class ChainWorks {
     await Promise.allSettled(this.#underWay);
   }
 
+  /** Meanwhile nothing else is done with the guest; and it is given up when the agent ends. */
+  async #occupying(
+    services: ChainServices,
+    guest: Guest,
+    {
+      what,
+      names,
+      request,
+      follower,
+    }: { what: string; names: readonly string[]; request: ChainRequest; follower: ChainFollower },
+  ): Promise<ChainOutcome[]> {
+    const leave = guest.occupy({ what, transfers: [] });
+    const signal = AbortSignal.any([follower.signal, this.#abort.signal]);
+    const work = this.#all(services, guest, { names, request, follower: { ...follower, signal } });
+    this.#underWay.add(work);
+    try {
+      return await work;
+    } finally {
+      this.#underWay.delete(work);
+      leave();
+    }
+  }
+
   async #all(
     services: ChainServices,
     guest: Guest,
-    { names, request, follower }: { names: readonly string[]; request: ChainRequest; follower: Follower },
+    {
+      names,
+      request,
+      follower,
+    }: { names: readonly string[]; request: ChainRequest; follower: ChainFollower },
   ): Promise<ChainOutcome[]> {
     const outcomes: ChainOutcome[] = [];
     for (const name of names) {
@@ -110,7 +152,7 @@ export class ChainWorks {
   async #one(
     services: ChainServices,
     guest: Guest,
-    { name, request, follower }: { name: string; request: ChainRequest; follower: Follower },
+    { name, request, follower }: { name: string; request: ChainRequest; follower: ChainFollower },
   ): Promise<ChainOutcome> {
     const [disk] = disksOf(guest, name) as [GuestDisk];
     requireAllHere(guest, disk);
@@ -134,7 +176,7 @@ export class ChainWorks {
       return { ...outcomeOf(disk, now), copiedBytes, ...(pauseUs === undefined ? {} : { pauseUs }) };
     } catch (error) {
       await this.#settleFailed(services, guest, work);
-      throw failed(guest, name, error);
+      throw failed(guest, name, { error, isNew: request.isNew === true });
     } finally {
       release();
     }
@@ -197,15 +239,13 @@ function outcomeOf(before: GuestDisk, after: GuestDisk): ChainOutcome {
   };
 }
 
-function failed(guest: Guest, disk: string, error: unknown): unknown {
+function failed(guest: Guest, disk: string, { error, isNew }: { error: unknown; isNew: boolean }): unknown {
   if (!(error instanceof AgentError) && codeOf(error) !== "gone") return error;
   const code = error instanceof AgentError ? error.code : "chain-failed";
-  const what = guest.hasEmulator ? `guest ${guest.name} is ${guest.state}` : `guest ${guest.name} has ended`;
-  return new AgentError(
-    code,
-    `${disk} of guest ${guest.name}: ${messageOf(error)}; the disk is whole, and ${what}`,
-    {
-      cause: error,
-    },
-  );
+  const what = isNew
+    ? "the guest is not run, and nothing is left of it"
+    : `the disk is whole, and ${guest.hasEmulator ? `guest ${guest.name} is ${guest.state}` : `guest ${guest.name} has ended`}`;
+  return new AgentError(code, `${disk} of guest ${guest.name}: ${messageOf(error)}; ${what}`, {
+    cause: error,
+  });
 }

@@ -17,8 +17,11 @@ import type { GuestDisk, Place } from "../../guest/index.js";
 /** Bytes that `stat` counts by. */
 const BLOCK_BYTES = 512;
 
-/** Finds the base disk a user named, on the host named; its digest. Errors as those of `ArrivingImages.find`. */
-type FindImage = (reference: string, from: string | undefined) => Promise<string>;
+/** Finds the base disk a user named, on the host named, or one that `isHere`; its digest. Errors as those of `ArrivingImages.find`. */
+type FindImage = (
+  reference: string,
+  where: { from?: string | undefined; isHere: boolean },
+) => Promise<string>;
 
 /** The disks of a guest that is being forked. */
 export interface ForkedDisks {
@@ -169,10 +172,10 @@ export class GuestDisks {
   }
 
   async #parentOf(
-    { image, from, parent }: RequestedDisk,
+    { image, from, parent, differencing }: RequestedDisk,
     { isLive }: { isLive: (guest: string) => boolean },
   ): Promise<DiskParent | undefined> {
-    if (image !== undefined) return { image: await this.#findImage(image, from) };
+    if (image !== undefined) return { image: await this.#findImage(image, { from, isHere: !differencing }) };
     if (parent === undefined) return undefined;
     const { writer } = this.store.get(parent);
     if (writer !== undefined && isLive(writer)) {

@@ -16,7 +16,7 @@ import { SharedWrites } from "./shared-writes.js";
 export async function openDisks(parts: {
   paths: Paths;
   configuration: Pick<LoadedConfiguration, "name" | "sharedDirectories">;
-  images: Pick<ArrivingImages, "find" | "hold">;
+  images: Pick<ArrivingImages, "find" | "findHere" | "hold">;
   clock: Clock;
   log: Log;
 }): Promise<GuestDisks> {
@@ -30,8 +30,10 @@ export async function openDisks(parts: {
     clock,
     log,
   });
-  const findImage = (reference: string, from: string | undefined): Promise<string> =>
-    images.find(reference, DEFAULT_TENANT, from);
+  const findImage: ConstructorParameters<typeof GuestDisks>[0]["findImage"] = (
+    reference,
+    { from, isHere },
+  ) => (isHere ? images.findHere(reference, DEFAULT_TENANT) : images.find(reference, DEFAULT_TENANT, from));
   return new GuestDisks({ store, arrivals, sharedWrites, findImage });
 }
 

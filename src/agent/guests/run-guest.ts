@@ -1,6 +1,7 @@
 import { randomUUID } from "node:crypto";
 import type { Params } from "../../control/index.js";
 import { defaultMachine, parseGuestConfig, type GuestConfig } from "../../guest/index.js";
+import type { ChainFollower } from "../disks/chain-works.js";
 import { forgetDisks } from "../disks/fork-disks.js";
 import { layersOf } from "../disks/guest-disks.js";
 import { requireFreePort } from "../network/ports.js";
@@ -14,13 +15,18 @@ import type { Guest } from "./guest.js";
 
 const MIB = 1024 * 1024;
 
-type RunParams = Params<"guest.run">;
+type RunParams = Omit<Params<"guest.run">, "work">;
 
 /**
  * Starts a new guest; resolves when its processors run. When that fails, nothing of it is left.
- * @throws AgentError, or GuestError for a configuration that cannot be forked safely.
+ * @param follower of disks that are copied whole before: it is told how far they are, and may give it up.
+ * @throws AgentError, or GuestError for a configuration that cannot be forked safely; DiskError for its disks.
  */
-export async function runGuest(services: Services, params: RunParams): Promise<Guest> {
+export async function runGuest(
+  services: Services,
+  params: RunParams,
+  follower: ChainFollower,
+): Promise<Guest> {
   services.registry.requireRoomFor(params.name);
   const checked = parseGuestConfig(await configFor(services, params));
   await requireNetwork(services, checked);
@@ -50,7 +56,8 @@ export async function runGuest(services: Services, params: RunParams): Promise<G
       throw error;
     }
     handedOver = true;
-    return await startGuest(services, guest, { reservation, holds });
+    const whole = config.disks.filter((_, index) => params.disks[index]?.differencing === false);
+    return await startGuest(services, guest, { reservation, holds, whole, follower });
   } finally {
     if (!handedOver) {
       for (const hold of holds) hold.letGo();
@@ -71,11 +78,19 @@ function makeDisks(services: Services, { disks }: RunParams, guest: string): Pro
 async function startGuest(
   services: Services,
   guest: Guest,
-  parts: Pick<Parameters<Services["starter"]["start"]>[0], "reservation" | "holds">,
+  {
+    whole,
+    follower,
+    ...parts
+  }: Pick<Parameters<Services["starter"]["start"]>[0], "reservation" | "holds"> & {
+    whole: GuestConfig["disks"];
+    follower: ChainFollower;
+  },
 ): Promise<Guest> {
   try {
     const live = await services.starter.start({ config: guest.config, ...parts });
     guest.attach(live);
+    await services.chains.makeWhole(services, guest, whole, follower);
     await live.emulator.resume();
     await guest.update({ state: "running" });
     return guest;

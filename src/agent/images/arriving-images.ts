@@ -11,6 +11,7 @@ import {
   type ImageLibraries,
   type ImageStore,
 } from "../../disk/index.js";
+import { AgentError } from "../errors.js";
 import { libraryOrigin, type ImageOrigin, type NamedImage } from "../blocks/image-origins.js";
 import type { ImagePulls } from "../blocks/image-pulls.js";
 import { CALL_DEADLINE_MS, originAt, type PullServices } from "../blocks/pull-image.js";
@@ -108,6 +109,25 @@ export class ArrivingImages {
 
   /** Has an image come, unless it is here or on its way. @returns its digest. Errors as those of `ImagePulls.begin`. */
   bring(found: Found, tenant: string): Promise<string> {
+  /**
+   * As `find`, of what is all here: nothing begins to come for it.
+   * @throws DiskError `no-such-image`, `ambiguous`; AgentError `not-ready` while it comes.
+   */
+  async findHere(reference: string, tenant: string): Promise<string> {
+    try {
+      return (await this.#options.images.find(reference, tenant)).digest;
+    } catch (error) {
+      if (codeOf(error) !== "no-such-image") throw error;
+      if (this.#coming(reference, tenant) !== undefined)
+        throw new AgentError(
+          "not-ready",
+          `image ${reference} is on its way to this host (ramet image list); a disk that is copied whole waits until it is here: run the guest then`,
+        );
+      const message = `${messageOf(error)}; a disk that is copied whole needs it here: ramet image pull brings it from another host`;
+      throw new DiskError("no-such-image", message, { cause: error });
+    }
+  }
+
     const bringing = this.#beginning.then(async () => {
       const { images } = this.#options;
       const { digest, sizeBytes, identifier } = found;

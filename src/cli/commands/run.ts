@@ -5,10 +5,12 @@ import {
   DEFAULT_MEMORY_MIB,
   type Architecture,
   type ParamsInput,
+  type Result,
 } from "../../control/index.js";
 import type { Cli } from "../cli.js";
 import { WORK_DEADLINE_MS, type Context } from "../context.js";
 import { CliError } from "../errors.js";
+import { followDiskWork } from "../disk-follower.js";
 import { formatGuestDisk } from "../format/disk.js";
 import { formatForward } from "../format/guest.js";
 import { collectDisk, DISK_HELP, type RunDisk } from "../disk-option.js";
@@ -58,7 +60,7 @@ export function runCommand(cli: Cli): Command {
     );
   return command.action(async (name: string, options: RunOptions) => {
     const context = cli.context(command);
-    const result = await context.call("guest.run", runParams(context, name, options), WORK_DEADLINE_MS);
+    const result = await run(context, name, options);
     context.answer(result, ({ guest }) => {
       const lines = [`${guest.name} ${guest.state === "running" ? "runs" : `is ${guest.state}`}`];
       if (guest.network.mode === "user") {
@@ -68,6 +70,19 @@ export function runCommand(cli: Cli): Command {
       return lines;
     });
   });
+}
+
+/** Disks that are copied whole take as long as there is to copy. */
+function run(context: Context, name: string, options: RunOptions): Promise<Result<"guest.run">> {
+  const params = runParams(context, name, options);
+  if (options.disk?.some(({ differencing }) => differencing === false) !== true)
+    return context.call("guest.run", params, WORK_DEADLINE_MS);
+  return followDiskWork(
+    context,
+    `copying for ${name}`,
+    (work, deadlineMs) => context.call("guest.run", { ...params, work }, deadlineMs),
+    "the guest is not run, unless its disks were copied already (ramet list)",
+  );
 }
 
 function runParams(context: Context, name: string, options: RunOptions): ParamsInput<"guest.run"> {

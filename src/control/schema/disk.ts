@@ -33,7 +33,8 @@ const imageReference = z
   .regex(/^[\x21-\x7e]+$/, "must be an image's identifier or digest");
 
 /**
- * A disk of a new guest: over a base disk (`image`), over another differencing disk, which is never written again (`parent`), or blank (`size` alone).
+ * A disk of a new guest: over a base disk (`image`), over another differencing disk, which is never written again (`parent`), or blank (`size` alone). Unless it is `differencing`, all
+ * that it would stand on is copied into it before the guest's first instruction.
  */
 export const requestedDisk = z
   .strictObject({
@@ -41,6 +42,7 @@ export const requestedDisk = z
     /** The host that is asked what it calls so, instead of this one; it is run on while it comes from there. */
     from: optional(hostAddress),
     parent: optional(uuid),
+    differencing: z.boolean().default(true),
     /** At least that of what it stands on, which it is when it is absent. */
     sizeBytes: optional(diskBytes),
     cache: cache.default("writeback"),
@@ -54,6 +56,10 @@ export const requestedDisk = z
   })
   .refine(({ image, from }) => image !== undefined || from === undefined, {
     message: "comes from a host when it is an image",
+  })
+  .refine(({ from, differencing }) => from === undefined || differencing, {
+    message:
+      "is copied whole from an image that is all here: without from, after it was brought (ramet image pull)",
   })
   .refine(
     ({ image, parent, sizeBytes }) => image !== undefined || parent !== undefined || sizeBytes !== undefined,

@@ -137,7 +137,7 @@ const requestedNetwork = z.discriminatedUnion("mode", [
 const byName = z.strictObject({ name: guestName });
 const oneGuest = z.object({ guest: guestView });
 
-/** Starts a new guest. Answers when its processors run. */
+/** Starts a new guest. Answers when its processors run. While disks are copied whole, it ends when the connection does, and nothing is left of it. */
 export const runParams = z.strictObject({
   name: guestName,
   kernel: filePath,
@@ -154,6 +154,8 @@ export const runParams = z.strictObject({
   machine: optional(machineName),
   network: requestedNetwork.default({ mode: "none" }),
   disks: z.array(requestedDisk).max(MAX_GUEST_DISKS).default([]),
+  /** With it, `disk` events of this number tell how far disks are that are copied whole. */
+  work: optional(u32),
 });
 
 /** Presses the power button and waits. A guest that is off already is answered as it is. */

@@ -203,8 +203,9 @@ export function fakeRecord(
 }
 
 /** A host without base disks. */
-export const noImages: Pick<ArrivingImages, "find" | "hold"> = {
+export const noImages: Pick<ArrivingImages, "find" | "findHere" | "hold"> = {
   find: () => Promise.reject(new DiskError("no-such-image", "there is none")),
+  findHere: () => Promise.reject(new DiskError("no-such-image", "there is none")),
   hold: () => Promise.reject(new DiskError("no-such-image", "there is none")),
 };
 

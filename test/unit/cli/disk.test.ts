@@ -35,13 +35,13 @@ test("disks are made of parts", async () => {
   const { code, asked, said } = await runWith(
     "size=512M,cache=none,iops=200,bps=10M",
     `parent=${UUID}`,
-    "image:debian-12",
+    "image:debian-12,differencing=off",
   );
   assert.equal(code, 0, said);
   assert.deepEqual(asked, [
-    { sizeBytes: 512 * MIB, cache: "none", iops: 200, bps: 10 * MIB },
-    { parent: UUID, cache: "writeback" },
-    { image: "debian-12", cache: "writeback" },
+    { sizeBytes: 512 * MIB, cache: "none", iops: 200, bps: 10 * MIB, differencing: true },
+    { parent: UUID, cache: "writeback", differencing: true },
+    { image: "debian-12", cache: "writeback", differencing: false },
   ]);
   assert.match(
     said,
@@ -50,7 +50,7 @@ test("disks are made of parts", async () => {
 });
 
 for (const [text, problem] of [
-  ["", /"" is no part of a disk; those are image, from, size, parent, cache, iops, bps/],
+  ["", /"" is no part of a disk; those are image, from, size, parent, differencing, cache, iops, bps/],
   ["20G", /"20G" is no part/],
   ["size:20G", /"size:20G" is no part/],
   ["image=debian-12", /"image=debian-12" is no part/],
@@ -59,6 +59,8 @@ for (const [text, problem] of [
   ["size=1G,cache=unsafe", /cache must be writeback or none/],
   ["size=1G,iops=1", /whole number from 10/],
   ["size=1000", /sizeBytes must be whole sectors/],
+  ["image:base,differencing=no", /differencing must be on or off/],
+  ["image:base,from=b,differencing=off", /is copied whole from an image that is all here/],
   ["iops=100", /needs an image, a parent or a size/],
 ] as const) {
   test(`a disk "${text}" is refused`, async () => {
