@@ -57,7 +57,13 @@ export {
   type GuestIsolation,
   type GuestView,
 } from "./schema/guest.js";
-export { IMAGE_FORMATS, tenantName, type ImageView, type StoredImageView } from "./schema/image.js";
+export {
+  IMAGE_FORMATS,
+  tenantName,
+  type ImageView,
+  type LeftPullView,
+  type StoredImageView,
+} from "./schema/image.js";
 export type { BootFile, ChildReport, PeerGuest, PeerInfo, PeerView } from "./schema/peer.js";
 export {
   childrenOf,

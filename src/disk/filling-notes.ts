@@ -13,6 +13,9 @@ const NOTED = "noted";
 const CHUNKS = "expected";
 const RECORD = "filling.json";
 
+/** Without this file, what is left is no disk under way. */
+export const FILLING_RECORD = RECORD;
+
 /** The record first: without it, what is left is no disk under way. */
 export const FILES_BESIDES_CONTENT = [RECORD, NOTED, CHUNKS] as const;
 

@@ -39,6 +39,6 @@ export {
   type FillingSources,
   type FillingState,
 } from "./filling-disk.js";
-export { FillingNotes } from "./filling-notes.js";
+export { FILLING_RECORD, FillingNotes } from "./filling-notes.js";
 export { FileSource } from "./file-source.js";
 export { FillingImage, type FillingImageOptions, type WantedImage } from "./filling-image.js";

@@ -143,8 +143,13 @@ describe("guests on base disks that are still on their way", () => {
     await eventually("it says that it waits", async () => (await arrivalIn("fourth"))?.message !== undefined);
     const { hereBytes = 0 } = (await viewOf(digest))?.arriving ?? {};
     assert.ok(hereBytes < SIZE_BYTES, "it was not all here");
+    const whole = { ...sampleGuest(), name: "whole", disks: [{ image: "large", differencing: false }] };
+    await assert.rejects(host.call("guest.run", whole), { code: "not-ready", message: /on its way/ });
+    const clear = async () => (await host.call("image.prune", { unusedForMs: 0 })).left;
+    assert.deepEqual(await clear(), [], "a guest waits for it");
     await host.end("SIGKILL");
     await host.start();
+    assert.deepEqual(await clear(), [], "a guest waits for it still");
     assert.equal((await host.guests()).get("fourth")?.state, "running");
     await library.start();
     await whenReady(host, "fourth");

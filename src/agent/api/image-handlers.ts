@@ -58,7 +58,8 @@ export function imageHandlers(services: Services, works: ImageWorks): ImageHandl
     "image.stored": async () => ({ images: (await images.stored()).map(storedView) }),
     "image.prune": async (options) => {
       services.requireAccepting();
-      return { images: (await images.prune(options)).map(storedView) };
+      const left = await arrivingImages.clearLeft(options);
+      return { images: (await images.prune(options)).map(storedView), left };
     },
   };
 }

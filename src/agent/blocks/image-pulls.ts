@@ -47,6 +47,8 @@ export interface PullProgress {
 export class ImagePulls {
   readonly #options: ImagePullsOptions;
   readonly #pulls = new Map<string, Promise<ImagePull>>();
+  /** What had come of images, and is being removed. */
+  readonly #clearing = new Map<string, Promise<unknown>>();
 
   constructor(options: ImagePullsOptions) {
     this.#options = options;
@@ -58,6 +60,8 @@ export class ImagePulls {
    */
   async begin(image: NamedImage & { tenant: string }, origins: readonly ImageOrigin[]): Promise<ImagePull> {
     const { digest } = image;
+    for (let over = this.#clearing.get(digest); over !== undefined; over = this.#clearing.get(digest))
+      await over.catch(() => {});
     const begun = this.#pulls.get(digest);
     if (begun !== undefined) {
       const pull = await begun;
@@ -75,6 +79,18 @@ export class ImagePulls {
     } catch (error) {
       forget();
       throw error;
+    }
+  }
+
+  /** Does something with what has come of an image, unless that is on its way; whoever wants to bring it waits. Settles as `work` does; false when it is on its way. */
+  async unlessPulled(digest: string, work: () => Promise<boolean>): Promise<boolean> {
+    if (this.#pulls.has(digest) || this.#clearing.has(digest)) return false;
+    const clearing = work();
+    this.#clearing.set(digest, clearing);
+    try {
+      return await clearing;
+    } finally {
+      this.#clearing.delete(digest);
     }
   }
 
@@ -312,7 +328,8 @@ function longer(pauseMs: number): number {
   return Math.min(Math.max(FIRST_PAUSE_MS, 2 * pauseMs), LONGEST_PAUSE_MS);
 }
 
-function directoryOf(
+/** Where an image is kept that this host brings. */
+export function directoryOf(
   { digest }: Pick<NamedImage, "digest">,
   { directory, hostId }: Pick<ImagePullsOptions, "directory" | "hostId">,
 ): string {

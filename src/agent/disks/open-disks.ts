@@ -81,7 +81,7 @@ async function openArriving(
 ): Promise<{ pulls: ImagePulls; arrivingImages: ArrivingImages }> {
   const { configuration, paths, clock, log } = parts;
   const { directories, libraries, sources } = configuration.images;
-  const directory = directories?.[0] ?? paths.images;
+  const [directory = paths.images, ...more] = directories ?? [];
   const hostId = await ownHostId(paths.hostId);
   const common = { images, hostId, findData, clock, log };
   const pulls = new ImagePulls({ ...common, directory });
@@ -91,7 +91,7 @@ async function openArriving(
     libraries: new ImageLibraries({ directories: libraries, hostId, clock, log }),
     libraryDirectories: libraries,
     sources,
-    imagesDirectory: directory,
+    imagesDirectories: [directory, ...more],
     socketDirectory: paths.disks,
     recordDirectory: paths.arrivingImages,
   });

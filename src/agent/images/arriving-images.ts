@@ -14,6 +14,7 @@ import {
 import { AgentError } from "../errors.js";
 import { libraryOrigin, type ImageOrigin, type NamedImage } from "../blocks/image-origins.js";
 import type { ImagePulls } from "../blocks/image-pulls.js";
+import { clearLeftPulls, type LeftPull } from "../blocks/left-pulls.js";
 import { CALL_DEADLINE_MS, originAt, type PullServices } from "../blocks/pull-image.js";
 import { localise } from "../disks/localise.js";
 import type { Services } from "../services.js";
@@ -30,7 +31,8 @@ export interface ArrivingImagesOptions {
   libraryDirectories: readonly string[];
   /** Hosts that are asked for images this one lacks, as commands name hosts. */
   sources: readonly string[];
-  imagesDirectory: string;
+  /** All of them; what comes is kept in the first. */
+  imagesDirectories: readonly [string, ...string[]];
   socketDirectory: string;
   recordDirectory: string;
   hostId: string;
@@ -107,8 +109,6 @@ export class ArrivingImages {
     }
   }
 
-  /** Has an image come, unless it is here or on its way. @returns its digest. Errors as those of `ImagePulls.begin`. */
-  bring(found: Found, tenant: string): Promise<string> {
   /**
    * As `find`, of what is all here: nothing begins to come for it.
    * @throws DiskError `no-such-image`, `ambiguous`; AgentError `not-ready` while it comes.
@@ -128,6 +128,8 @@ export class ArrivingImages {
     }
   }
 
+  /** Has an image come, unless it is here or on its way. @returns its digest. Errors as those of `ImagePulls.begin`. */
+  bring(found: Found, tenant: string): Promise<string> {
     const bringing = this.#beginning.then(async () => {
       const { images } = this.#options;
       const { digest, sizeBytes, identifier } = found;
@@ -162,6 +164,14 @@ export class ArrivingImages {
   list(tenant: string): ImageView[] {
     const records = [...this.#images.values()].map(({ record }) => record);
     return records.filter((record) => record.tenant === tenant).flatMap((record) => this.#view(record) ?? []);
+  }
+
+  /** Removes what came of images that nobody brings any more; those that guests run on stay. As `clearLeftPulls`. */
+  async clearLeft(options: { unusedForMs: number; dryRun: boolean }): Promise<LeftPull[]> {
+    const noted = await this.#records.digests();
+    const isArriving = (digest: string): boolean => noted.has(digest) || this.#images.has(digest);
+    const { pulls, imagesDirectories: directories } = this.#options;
+    return clearLeftPulls(pulls, { ...this.#options, ...options, directories, isArriving });
   }
 
   /** Stops; what has come stays, and emulators wait for the next agent. */
@@ -237,6 +247,7 @@ export class ArrivingImages {
   #host(): ArrivingImageHost {
     return {
       ...this.#options,
+      imagesDirectory: this.#options.imagesDirectories[0],
       origins: (record) => this.#originsOf(record),
       localise: (arrived) =>
         this.#store === undefined
@@ -282,9 +293,9 @@ export class ArrivingImages {
 
   /** Removes files and sockets of images whose record was not written any more, or was removed. */
   async #clean(keys: ReadonlySet<string>): Promise<void> {
-    const { imagesDirectory, socketDirectory, hostId, log } = this.#options;
+    const { imagesDirectories, socketDirectory, hostId, log } = this.#options;
     for (const [directory, prefix] of [
-      [imagesDirectory, linkPrefix(hostId)],
+      [imagesDirectories[0], linkPrefix(hostId)],
       [socketDirectory, SOCKET_PREFIX],
     ] as const) {
       try {

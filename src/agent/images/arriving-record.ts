@@ -58,6 +58,14 @@ export class ArrivingRecords {
     return records;
   }
 
+  /** The digests of all there are, also of those that make no sense. */
+  async digests(): Promise<Set<string>> {
+    const names = await readdir(this.#directory);
+    return new Set(
+      names.filter((name) => name.endsWith(SUFFIX)).map((name) => name.slice(0, -SUFFIX.length)),
+    );
+  }
+
   /** Replaces a record in one step. */
   async save(record: ArrivingRecord): Promise<void> {
     await writeAtomically(this.#pathOf(record), `${JSON.stringify(record, undefined, 2)}\n`);

@@ -169,7 +169,7 @@ function pruneCommand(cli: Cli): Command {
     const dryRun = options.dryRun === true;
     const params = { unusedForMs: options.unusedFor, keepOwned: options.keepOwned === true, dryRun };
     const answer = await context.call("image.prune", params, PRUNE_DEADLINE_MS);
-    context.answer(answer, ({ images }) => formatPruned(images, { dryRun }));
+    context.answer(answer, ({ images, left }) => formatPruned(images, { dryRun, left }));
   });
 }
 

@@ -1,4 +1,4 @@
-import type { ImageView, StoredImageView } from "../../control/index.js";
+import type { ImageView, LeftPullView, StoredImageView } from "../../control/index.js";
 import { formatArrival } from "./disk.js";
 import { formatFields, formatTable } from "./table.js";
 import { formatBytes, formatMs, formatTime, plural } from "./units.js";
@@ -75,7 +75,10 @@ export function formatStored(images: readonly StoredImageView[]): string[] {
 }
 
 /** What was pruned, or would be. */
-export function formatPruned(images: readonly StoredImageView[], { dryRun }: { dryRun: boolean }): string[] {
+export function formatPruned(
+  images: readonly StoredImageView[],
+  { dryRun, left }: { dryRun: boolean; left: readonly LeftPullView[] },
+): string[] {
   const takenBytes = images.reduce((sum, { allocatedBytes }) => sum + allocatedBytes, 0);
   const what = `${plural(images.length, "image")} ${dryRun ? "would be" : images.length === 1 ? "was" : "were"} deleted`;
   return [
@@ -84,6 +87,18 @@ export function formatPruned(images: readonly StoredImageView[], { dryRun }: { d
       return `${digest}${names === "" ? "" : `  ${names}`}`;
     }),
     images.length === 0 ? what : `${what}, ${formatBytes(takenBytes)}`,
+    ...formatLeft(left, { dryRun }),
+  ];
+}
+
+function formatLeft(left: readonly LeftPullView[], { dryRun }: { dryRun: boolean }): string[] {
+  if (left.length === 0) return [];
+  const takenBytes = left.reduce((sum, { allocatedBytes }) => sum + allocatedBytes, 0);
+  return [
+    ...left.map(
+      ({ digest, lastChangedMs }) => `${digest}  not all of it, since ${formatTime(lastChangedMs)}`,
+    ),
+    `what had come of ${plural(left.length, "image")} that nobody brings any more ${dryRun ? "would be" : "was"} deleted, ${formatBytes(takenBytes)}`,
   ];
 }
 

@@ -71,6 +71,16 @@ const tenant = optional(tenantName);
 const work = optional(u32);
 
 const one = z.object({ image: imageView });
+/** What came of an image before its pull was given up. */
+const leftPull = z.object({
+  digest: sha256,
+  directory: z.string().max(4095),
+  allocatedBytes: count,
+  /** When something of it came last. */
+  lastChangedMs: wallMs,
+});
+export type LeftPullView = z.infer<typeof leftPull>;
+
 const stored = z.object({ images: z.array(storedImageView).max(MAX_LISTED) });
 
 /** How far an import or a check is. */
@@ -119,7 +129,7 @@ export const IMAGE_METHODS = {
   },
   /** Every image, with all who have and use it. */
   "image.stored": { role: "client", params: z.strictObject({}), result: stored },
-  /** Removes the bytes of images nobody uses; those that were removed, or would be. */
+  /** Removes the bytes of images nobody uses, and what came of images that nobody brings any more; those that were removed, or would be. */
   "image.prune": {
     role: "client",
     params: z.strictObject({
@@ -127,6 +137,6 @@ export const IMAGE_METHODS = {
       keepOwned: z.boolean().default(false),
       dryRun: z.boolean().default(false),
     }),
-    result: stored,
+    result: stored.extend({ left: z.array(leftPull).max(MAX_LISTED) }),
   },
 } as const;

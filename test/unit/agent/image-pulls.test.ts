@@ -1,10 +1,15 @@
 import assert from "node:assert/strict";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
-import { mkdir, open } from "node:fs/promises";
+import { mkdir, open, utimes } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
+import { clearLeftPulls } from "../../../src/agent/blocks/left-pulls.js";
 import { BlockGrants } from "../../../src/agent/blocks/block-grants.js";
-import { hostOrigin, type ImageSourceHost } from "../../../src/agent/blocks/image-origins.js";
+import {
+  hostOrigin,
+  type ImageOrigin,
+  type ImageSourceHost,
+} from "../../../src/agent/blocks/image-origins.js";
 import { ImagePulls } from "../../../src/agent/blocks/image-pulls.js";
 import { realClock, silentLog, type Holder } from "../../../src/base/index.js";
 import { DiskError, FileSource, type ImageStore, type ImageView } from "../../../src/disk/index.js";
@@ -214,5 +219,91 @@ test("what the source refuses with is what begins is refused with", () =>
     library.refusal = undefined;
     const pull = await pulls.begin(wanted(image), [library.origin]);
     (await pull.image).letGo();
+    await pull.close();
+  }));
+
+/** A source that has the list of an image's chunks, and gives none of them. */
+function withoutContent({ library, image }: Field): ImageOrigin {
+  const lost = () => Promise.reject(new DiskError("source-lost", "nobody there"));
+  const nothing = { sizeBytes: image.sizeBytes, read: lost, extents: lost };
+  return {
+    name: "without content",
+    async open() {
+      const held = await library.store.hold(image.digest, TENANT);
+      const chunks = await FileSource.open(join(held.path, "..", "chunks"), findData);
+      const close = (): void => {
+        held.letGo();
+        void chunks.close();
+      };
+      const disk = { urgent: nothing, bulk: nothing };
+      return { disk, chunks, receivedBytes: 0, problem: undefined, onOver() {}, close };
+    },
+  };
+}
+
+test("what came of an image that nobody brings any more is cleared, and never what is on its way", () =>
+  withField(async (field) => {
+    const { directory, library, image, raw, newPulls } = field;
+    const options = {
+      directories: [directory, join(directory, "not-mounted")],
+      hostId: "h",
+      unusedForMs: 0,
+      dryRun: false,
+      isArriving: () => false,
+      clock: realClock,
+      log: silentLog,
+    };
+    const mine = join(directory, `.filling-h-${image.digest}`);
+    const anothers = join(directory, `.filling-b-${image.digest}`);
+    await mkdir(anothers);
+    const first = newPulls();
+    await first.begin(wanted(image), [withoutContent(field)]);
+    assert.deepEqual(await clearLeftPulls(first, options), [], "it is on its way");
+    await first.close();
+    // As after a crash: this agent knows nothing of it.
+    const second = newPulls();
+    const isArriving = (digest: string) => digest === image.digest;
+    assert.deepEqual(await clearLeftPulls(second, { ...options, isArriving }), [], "a guest waits for it");
+    const recent = { ...options, unusedForMs: 3_600_000 };
+    assert.deepEqual(await clearLeftPulls(second, recent), [], "it has not been left for so long");
+    const [would] = await clearLeftPulls(second, { ...options, dryRun: true });
+    assert.deepEqual([would?.digest, would?.directory], [image.digest, directory]);
+    assert.ok(existsSync(join(mine, "filling.json")), "nothing was done");
+    for (const name of ["", ...readdirSync(mine)]) await utimes(join(mine, name), 1, 1);
+    const [left] = await clearLeftPulls(second, recent);
+    assert.deepEqual([left?.digest, left?.lastChangedMs], [image.digest, 1000]);
+    assert.deepEqual(readdirSync(directory), [`.filling-b-${image.digest}`], "another host knows of its own");
+    // What an agent left that ended while it cleared.
+    await mkdir(mine);
+    assert.equal((await clearLeftPulls(second, options)).length, 1);
+    await mkdir(mine);
+    const [cleared, pull] = await Promise.all([
+      clearLeftPulls(second, options),
+      second.begin(wanted(image), [library.origin]),
+    ]);
+    assert.ok(cleared.length <= 1, "either comes first");
+    const held = await pull.image;
+    assert.ok(readFileSync(held.path).equals(raw));
+    held.letGo();
+    await pull.close();
+    assert.deepEqual(await clearLeftPulls(second, options), []);
+  }));
+
+test("whoever brings an image waits while what had come of it is cleared", () =>
+  withField(async ({ library, image, raw, newPulls }) => {
+    const pulls = newPulls();
+    const acts: string[] = [];
+    const clearing = pulls.unlessPulled(image.digest, async () => {
+      await new Promise((resolve) => setImmediate(resolve));
+      acts.push("cleared");
+      return true;
+    });
+    const pull = await pulls.begin(wanted(image), [library.origin]);
+    acts.push("begun");
+    assert.deepEqual([await clearing, acts], [true, ["cleared", "begun"]]);
+    assert.equal(await pulls.unlessPulled(image.digest, () => Promise.resolve(true)), false);
+    const held = await pull.image;
+    assert.ok(readFileSync(held.path).equals(raw));
+    held.letGo();
     await pull.close();
   }));

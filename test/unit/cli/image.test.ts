@@ -21,6 +21,8 @@ const STORED = {
   lastUsedMs: 0,
 };
 
+const LEFT = { digest: "ab".repeat(32), directory: "/images", allocatedBytes: 4096, lastChangedMs: 0 };
+
 test("image list, show, remove and prune print what they are told", async () => {
   const asked: object[] = [];
   const told =
@@ -34,7 +36,7 @@ test("image list, show, remove and prune print what they are told", async () => 
     "image.show": told({ image: { ...IMAGE, identifier: "\u001b[2J" } }),
     "image.remove": told({ image: IMAGE }),
     "image.stored": told({ images: [STORED] }),
-    "image.prune": told({ images: [STORED] }),
+    "image.prune": told({ images: [STORED], left: [LEFT] }),
   });
   const commands: [string[], RegExp, object][] = [
     [["image", "list"], /debian-12 {2}abababababab {2}2 GiB .* default {2}used\n.* damaged\n/, {}],
@@ -44,7 +46,7 @@ test("image list, show, remove and prune print what they are told", async () => 
     [["image", "rm", "debian-12"], /is removed; its bytes stay/, { reference: "debian-12" }],
     [
       ["image", "prune", "--unused-for", "30d", "--keep-owned"],
-      /1 image was deleted, 1 GiB\n$/,
+      /1 image was deleted, 1 GiB\nabab\S+ {2}not all of it, since \S.*\nwhat had come of 1 image that nobody brings any more was deleted, 4 KiB\n$/,
       { unusedForMs: 30 * 86_400_000, keepOwned: true, dryRun: false },
     ],
   ];
