@@ -73,7 +73,8 @@ export class Laboratory {
   ): Promise<void> {
     const hosts = await Hosts.start(2, {
       port: AGENT_PORT,
-      configuration: { logLevel: "warn" },
+      // As an agent of a real host rehearses.
+      configuration: { logLevel: "warn", rehearsalMs: undefined },
       each,
     });
     try {
@@ -148,8 +149,18 @@ export class Laboratory {
 
   /** Migrates the parent to a warm emulator of the other host, waits until all of it is there, and exchanges the hosts' roles. */
   async migrate(params: Partial<ParamsInput<"guest.migrate">> = {}): Promise<Migration> {
+    await this.warmForMigration();
+    return this.migrateNow(params);
+  }
+
+  /** Has the other host make an emulator ready for the parent itself. */
+  async warmForMigration(): Promise<void> {
+    await this.#parentHost.call("guest.warm", { name: "parent", to: [this.#childHost.name], count: 1 });
+  }
+
+  /** As `migrate`, to an emulator that is warm already. */
+  async migrateNow(params: Partial<ParamsInput<"guest.migrate">> = {}): Promise<Migration> {
     const [source, destination] = [this.#parentHost, this.#childHost];
-    await source.call("guest.warm", { name: "parent", to: [destination.name], count: 1 });
     const used = (): number => processorSeconds(source.pid) + processorSeconds(destination.pid);
     const usedBefore = used();
     const { transfers } = await source.call("guest.migrate", {

@@ -7,10 +7,21 @@ const TICKS_PER_SECOND = 100;
 const USER_TIME = 11;
 const SYSTEM_TIME = 12;
 
-function secondsOf(path: string): number {
+function timesOf(path: string): { user: number; system: number } {
   const text = readFileSync(path, "utf8");
   const fields = text.slice(text.lastIndexOf(")") + 2).split(" ");
-  return (Number(fields[USER_TIME]) + Number(fields[SYSTEM_TIME])) / TICKS_PER_SECOND;
+  const seconds = (place: number): number => Number(fields[place]) / TICKS_PER_SECOND;
+  return { user: seconds(USER_TIME), system: seconds(SYSTEM_TIME) };
+}
+
+function secondsOf(path: string): number {
+  const { user, system } = timesOf(path);
+  return user + system;
+}
+
+/** Those outside of the kernel, as `processorSeconds` has them. */
+export function userSeconds(pid: number): number {
+  return timesOf(`/proc/${pid}/stat`).user;
 }
 
 /** Seconds of processor time a process has used, user and system, with all its threads and those that have ended; exact to 10 ms. */

@@ -3,6 +3,7 @@ import { measureDisk } from "./disk.js";
 import { measureExchange } from "./exchange.js";
 import { measureFanout } from "./fanout.js";
 import { measureFaults } from "./faults.js";
+import { measureFirst } from "./first.js";
 import { measureGrowth } from "./growth.js";
 import { measureMigrate } from "./migrate.js";
 import { measurePause } from "./pause.js";
@@ -17,6 +18,7 @@ export const SUITES: Readonly<Record<string, Suite>> = {
   pause: { measure: measurePause, runs: 15, canVersusQemu: true },
   start: { measure: measureStart, runs: 20 },
   faults: { measure: measureFaults, runs: 3, canVersusQemu: true },
+  first: { measure: measureFirst, runs: 5, canVersusQemu: true },
   sweep: { measure: measureSweep, runs: 5, canVersusQemu: true },
   migrate: { measure: measureMigrate, runs: 2, canVersusQemu: true },
   growth: { measure: measureGrowth, runs: 3 },

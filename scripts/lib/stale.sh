@@ -9,7 +9,7 @@ dist_is_fresh() {
 }
 
 native_is_fresh() {
-  [[ -f $BUILD/native/ramet.node && -f $BUILD/native/libramet-preload.so ]] || return 1
+  [[ -f $BUILD/native/ramet.node && -f $BUILD/native/libramet-preload.so && -f $BUILD/native/ramet-rehearsal ]] || return 1
   [[ -z $(find "$ROOT/src/memory/native" "$ROOT/scripts/build-native" \
     -newer "$BUILD/native/ramet.node" -print -quit) ]]
 }

@@ -44,6 +44,8 @@ import { restoreSwaps } from "./swap/settle-swaps.js";
 import { Swaps } from "./swap/swaps.js";
 import { LaneRoutes } from "./transfers/lane-routes.js";
 import { Peers } from "./transfers/peers.js";
+import { rehearsalOf } from "./rehearsal/rehearsal-of.js";
+import type { Rehearsal } from "./rehearsal/rehearsal.js";
 import { recoverTransfers } from "./transfers/recover.js";
 import { goOnSharing, restoreSharing } from "./transfers/sharers.js";
 import { restoreMigrations } from "./transfers/roll-back.js";
@@ -76,6 +78,7 @@ export class Agent {
   readonly #inheritance: Inheritance | undefined;
   readonly #onLeave: () => void;
   #services: Services | undefined;
+  #rehearsal: Rehearsal | undefined;
   #incoming: IncomingTransfers | undefined;
   #tcp: Listener | undefined;
   #local: Listener | undefined;
@@ -128,6 +131,11 @@ export class Agent {
     return this.#stopped;
   }
 
+  /** Compiles what the first transfer runs through, from when the agent is ready on, by playing some with itself. Returns at once. */
+  rehearse(): void {
+    this.#rehearsal?.start();
+  }
+
   /** What taking over from another agent took, if it did. */
   get takeover(): AgentInfo["takeover"] {
     return this.#takeover;
@@ -173,6 +181,8 @@ export class Agent {
     await settleImages(services);
     await restoreMigrations(services);
     goOnWithRun(services);
+    this.#rehearsal = rehearsalOf(services, () => this.url);
+    this.#undo.push(() => this.#rehearsal?.close());
     const { name, socket } = this.#configuration;
     this.#log.info({ name, version: AGENT_VERSION, url: this.url, socket }, "the agent is ready");
   }
@@ -278,6 +288,7 @@ export class Agent {
         startedAtMs: this.#startedAtMs,
         addresses,
         audit,
+        rehearsal: () => (this.#rehearsal ? { rehearsal: this.#rehearsal.view() } : {}),
         takeover: () => (this.#takeover === undefined ? {} : { takeover: this.#takeover }),
       }),
       ...guestHandlers(services, { consoles: new Consoles(), logs: new LogFollowers({ paths, clock }) }),

@@ -64,6 +64,7 @@ async function run(configuration: LoadedConfiguration, takeover: boolean): Promi
   process.on("SIGHUP", () => startSuccessor(log));
   process.stdout.write(`rametd ${AGENT_VERSION} is ready: ${describe(agent, configuration)}\n`);
   await notify(log, "--ready");
+  agent.rehearse();
 }
 
 function describe({ url, takeover }: Agent, { socket }: LoadedConfiguration): string {

@@ -13,6 +13,7 @@ export { openTap, takeTap } from "./tap.js";
 export { NamedPipe } from "./named-pipe.js";
 export { PrivateMemory } from "./process-memory.js";
 export { RamFile } from "./ram-file.js";
+export { RehearsalProcess } from "./rehearsal-process.js";
 export { findData } from "./sparse.js";
 export type { TrackedRegion } from "./tracked.js";
 export type { FaultMode, SharedFaults } from "./userfault.js";

@@ -79,12 +79,16 @@ function buildDirectory(): string {
 }
 
 /**
- * The paths of the addon and of the library to preload into emulators.
+ * The paths of the addon, of the library to preload into emulators, and of the program that transfers are rehearsed on.
  * @throws MemoryError `not-built`.
  */
-export function nativePaths(): { addon: string; preload: string } {
+export function nativePaths(): { addon: string; preload: string; rehearsal: string } {
   const directory = buildDirectory();
-  const paths = { addon: join(directory, "ramet.node"), preload: join(directory, "libramet-preload.so") };
+  const paths = {
+    addon: join(directory, "ramet.node"),
+    preload: join(directory, "libramet-preload.so"),
+    rehearsal: join(directory, "ramet-rehearsal"),
+  };
   for (const path of Object.values(paths)) {
     if (!existsSync(path)) throw new MemoryError("not-built", `${path} is missing; run scripts/build-native`);
   }

@@ -21,6 +21,31 @@ function refusal(code: string, message: RegExp) {
   };
 }
 
+/** An agent that is started anew plays transfers with itself, which end for a real one, of this guest, and go on; nothing of them is left. */
+async function assertRehearses(host: Host, name: string): Promise<void> {
+  const rehearsal = async () => (await host.call("agent.info", {})).rehearsal;
+  assert.equal((await rehearsal())?.phase, "off");
+  await host.end();
+  await host.start(["--rehearsal-ms", "60000"]);
+  await eventually("a transfer was rehearsed", async () => ((await rehearsal())?.transfers ?? 0) > 0);
+  const { transfers } = await host.call("guest.fork", { name, names: ["real"] });
+  assert.equal(transfers[0]?.state, "running");
+  await eventually("the rehearsal is over", async () => (await rehearsal())?.phase === "done");
+  assert.equal((await rehearsal())?.interrupted, 1);
+  assert.ok(!existsSync(join(host.stateDirectory, "rehearsal")), "no file is left");
+  const { stdout } = spawnSync("ps", ["--ppid", String(host.pid), "-o", "comm="], { encoding: "utf8" });
+  assert.doesNotMatch(stdout, /rehears/);
+  await host.call("guest.kill", { name: "real" });
+  await eventually("the child is removed", () =>
+    host.call("guest.remove", { name: "real" }).then(
+      () => true,
+      () => false,
+    ),
+  );
+  await host.end();
+  await host.start();
+}
+
 describe("an agent", () => {
   let hosts: Hosts;
   let host: Host;
@@ -169,6 +194,7 @@ describe("an agent", () => {
       256 * 1024 * 1024,
       "its memory is counted again",
     );
+    await assertRehearses(host, "lasting");
     assert.equal((await host.call("guest.stop", { name: "lasting" })).guest.state, "stopped");
     await host.call("guest.remove", { name: "lasting" });
   });

@@ -100,6 +100,8 @@ export class Host {
       forwardAddress: options.address,
       logLevel: "debug",
       drainSeconds: 5,
+      // Agents of tests are started all the time, and are not to be fast.
+      rehearsalMs: 0,
       ...options.configuration,
     };
     writeFileSync(this.#configurationFile, JSON.stringify(configuration));

@@ -12,6 +12,7 @@ export function agentHandlers(
     startedAtMs: number;
     addresses: () => string[];
     takeover: () => Pick<AgentInfo, "takeover">;
+    rehearsal: () => Pick<AgentInfo, "rehearsal">;
     audit: AuditLog;
   },
 ): Pick<Handlers<"client">, "agent.info" | "agent.audit" | "agent.reload" | "peer.list" | "peer.ping"> {
@@ -35,6 +36,7 @@ export function agentHandlers(
       guests: registry.list().length,
       transfers: book.active.length,
       blocks: { sentBytes: services.blocks.grants.totalSentBytes },
+      ...about.rehearsal(),
       ...about.takeover(),
     }),
     "agent.audit": async ({ count }) => ({ entries: about.audit.last(count) }),

@@ -21,6 +21,7 @@ Usage: rametd [flags]
   --plain                   no certificates and no encryption: on loopback only, with a pre-shared key
   --key-file FILE           the pre-shared key of plain connections
   --memory-limit-mib N      most guest memory (default: what the memory directory has, less a reserve)
+  --rehearsal-ms N          processor time for transfers it plays with itself before its first real one (default: 2000; 0 for none)
   --log-level LEVEL         trace, debug, info, warn, error or silent (default: info)
   --takeover                go on in the place of the agent that runs with this configuration, which ends
   --help, --version
@@ -42,6 +43,7 @@ const OPTIONS = {
   plain: { type: "boolean" },
   "key-file": { type: "string" },
   "memory-limit-mib": { type: "string" },
+  "rehearsal-ms": { type: "string" },
   "log-level": { type: "string" },
   takeover: { type: "boolean" },
   help: { type: "boolean" },
@@ -79,6 +81,7 @@ export function readCommandLine(argv: readonly string[], defaultFile?: string): 
     ...(flags.socket === undefined ? {} : { socket: flags.socket }),
     ...(flags["key-file"] === undefined ? {} : { keyFile: flags["key-file"] }),
     ...(flags["log-level"] === undefined ? {} : { logLevel: flags["log-level"] }),
+    ...(flags["rehearsal-ms"] === undefined ? {} : { rehearsalMs: Number(flags["rehearsal-ms"]) }),
     ...(flags["memory-limit-mib"] === undefined ? {} : { memoryMib: Number(flags["memory-limit-mib"]) }),
   };
   return {

@@ -25,6 +25,7 @@ export const COPIES_NAME = "copies";
  *                                   <uuid>/template  the device state of a frozen guest
  *                                   <uuid>/suspended.json, suspended  how far a guest is suspended, and its device state
  *       disks/<uuid>/             a differencing disk, what one guest writes
+ *       rehearsal/                files of transfers that are rehearsed, while that goes on
  *       swaps/<uuid>.json         how far the exchange of two guests' roles is
  *       borrowed/                 which disks other hosts keep for this one
  *       guests/<uuid>/
@@ -72,6 +73,11 @@ export class Paths {
   /** What is known of base disks that guests run on while they come. */
   get arrivingImages(): string {
     return join(this.#stateDirectory, "arriving");
+  }
+
+  /** Files of transfers that are rehearsed. */
+  get rehearsal(): string {
+    return join(this.#stateDirectory, "rehearsal");
   }
 
   get boot(): string {

@@ -15,6 +15,7 @@ export class TransferBook {
   readonly #events: EventHub;
   readonly #clock: Clock;
   readonly #entries: TransferEntry[] = [];
+  readonly #listeners: (() => void)[] = [];
   readonly #detachers = new Set<() => void>();
   #ticker: Timer | undefined;
 
@@ -32,7 +33,13 @@ export class TransferBook {
     return this.#entries.filter((entry) => !entry.over);
   }
 
+  /** Calls `listener` whenever a transfer begins, before anything else of it is done. */
+  onAdd(listener: () => void): void {
+    this.#listeners.push(listener);
+  }
+
   add(entry: TransferEntry): void {
+    for (const listener of this.#listeners) listener();
     entry.onChange = () => this.#events.emit("transfer", { transfer: entry.view() });
     this.#entries.push(entry);
     this.#forgetOld();

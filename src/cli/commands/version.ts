@@ -3,7 +3,7 @@ import { messageOf } from "../../base/index.js";
 import { API_VERSION, type AgentInfo } from "../../control/index.js";
 import type { Cli } from "../cli.js";
 import { formatFields } from "../format/table.js";
-import { formatBytes, formatTime } from "../format/units.js";
+import { formatBytes, formatTime, formatUs } from "../format/units.js";
 
 /** `ramet version`: this program and the agent. An agent that is not there is said, and is no failure. */
 export function versionCommand(cli: Cli): Command {
@@ -24,6 +24,17 @@ export function versionCommand(cli: Cli): Command {
       ...(agent ? formatAgent(agent) : [`agent: ${problem ?? "unknown"}`]),
     ]);
   });
+}
+
+function formatRehearsal({
+  phase,
+  transfers,
+  processorMs,
+  problem,
+}: NonNullable<AgentInfo["rehearsal"]>): string {
+  if (phase === "off") return "off";
+  const played = `${transfers} transfers, ${formatUs(processorMs * 1000)} of processor time`;
+  return `${phase}: ${problem ?? played}`;
 }
 
 function formatAgent(agent: AgentInfo): string[] {
@@ -49,5 +60,6 @@ function formatAgent(agent: AgentInfo): string[] {
     ],
     ["guests", String(agent.guests)],
     ["transfers", String(agent.transfers)],
+    ...(agent.rehearsal === undefined ? [] : [["rehearsal", formatRehearsal(agent.rehearsal)] as const]),
   ]);
 }

@@ -26,6 +26,19 @@ export const agentInfo = z.object({
   transfers: count,
   /** What was sent to other hosts of base disks and frozen layers since it was started, as it was on the wire. */
   blocks: z.object({ sentBytes: count }),
+  /** Transfers that it plays with itself when it has just been started, so that its code is compiled before the first real one. */
+  rehearsal: optional(
+    z.object({
+      /** `off` by configuration; `waiting` until there is no transfer; `playing`; `done`; `failed` for a reason that is no failure of the agent. */
+      phase: z.enum(["off", "waiting", "playing", "done", "failed"]),
+      transfers: count,
+      /** How often it ended at once for a real transfer. */
+      interrupted: count,
+      /** Of this agent. */
+      processorMs: count,
+      problem: optional(z.string().max(512)),
+    }),
+  ),
   /** How this agent came to run, when it took over from another one: the longest that any guest can have waited. */
   takeover: optional(z.object({ pid: count, waitedMs: z.number().min(0) })),
 });
