@@ -30,6 +30,8 @@ export interface Layout {
   consoleLog: string;
   /** What the emulator wrote to its standard output and error. */
   emulatorLog: string;
+  /** Where in that log, which the guest's other emulators write as well, the words of one that is started begin. */
+  logFrom?: number;
   /** Guest memory, on tmpfs. */
   ramPath: string;
   /** Where the emulator puts a device state in the pause: beside the memory, because a write to tmpfs never waits for a disk. */

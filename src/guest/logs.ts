@@ -2,8 +2,13 @@ import { closeSync, fstatSync, openSync, readSync, statSync, truncateSync, write
 import type { Clock } from "../base/index.js";
 import { KEPT_LOG_BYTES, LOG_CHECK_INTERVAL_MS, MAX_LOG_BYTES } from "./limits.js";
 
-/** The last bytes of a file as text; empty when there is none. */
-export function tailOf(path: string, maxBytes: number): string {
+/** Bytes of a file; 0 when there is none. */
+export function sizeOf(path: string): number {
+  return statSync(path, { throwIfNoEntry: false })?.size ?? 0;
+}
+
+/** The last bytes of a file as text, of what begins at `fromByte` unless that was cut off since; empty when there is none. */
+export function tailOf(path: string, maxBytes: number, fromByte = 0): string {
   let file: number;
   try {
     file = openSync(path, "r");
@@ -12,7 +17,8 @@ export function tailOf(path: string, maxBytes: number): string {
   }
   try {
     const sizeBytes = fstatSync(file).size;
-    const bytes = Buffer.alloc(Math.min(sizeBytes, maxBytes));
+    const ownBytes = sizeBytes < fromByte ? sizeBytes : sizeBytes - fromByte;
+    const bytes = Buffer.alloc(Math.min(ownBytes, maxBytes));
     const got = readSync(file, bytes, 0, bytes.length, sizeBytes - bytes.length);
     return bytes.toString("utf8", 0, got).trim();
   } finally {
@@ -26,8 +32,7 @@ export function tailOf(path: string, maxBytes: number): string {
  * a log, its guest is not.
  */
 export function trimLog(path: string): void {
-  const sizeBytes = statSync(path, { throwIfNoEntry: false })?.size ?? 0;
-  if (sizeBytes <= MAX_LOG_BYTES) return;
+  if (sizeOf(path) <= MAX_LOG_BYTES) return;
   try {
     writeFileSync(`${path}.1`, tailOf(path, KEPT_LOG_BYTES), { mode: 0o600 });
   } catch {

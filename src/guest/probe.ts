@@ -1,4 +1,4 @@
-import { execFile } from "node:child_process";
+import { execFile, type ExecFileException } from "node:child_process";
 import { accessSync, constants, statSync } from "node:fs";
 import { delimiter, join } from "node:path";
 import { promisify } from "node:util";
@@ -75,6 +75,19 @@ async function ask(binary: string, args: string[]): Promise<string> {
   return stdout;
 }
 
+/** Why a program that was asked something gave no answer, in words. */
+function whyNot(cause: unknown): string {
+  const { code, signal, killed, stderr } = cause as ExecFileException & { stderr?: string };
+  if (killed === true) return `it did not answer within ${PROBE_DEADLINE_MS / 1000} s`;
+  if (code === "EACCES") return "it may not be executed";
+  if (typeof code === "string") return `it cannot be executed (${code})`;
+  const [words = ""] = (stderr ?? "").trim().split("\n");
+  return `it ended with ${signal ?? `code ${code ?? "unknown"}`}${words === "" ? "" : `: ${words}`}`.slice(
+    0,
+    300,
+  );
+}
+
 /**
  * Finds out which emulator this host has for an architecture. Asked once for each binary, then remembered.
  * @throws GuestError `not-installed` with the package's name, `start-failed` when it does not answer or is too old.
@@ -108,7 +121,7 @@ async function probeBinary(binary: string, architecture: Architecture): Promise<
   } catch (cause) {
     throw new GuestError(
       "start-failed",
-      `the emulator ${binary} does not say its version and machine types`,
+      `the emulator ${binary} does not say its version and machine types: ${whyNot(cause)}`,
       { cause },
     );
   }

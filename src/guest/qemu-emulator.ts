@@ -192,7 +192,7 @@ export class QemuEmulator implements Emulator {
     try {
       await load();
     } catch (error) {
-      const reason = tailOf(this.#layout.emulatorLog, QUOTED_LOG_BYTES);
+      const reason = tailOf(this.#layout.emulatorLog, QUOTED_LOG_BYTES, this.#layout.logFrom);
       await this.kill();
       if (error instanceof GuestError && error.code === "bad-device-state") throw error;
       throw new GuestError(
@@ -373,7 +373,7 @@ export class QemuEmulator implements Emulator {
     if (this.#exit !== undefined || this.#detached || isAlive(this.#identity)) return;
     if (this.#awaitsProcessEnd) return this.#checkAliveLater();
     const cause = this.#asked ? "asked" : this.#switchedOff ? "guest" : "crashed";
-    const lastLog = tailOf(this.#layout.emulatorLog, QUOTED_LOG_BYTES);
+    const lastLog = tailOf(this.#layout.emulatorLog, QUOTED_LOG_BYTES, this.#layout.logFrom);
     const exit = exitOf(cause, { end: this.#processEnd, lastLog });
     this.#exit = exit;
     this.#release();

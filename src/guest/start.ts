@@ -16,7 +16,7 @@ import {
   QUOTED_LOG_BYTES,
   START_DEADLINE_MS,
 } from "./limits.js";
-import { tailOf } from "./logs.js";
+import { sizeOf, tailOf } from "./logs.js";
 import { connectTap } from "./network.js";
 import {
   argumentsOf,
@@ -88,7 +88,9 @@ export async function startEmulator(options: StartOptions): Promise<Emulator> {
     options.binary === undefined ? {} : { binary: options.binary },
   );
   checkMachine(config.machine, probe);
-  const layout = layoutOf(options);
+  const place = layoutOf(options);
+  const logFrom = sizeOf(place.emulatorLog);
+  const layout = { ...place, logFrom };
   for (const path of [layout.qmpSocket, layout.consoleSocket, layout.stateSocket])
     rmSync(path, { force: true });
   makeRunDirectory(layout, options.confinement);
@@ -113,13 +115,19 @@ export async function startEmulator(options: StartOptions): Promise<Emulator> {
     return emulator;
   } catch (error) {
     emulator?.detach();
+    const hasHung = identity !== undefined && isAlive(identity);
     if (identity !== undefined) await endProcess(identity, clock);
     // The exit code comes a moment after the end.
     for (let poll = 0; poll < EXIT_POLLS && identity !== undefined && processEnd === undefined; poll += 1) {
       await sleep(clock, EXIT_POLL_MS);
     }
     if (isNewMemory) rmSync(layout.ramPath, { force: true });
-    throw startError({ error, layout, processEnd, binary: probe.binary });
+    throw startError({
+      error,
+      words: tailOf(layout.emulatorLog, QUOTED_LOG_BYTES, logFrom),
+      processEnd: hasHung ? undefined : processEnd,
+      binary: probe.binary,
+    });
   }
 }
 
@@ -314,19 +322,20 @@ async function endProcess(identity: ProcessIdentity, clock: Clock): Promise<void
 
 function startError(options: {
   error: unknown;
-  layout: Layout;
+  /** What it has said. */
+  words: string;
+  /** How it ended by itself; undefined when it did not. */
   processEnd: ProcessEnd | undefined;
   binary: string;
 }): GuestError {
-  const { error, layout, processEnd, binary } = options;
+  const { error, words, processEnd, binary } = options;
   if (error instanceof GuestError && error.code !== "gone") return error;
-  const lastLog = tailOf(layout.emulatorLog, QUOTED_LOG_BYTES);
   const how =
     processEnd === undefined
-      ? messageOf(error)
+      ? `it takes no command after ${START_DEADLINE_MS / 1000} s`
       : `it ended with ${processEnd.signal ?? `code ${processEnd.code ?? "unknown"}`}`;
-  const words = lastLog === "" ? "" : `; it says: ${lastLog}`;
-  return new GuestError("start-failed", `the emulator ${binary} did not start: ${how}${words}`, {
+  const said = words === "" ? "" : `; it says: ${words}`;
+  return new GuestError("start-failed", `the emulator ${binary} did not start: ${how}${said}`, {
     cause: error,
   });
 }

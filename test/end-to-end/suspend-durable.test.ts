@@ -47,6 +47,7 @@ describe("a host whose guests' memory outlives its kernel", { skip }, () => {
     const refusal = { code: "refused", message: /is not on tmpfs/ };
     await assert.rejects(a.call("guest.fork", { name: "web" }), refusal);
     await assert.rejects(a.call("guest.freeze", { name: "web" }), refusal);
+    await assert.rejects(a.call("guest.warm", { name: "web" }), refusal);
     await load.requireWhole();
   });
 

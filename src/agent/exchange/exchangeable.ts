@@ -6,6 +6,7 @@ import { AgentError } from "../errors.js";
 import { SILENT } from "../guests/found-state.js";
 import type { Guest } from "../guests/guest.js";
 import type { Services } from "../services.js";
+import { sharedBy } from "../transfers/sharers.js";
 import type { Receiving } from "../transfers/child-move.js";
 
 /** What keeps a guest from being given another emulator. */
@@ -49,8 +50,7 @@ export function obstacleOf(
   if (existsSync(paths.exchange(guest.id)))
     return refuse("an earlier exchange of its emulator has not come to its end", true);
   const { shared, memory } = guest.live;
-  if (shared.sharers > 0)
-    return refuse(`${shared.sharers} children on this host share its memory; remove them first`, false);
+  if (shared.sharers > 0) return refuse(sharedBy(shared.sharers), false);
   if (memory.private !== undefined)
     return refuse(
       "it shares, or came from sharing, another guest's memory and has no memory file of its own",

@@ -9,6 +9,7 @@ import type { Guest } from "../guests/guest.js";
 import type { LiveEmulator } from "../guests/live-emulator.js";
 import type { Services } from "../services.js";
 import { syncDirectory } from "../store/files.js";
+import { sharedBy } from "../transfers/sharers.js";
 import { SuspensionFiles, type SuspensionRecord } from "./suspension-record.js";
 
 /**
@@ -51,8 +52,7 @@ function requireSuspendable({ paths }: Services, guest: Guest): void {
   if (existsSync(paths.exchange(guest.id)))
     throw notReady(guest, "an exchange of its emulator has not come to its end");
   const { shared, memory } = guest.live;
-  if (shared.sharers > 0)
-    throw notReady(guest, `${shared.sharers} children on this host share its memory; remove them first`);
+  if (shared.sharers > 0) throw notReady(guest, sharedBy(shared.sharers));
   if (memory.private !== undefined)
     throw notReady(
       guest,

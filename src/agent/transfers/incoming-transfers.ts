@@ -216,6 +216,7 @@ export class IncomingTransfers {
   /** Keeps emulators warm for children of a guest of a peer. */
   async warm(params: Params<"peer.warm">, { session }: CallContext): Promise<Result<"peer.warm">> {
     this.#services.requireAccepting();
+    requireTracked(this.#services.paths, "forked or migrated to");
     const { guest, count } = params;
     await this.#services.catalogue.requireMachine(guest.architecture, guest.machine);
     const missingFiles = count === 0 ? [] : await this.#missing(guest, session);

@@ -168,3 +168,10 @@ async function resumeIfPaused(guest: Guest): Promise<void> {
   if (guest.state !== "running" || (await guest.live.emulator.status()) !== "paused") return;
   await guest.live.emulator.resume();
 }
+
+/** Why a guest whose memory children share cannot leave its emulator, in words. */
+export function sharedBy(sharers: number): string {
+  return sharers === 1
+    ? "a child on this host shares its memory; remove that first"
+    : `${sharers} children on this host share its memory; remove them first`;
+}

@@ -1,5 +1,6 @@
 import { requireNoDisks } from "../disks/fork-disks.js";
 import { AgentError } from "../errors.js";
+import { requireTracked } from "../guests/admission.js";
 import type { Guest } from "../guests/guest.js";
 import { networkOfForked } from "../network/translate.js";
 import type { Services } from "../services.js";
@@ -10,12 +11,16 @@ import { peerGuestOf } from "./prepare-params.js";
 /** Boot files may have to be sent, and each emulator takes a tenth of a second or more to start. */
 const WARM_DEADLINE_MS = 120_000;
 
-/** Keeps `count` emulators ready for children of the guest with that kind of network, at each host; without hosts, at this one. */
+/**
+ * Keeps `count` emulators ready for children of the guest with that kind of network, at each host; without hosts, at this one.
+ * @throws AgentError `refused` where the guests' memory, here or there, is not tracked, and for a guest with disks; what a peer answers.
+ */
 export async function warmAt(
   services: Services,
   guest: Guest,
   options: { to: readonly string[]; count: number; network: "isolated" | "attached" },
 ): Promise<{ host: string; count: number }[]> {
+  requireTracked(services.paths, "given warm emulators for its children on");
   // An emulator is started with its disks, and those of a child are made when it is.
   requireNoDisks(guest, "given warm emulators");
   const hosts = options.to.length === 0 ? [services.configuration.name] : options.to;
