@@ -2,7 +2,7 @@ import { chmod, chown, rename, stat } from "node:fs/promises";
 import { dirname } from "node:path";
 import { assert } from "../base/index.js";
 import type { Disk, Entry } from "./disk-entry.js";
-import { copyFile } from "./copy-file.js";
+import { copyFile, type CopyFollower } from "./copy-file.js";
 import { DiskDirectories } from "./disk-directories.js";
 import { asDiskError, checkedSize } from "./disk-files.js";
 import type { DiskParent, DiskRecord } from "./disk-record.js";
@@ -56,9 +56,9 @@ export class SharedDisks {
 
   /**
    * Copies the file of a disk to this host's own directory: from here on it is read, and perhaps written, there. Nobody writes it meanwhile. May be called again.
-   * @throws DiskError `no-room`, the file system's errors.
+   * @throws DiskError `no-room`, `cancelled`, the file system's errors.
    */
-  async bringHome(id: string): Promise<void> {
+  async bringHome(id: string, follower: CopyFollower = {}): Promise<void> {
     const entry = this.#disks.get(id);
     const { sharedAt } = entry?.record ?? {};
     if (entry?.isShared !== true || sharedAt === undefined) return;
@@ -66,7 +66,7 @@ export class SharedDisks {
     const copy = `${to}.new`;
     try {
       const { uid, mode } = await stat(from);
-      await copyFile(from, copy);
+      await copyFile(from, copy, follower);
       if (process.geteuid?.() === 0) await chown(copy, uid, uid);
       await chmod(copy, mode & MODE_BITS);
       await rename(copy, to);

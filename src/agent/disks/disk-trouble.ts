@@ -1,4 +1,5 @@
 import { statfs } from "node:fs/promises";
+import { dirname } from "node:path";
 import { z } from "zod";
 import { messageOf, type Clock, type Log, type Timer } from "../../base/index.js";
 import type { GuestEvent } from "../../guest/index.js";
@@ -21,7 +22,8 @@ const eventSchema = z.looseObject({
 
 /** A guest that stands still because of a disk. */
 interface Stopped {
-  isFull: boolean;
+  /** Whose file system is full; undefined when the disk failed otherwise. */
+  full: string | undefined;
   timer: Timer;
 }
 
@@ -64,12 +66,14 @@ export class DiskTrouble {
     if (!parsed.success || parsed.data.action !== "stop") return;
     const { reason = "an error", nospace: isFull = false } = parsed.data;
     const disk = parsed.data["node-name"]?.split("-")[0] ?? "a disk";
-    const cure = isFull
-      ? `the file system of ${this.#directory} is full; it goes on by itself when there is room`
-      : `${reason}; it is let try again every ${FAILURE_RETRY_MS / 1000} seconds`;
+    const full = isFull ? (writtenIn(guest, disk) ?? this.#directory) : undefined;
+    const cure =
+      full !== undefined
+        ? `the file system of ${full} is full; it goes on by itself when there is room`
+        : `${reason}; it is let try again every ${FAILURE_RETRY_MS / 1000} seconds`;
     // Several requests fail at once, and tell one by one.
     if (!this.#stopped.has(guest)) guest.log.warn({ disk, reason }, "a guest was stopped by its disk");
-    this.#wait(guest, isFull);
+    this.#wait(guest, full);
     const message = `${MESSAGE}: ${disk}: ${cure}`;
     if (guest.state === "running" || guest.state === "paused") guest.note({ state: "paused", message });
     if (guest.state === "receiving") guest.note({ message });
@@ -81,34 +85,40 @@ export class DiskTrouble {
     this.#stopped.clear();
   }
 
-  #wait(guest: Guest, isFull: boolean): void {
+  #wait(guest: Guest, full: string | undefined): void {
     this.#stopped.get(guest)?.timer.cancel();
-    const timer = this.#clock.after(isFull ? ROOM_POLL_MS : FAILURE_RETRY_MS, () => {
-      this.#tryAgain(guest, isFull).catch((error: unknown) => {
+    const timer = this.#clock.after(full !== undefined ? ROOM_POLL_MS : FAILURE_RETRY_MS, () => {
+      this.#tryAgain(guest, full).catch((error: unknown) => {
         this.#log.warn({ guest: guest.name, problem: messageOf(error) }, "a stopped guest could not go on");
-        if (this.#stopped.has(guest)) this.#wait(guest, isFull);
+        if (this.#stopped.has(guest)) this.#wait(guest, full);
       });
     });
-    this.#stopped.set(guest, { isFull, timer });
+    this.#stopped.set(guest, { full, timer });
   }
 
-  async #tryAgain(guest: Guest, isFull: boolean): Promise<void> {
+  async #tryAgain(guest: Guest, full: string | undefined): Promise<void> {
     // It was ended, or something else has stopped it since. A child that came to be complete meanwhile is said to run.
     const isOurs = isStoppedByDisk(guest) || guest.state === "receiving" || guest.state === "running";
     if (!guest.hasEmulator || !isOurs) return void this.#stopped.delete(guest);
-    if (!mayGoOn(guest) || (isFull && !(await this.#hasRoom()))) return this.#wait(guest, isFull);
+    if (!mayGoOn(guest) || (full !== undefined && !(await hasRoom(full)))) return this.#wait(guest, full);
     this.#stopped.delete(guest);
     if ((await guest.live.emulator.status()) !== "paused") return;
     // Before it goes on: what fails again is told after this.
     await guest.update({ state: guest.state === "receiving" ? "receiving" : "running" });
     // It may have been told meanwhile that its parent runs on in its place.
-    if (!mayGoOn(guest)) return this.#wait(guest, isFull);
+    if (!mayGoOn(guest)) return this.#wait(guest, full);
     await guest.live.emulator.resume();
     guest.log.info({}, "a guest goes on that was stopped by its disk");
   }
+}
 
-  async #hasRoom(): Promise<boolean> {
-    const { bavail, bsize } = await statfs(this.#directory);
-    return bavail * bsize >= ROOM_BYTES;
-  }
+async function hasRoom(directory: string): Promise<boolean> {
+  const { bavail, bsize } = await statfs(directory);
+  return bavail * bsize >= ROOM_BYTES;
+}
+
+/** The directory of disks in which a guest's disk is written: perhaps one that hosts share. */
+function writtenIn({ config }: Guest, disk: string): string | undefined {
+  const path = config.disks.find(({ name }) => name === disk)?.chain[0]?.path;
+  return path === undefined ? undefined : dirname(dirname(path));
 }

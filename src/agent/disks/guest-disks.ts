@@ -162,9 +162,15 @@ export class GuestDisks {
       children: this.store.childrenOf(id).length,
       ...(guest === undefined ? {} : { guest }),
       createdAtMs,
-      ...(disk.sharedAt === undefined ? {} : { sharedAt: disk.sharedAt }),
+      ...this.#viewShared(disk),
       ...(arriving === undefined ? {} : { arriving }),
     };
+  }
+
+  #viewShared({ id, sharedAt }: Disk): Pick<DiskView, "sharedAt" | "home"> {
+    if (sharedAt === undefined) return {};
+    const home = this.sharedWrites.progressOf(id);
+    return { sharedAt, ...(home === undefined ? {} : { home }) };
   }
 
   #layersOf(disk: Disk): Pick<GuestDisk, "sizeBytes" | "chain"> {

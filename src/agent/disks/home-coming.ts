@@ -14,10 +14,18 @@ type HomeServices = Pick<Services, "disks" | "registry" | "log">;
  *     T ◀── C ◀── L                            C, which nobody writes any more, was copied and is read here; the shared one goes
  *
  * Each step may be the last of an agent: the next one goes on from what the emulator and the files say.
+ * @param options.signal of an agent that ends.
  * @throws DiskError, GuestError, AgentError: it is to be tried again.
  */
-export async function bringHome(services: HomeServices, isClosed: () => boolean): Promise<void> {
+export async function bringHome(
+  services: HomeServices,
+  {
+    signal,
+    onProgress,
+  }: { signal: AbortSignal; onProgress: (disk: string, doneBytes: number, sizeBytes: number) => void },
+): Promise<void> {
   const { registry, disks, log } = services;
+  const isClosed = (): boolean => signal.aborted;
   for (const guest of registry.list()) {
     if (isClosed()) return;
     if (guest.hasEmulator && mayBringHome(guest)) await writeHere(services, guest);
@@ -25,7 +33,10 @@ export async function bringHome(services: HomeServices, isClosed: () => boolean)
   const shared = disks.store.list().filter(({ sharedAt }) => sharedAt !== undefined);
   for (const { id, sharedAt } of shared) {
     if (isClosed() || !isToComeHome(services, id)) continue;
-    await disks.store.shared.bringHome(id);
+    await disks.store.shared.bringHome(id, {
+      signal,
+      onProgress: (doneBytes, sizeBytes) => onProgress(id, doneBytes, sizeBytes),
+    });
     if (!(await localise({ registry, log }, disks.store, { id, path: disks.store.pathOf(id) }))) continue;
     await disks.store.shared.settleHome(id);
     log.info({ disk: id, from: sharedAt }, "what a guest wrote where hosts share it is here");

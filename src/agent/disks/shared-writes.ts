@@ -8,6 +8,17 @@ import { bringHome } from "./home-coming.js";
 const LOOK_INTERVAL_MS = 1000;
 const LONGEST_PAUSE_MS = 30_000;
 
+/** After how long a copy that does not get on says so. It is not given up: whoever waits for a file system that does not answer holds a thread of the pool, and each further try would hold another. */
+const STALL_MS = 120_000;
+
+/** How far what a guest wrote is brought home. */
+export interface HomeComing {
+  hereBytes: number;
+  fileBytes: number;
+  /** Why it does not get on. */
+  message?: string;
+}
+
 /** What the host a guest goes to is told: where it may write, and how that is seen to be the same directory. */
 export interface SharedOffer {
   directory: string;
@@ -30,7 +41,12 @@ export class SharedWrites {
   #services: HomeServices | undefined;
   #timer: Timer | undefined;
   #pauseMs = LOOK_INTERVAL_MS;
-  #closed = false;
+  readonly #closing = new AbortController();
+  /** What is being copied, or was last. */
+  #copying: { disk: string; hereBytes: number; fileBytes: number; movedUs: number } | undefined;
+  #isCopying = false;
+  /** Why it was not brought home when that was tried last. */
+  #problem: string | undefined;
 
   constructor(options: {
     directories: readonly string[];
@@ -77,30 +93,53 @@ export class SharedWrites {
 
   /** Looks after what is shared, until nothing is. */
   look(): void {
-    if (this.#closed || this.#timer !== undefined || this.#services === undefined) return;
+    if (this.#closing.signal.aborted || this.#timer !== undefined || this.#services === undefined) return;
     this.#timer = this.#clock.after(this.#pauseMs, () => void this.#look());
+  }
+
+  /** How far a disk is that lies where hosts share it; undefined when it is not to come home yet. */
+  progressOf(disk: string): HomeComing | undefined {
+    const copying = this.#copying?.disk === disk ? this.#copying : undefined;
+    const stalledMs = copying === undefined ? 0 : (this.#clock.nowUs() - copying.movedUs) / 1000;
+    const message =
+      this.#isCopying && stalledMs > STALL_MS
+        ? `nothing was copied for ${Math.floor(stalledMs / 1000)} seconds; the directory's file system does not answer, or this host's`
+        : this.#problem;
+    if (copying === undefined && message === undefined) return undefined;
+    const { hereBytes = 0, fileBytes = 0 } = copying ?? {};
+    return { hereBytes, fileBytes, ...(message === undefined ? {} : { message: message.slice(0, 500) }) };
+  }
+
+  #note(disk: string, hereBytes: number, fileBytes: number): void {
+    this.#copying = { disk, hereBytes, fileBytes, movedUs: this.#clock.nowUs() };
   }
 
   /** What is not home by now is left to the next agent. */
   close(): void {
-    this.#closed = true;
+    this.#closing.abort();
     this.#timer?.cancel();
   }
 
   /** Never rejects. */
   async #look(): Promise<void> {
     const services = this.#services;
-    if (services === undefined || this.#closed) return;
+    const { signal } = this.#closing;
+    if (services === undefined || signal.aborted) return;
     try {
-      await bringHome(services, () => this.#closed);
+      this.#isCopying = true;
+      await bringHome(services, { signal, onProgress: (...progress) => this.#note(...progress) });
+      this.#problem = undefined;
       this.#pauseMs = LOOK_INTERVAL_MS;
     } catch (error) {
+      if (signal.aborted) return;
+      this.#problem = `${messageOf(error)} (${codeOf(error)})`;
       this.#log.warn(
         { code: codeOf(error), problem: messageOf(error) },
         "what a guest writes is not brought home yet",
       );
       this.#pauseMs = Math.min(2 * this.#pauseMs, LONGEST_PAUSE_MS);
     }
+    this.#isCopying = false;
     this.#timer = undefined;
     if (services.disks.store.list().some(({ sharedAt }) => sharedAt !== undefined)) this.look();
   }

@@ -57,16 +57,23 @@ export function formatDisks(disks: readonly DiskView[]): string[] {
   );
 }
 
-function formatUse({ frozen, children, guest, arriving, sharedAt }: DiskView): string {
+function formatUse({ frozen, children, guest, arriving, sharedAt, home }: DiskView): string {
   if (arriving !== undefined) {
     const { host, hereBytes, fileBytes, message } = arriving;
     const why = message === undefined ? "" : `, ${message}`;
     return `coming from ${host}, ${formatBytes(hereBytes)} of ${formatBytes(fileBytes)}${why}`;
   }
-  if (sharedAt !== undefined)
-    return `${guest === undefined ? "frozen" : `written by ${guest}`}, lies in ${sharedAt}`;
+  if (sharedAt !== undefined) {
+    const who = guest === undefined ? "frozen" : `written by ${guest}`;
+    return `${who}, lies in ${sharedAt}${home === undefined ? "" : formatHome(home)}`;
+  }
   if (frozen) return `frozen, ${children === 1 ? "1 disk" : `${children} disks`} on it`;
   return guest === undefined ? "unused" : `written by ${guest}`;
+}
+
+function formatHome({ hereBytes, fileBytes, message }: NonNullable<DiskView["home"]>): string {
+  const far = fileBytes === 0 ? "" : `, ${formatBytes(hereBytes)} of ${formatBytes(fileBytes)} copied`;
+  return `${far}${message === undefined ? "" : `, waiting: ${message}`}`;
 }
 
 /** What came of a disk that was flattened or committed. */

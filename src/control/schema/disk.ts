@@ -138,6 +138,8 @@ export const diskView = z.object({
   arriving: optional(arrival),
   /** Its file lies in this directory, which several hosts have, and is yet to be brought to this one's own. */
   sharedAt: optional(sharedDirectory),
+  /** How far it is on its way from there, once it may be brought, and why it does not get on. */
+  home: optional(z.object({ hereBytes: count, fileBytes: count, message: optional(message) })),
 });
 export type DiskView = z.infer<typeof diskView>;
 

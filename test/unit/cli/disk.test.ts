@@ -87,6 +87,16 @@ test("a host's disks are a table, and a chain is a list", async () => {
             guest: "web",
             createdAtMs: 0,
           },
+          {
+            id: UUID.replace("3", "5"),
+            sizeBytes: MIB,
+            usedBytes: 0,
+            frozen: true,
+            children: 1,
+            createdAtMs: 0,
+            sharedAt: "/mnt/small",
+            home: { hereBytes: MIB, fileBytes: 4 * MIB, message: "it is full (no-room)" },
+          },
         ],
       }),
     "disk.chain": () => Promise.resolve({ chain: disk.chain }),
@@ -94,6 +104,10 @@ test("a host's disks are a table, and a chain is a list", async () => {
   assert.equal(await setting.run("disk", "list"), 0, setting.stderr.text);
   assert.match(setting.stdout.text, /324e6eaf\S+ +- +1 MiB +4 KiB +frozen, 2 disks on it/);
   assert.match(setting.stdout.text, /424e6eaf\S+ +324e6eaf\S+ .*written by web/);
+  assert.match(
+    setting.stdout.text,
+    /frozen, lies in \/mnt\/small, 1 MiB of 4 MiB copied, waiting: it is full \(no-room\)/,
+  );
   assert.equal(await setting.run("disk", "chain", UUID), 0, setting.stderr.text);
   assert.ok(setting.stdout.text.endsWith(`${UUID}\nimage abababababab\n`), setting.stdout.text);
 });

@@ -71,7 +71,19 @@ describe("disks whose files lie where hosts share them", () => {
     await store.freeze(id);
     // As a copy that an agent did not end.
     writeFileSync(`${own(id)}.new`, "half");
-    await store.shared.bringHome(id);
+    const ended = AbortSignal.abort();
+    await assert.rejects(store.shared.bringHome(id, { signal: ended }), isCode("cancelled"));
+    assert.deepEqual(store.chainOf(id)[0]?.path, elsewhere(id), "it lies there still");
+    const told: number[][] = [];
+    await store.shared.bringHome(id, { onProgress: (...progress) => told.push(progress) });
+    assert.deepEqual(
+      [told[0], told.at(-1)],
+      [
+        [0, content.length],
+        [content.length, content.length],
+      ],
+    );
+    assert.ok(told.length > 3, "it is told of each piece");
     assert.ok(readFileSync(own(id)).equals(content));
     assert.equal(statSync(own(id)).mode & 0o777, 0o444);
     assert.ok(existsSync(elsewhere(id)), "somebody may read it there still");
