@@ -40,6 +40,8 @@ const recordSchema = z.strictObject({
   arriving: arrivingSchema.exactOptional(),
   /** The directory that several hosts have in which its file lies, until it is brought to this host's own. */
   sharedAt: z.string().startsWith("/").max(1024).exactOptional(),
+  /** The guest that wrote it on a host that was lost, and is kept here: it stays for as long as that guest, also when nobody stands on it yet. */
+  adoptedFor: z.uuid().exactOptional(),
   /** Other hosts that read its file: it stays for as long as there is one. */
   lent: z.array(loanSchema).exactOptional(),
   createdAtMs: z.number().min(0),

@@ -92,10 +92,11 @@ export class SharedDisks {
   /**
    * Takes a frozen copy of a disk that a guest wrote on another host, under the uuid it has there.
    * @param options.file which nobody writes any more.
+   * @param options.adoptedFor the guest, until whose end it stays.
    * @throws DiskError `no-such-disk`, `no-such-image`, `bad-size`, `too-deep`, `no-room`.
    */
   async adopt(
-    options: Pick<DiskRecord, "id" | "sizeBytes"> & {
+    options: Required<Pick<DiskRecord, "id" | "sizeBytes" | "adoptedFor">> & {
       parent?: DiskParent;
       file: string;
       createdAtMs: number;
@@ -116,5 +117,16 @@ export class SharedDisks {
       image?.letGo();
       throw asDiskError(error, this.#own.path);
     }
+  }
+
+  /** What was adopted for this guest is needed no longer than other disks. @returns which those are. */
+  async disown(guest: string): Promise<string[]> {
+    const adopted = [...this.#disks.values()].filter(({ record }) => record.adoptedFor === guest);
+    for (const entry of adopted) {
+      const { adoptedFor: _, ...record } = entry.record;
+      entry.record = record;
+      await this.#host.save(record.id);
+    }
+    return adopted.map(({ record }) => record.id);
   }
 }

@@ -21,7 +21,12 @@ export async function removeUnused(
       const disk = store.find(id);
       if (disk === undefined || store.childrenOf(id).length > 0 || isUsed(disk)) continue;
       // Whatever the caller says: what somebody writes goes only when it was named.
-      if (disk.lent !== undefined || (disk.writer !== undefined && !named.has(id))) continue;
+      if (
+        disk.lent !== undefined ||
+        disk.adoptedFor !== undefined ||
+        (disk.writer !== undefined && !named.has(id))
+      )
+        continue;
       await store.remove(id);
       removed.push(id);
       if (disk.parent !== undefined && "disk" in disk.parent) below.push(disk.parent.disk);

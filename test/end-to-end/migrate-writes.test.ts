@@ -131,6 +131,12 @@ describe("a guest that writes where its hosts share it while it is migrated", ()
       disks.map(({ name, id }) => [name, id]),
       [["disk0", lying()[0]]],
     );
+    // It is kept for as long as the guest that wrote it, whatever becomes of others.
+    const missing = { kernel: "/nowhere", name: "none", disks: disks.map(({ id }) => ({ parent: id })) };
+    await assert.rejects(a.call("guest.run", missing), { code: "bad-boot-file" });
+    await a.end("SIGKILL");
+    await a.start();
+    assert.deepEqual(await a.call("disk.adopt", { guest: "db", directory: shared }), { disks }, "it is here");
     const name = "anew";
     await runDiskGuest(a, { name, hostPort: PORT, disks: disks.map(({ id }) => ({ parent: id })) });
     const rows = await rowsIn(at(a, name));

@@ -37,7 +37,8 @@ export async function adoptWrites(
     const { id, sizeBytes } = record;
     if (disks.store.has(id)) continue;
     const file = new DiskDirectories(directory).pathOf(id);
-    await disks.store.shared.adopt({ id, sizeBytes, parent, file, createdAtMs: clock.wallMs() });
+    const createdAtMs = clock.wallMs();
+    await disks.store.shared.adopt({ id, sizeBytes, parent, file, createdAtMs, adoptedFor: guest.id });
   }
   return found.map(({ name: disk, record }) => ({ name: disk, id: record.id }));
 }

@@ -105,11 +105,12 @@ export class GuestDisks {
   }
 
   /**
-   * Removes what only this guest had: what it writes, and what that stands on as far as nobody else needs it.
+   * Removes what only this guest had: what it writes, what was adopted for it, and what those stand on as far as nobody else needs it.
    * @param used layers in the chains of other guests.
    */
   async forget(guest: string, used: ReadonlySet<string>): Promise<void> {
-    const own = this.store.list().filter(({ writer }) => writer === guest);
+    const adopted = await this.store.shared.disown(guest);
+    const own = this.store.list().filter(({ id, writer }) => writer === guest || adopted.includes(id));
     // The newest first: one may stand on another.
     const ids = own.map(({ id }) => id).toReversed();
     await this.store.removeUnused(
@@ -136,6 +137,8 @@ export class GuestDisks {
   /** Removes what no guest has: made just before an agent ended. Does nothing while there are disks that cannot be read. */
   async removeStray(isGuest: (id: string) => boolean, used: ReadonlySet<string>): Promise<string[]> {
     if (this.store.hasUnreadable) return [];
+    for (const { adoptedFor } of this.store.list())
+      if (adoptedFor !== undefined && !isGuest(adoptedFor)) await this.store.shared.disown(adoptedFor);
     const isUsed = ({ id, writer }: Disk): boolean =>
       used.has(id) || (writer !== undefined && isGuest(writer));
     return this.store.removeUnused(

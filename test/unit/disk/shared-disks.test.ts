@@ -116,7 +116,13 @@ describe("disks whose files lie where hosts share them", () => {
       [written.id, WRITER, { disk: base.id }, []],
     );
     const other = await openStore("other");
-    const options = { id: written.id, sizeBytes: MIB, file: elsewhere(written.id), createdAtMs: 1 };
+    const options = {
+      id: written.id,
+      sizeBytes: MIB,
+      file: elsewhere(written.id),
+      createdAtMs: 1,
+      adoptedFor: WRITER,
+    };
     await assert.rejects(
       other.shared.adopt({ ...options, parent: { disk: base.id } }),
       isCode("no-such-disk"),
@@ -126,7 +132,17 @@ describe("disks whose files lie where hosts share them", () => {
     assert.deepEqual([adopted.frozen, adopted.writer, adopted.sharedAt], [true, undefined, undefined]);
     assert.ok(readFileSync(other.pathOf(written.id)).equals(readFileSync(elsewhere(written.id))));
     assert.equal(statSync(other.pathOf(written.id)).mode & 0o777, 0o444);
-    assert.deepEqual((await openStore("other")).get(written.id), adopted);
+    const next = await openStore("other");
+    assert.deepEqual(next.get(written.id), adopted);
+    // Until the guest that wrote it is removed here, it stays: nobody stands on it yet, or whoever was to could not be run.
+    const { id: over } = await next.create({ parent: { disk: written.id }, writer: MARK.host });
+    const isUnused = () => false;
+    assert.deepEqual(await next.removeUnused([over], isUnused), [over]);
+    assert.deepEqual(await next.removeUnused([written.id], isUnused), []);
+    assert.deepEqual(await next.shared.disown(MARK.host), []);
+    assert.deepEqual(await next.shared.disown(WRITER), [written.id]);
+    assert.equal((await openStore("other")).get(written.id).adoptedFor, undefined);
+    assert.deepEqual(await next.removeUnused([written.id], isUnused), [written.id]);
   });
 
   test("lie in a directory that both hosts see to be the same", async () => {
