@@ -16,7 +16,9 @@ export function diskHandlers(services: Services): DiskHandlers {
     "disk.adopt": async (params) => ({ disks: await adoptWrites(services, params) }),
     "disk.chain": async ({ disk }) => ({ chain: disks.store.chainOf(disk).map(layerViewOf) }),
     "disk.loans": async () => ({ loans: services.blocks.loans.list() }),
-    "disk.release": async ({ host }) => ({ loans: await services.blocks.loans.release(host) }),
+    "disk.release": async ({ host, force }) => ({
+      loans: await services.blocks.loans.release(host, { force }),
+    }),
     "disk.flatten": async (params, { session }) => ({
       disks: await changeChain(services, { kind: "flatten", ...params }, session),
     }),

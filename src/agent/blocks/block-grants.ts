@@ -82,6 +82,11 @@ export class BlockGrants {
       found?.end({ code: "closed", message: "the grant has ended", fatal: true });
   }
 
+  /** Whether the reader of a grant has a lane at present: it is there, and still wants something. */
+  isRead(grant: number): boolean {
+    return this.#grants.get(grant)?.hasLanes === true;
+  }
+
   /** Bytes that were sent to readers whose grants have not ended, by grant. */
   get sentBytes(): ReadonlyMap<number, number> {
     return new Map([...this.#grants].map(([grant, { sentBytes }]) => [grant, sentBytes]));
@@ -121,6 +126,10 @@ class BlockGrant implements BlockTaker {
 
   get sentBytes(): number {
     return [...this.#lanes.values()].reduce((sum, { supply }) => sum + supply.sentBytes, this.#endedBytes);
+  }
+
+  get hasLanes(): boolean {
+    return this.#lanes.size > 0;
   }
 
   holder(): Holder {

@@ -1,7 +1,7 @@
 import { timingSafeEqual } from "node:crypto";
 import { isSame, type Holder, type Identity, type Log } from "../../base/index.js";
 import type { LoanView, Params, Result } from "../../control/index.js";
-import { FileSource, type DiskStore } from "../../disk/index.js";
+import { DiskError, FileSource, type DiskStore } from "../../disk/index.js";
 import { findData } from "../../memory/index.js";
 import type { BlockGrants } from "../blocks/block-grants.js";
 import { AgentError } from "../errors.js";
@@ -92,14 +92,21 @@ export class LayerLoans {
 
   /**
    * Ends all loans of a host that is gone for good: what it reads it is not given any more.
-   * @returns what it had. @throws AgentError `no-such-peer` when it has nothing.
+   * @param options.force also of a host that reads at present.
+   * @returns what it had. @throws AgentError `no-such-peer` when it has nothing; DiskError `in-use` while it reads.
    */
-  async release(host: string): Promise<LoanView[]> {
+  async release(host: string, { force }: { force: boolean }): Promise<LoanView[]> {
     const loans = this.list().filter((loan) => loan.host === host);
     if (loans.length === 0)
       throw new AgentError(
         "no-such-peer",
         `no host ${host} has disks of this one on loan; ramet disk loans shows who has`,
+      );
+    const read = loans.filter((loan) => this.#isRead(loan));
+    if (read.length > 0 && !force)
+      throw new DiskError(
+        "in-use",
+        `${host} reads ${read.length === 1 ? "one" : read.length} of the disks it has on loan at present: its guests would stand still for ever. Wait until it gives them back; --force takes them all the same`,
       );
     for (const { disk, transfer } of loans) {
       const found = this.#store
@@ -112,6 +119,12 @@ export class LayerLoans {
       await this.#onReturned(disk);
     }
     return loans;
+  }
+
+  /** Whether the host is there, and has not all of the disk yet. */
+  #isRead(loan: { transfer: number; disk: string }): boolean {
+    const grant = this.#granted.get(keyOf(loan));
+    return grant !== undefined && this.#grants.isRead(grant);
   }
 
   /** Whoever asks again has lost what was granted before. */

@@ -1,6 +1,7 @@
 import { Command } from "commander";
 import type { Cli } from "../cli.js";
 import { followDiskWork } from "../disk-follower.js";
+import { CliError } from "../errors.js";
 import { formatChainOutcome, formatDisks, formatLayer, formatLoans } from "../format/disk.js";
 import { plural } from "../format/units.js";
 import { given, sizeBytes } from "../options.js";
@@ -49,14 +50,16 @@ function showChain(cli: Cli): Command {
 function listLoans(cli: Cli): Command {
   const command = new Command("loans")
     .description("show which disks other hosts have on loan from this one, and take them back")
-    .option("--release <host>", "end all loans of this host, as shown here, which is gone for good");
-  return command.action(async ({ release: host }: { release?: string }) => {
+    .option("--release <host>", "end all loans of this host, as shown here, which is gone for good")
+    .option("--force", "with --release: also while that host reads them, whose guests then stand still");
+  return command.action(async ({ release: host, force = false }: { release?: string; force?: boolean }) => {
     const context = cli.context(command);
+    if (force && host === undefined) throw new CliError("usage", "--force needs --release HOST");
     if (host === undefined) {
       context.answer(await context.call("disk.loans", {}), ({ loans }) => formatLoans(loans));
       return;
     }
-    context.answer(await context.call("disk.release", { host }), ({ loans }) => [
+    context.answer(await context.call("disk.release", { host, force }), ({ loans }) => [
       `${plural(loans.length, "loan")} of ${host} ended`,
     ]);
   });

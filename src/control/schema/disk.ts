@@ -211,10 +211,10 @@ export const DISK_METHODS = {
   },
   /** What other hosts have on loan. */
   "disk.loans": { role: "client", params: z.strictObject({}), result: loans },
-  /** Ends all loans of a host that is gone for good; those it had. */
+  /** Ends all loans of a host that is gone for good; those it had. Refused while it reads one of them, unless with `force`. */
   "disk.release": {
     role: "client",
-    params: z.strictObject({ host: z.string().min(1).max(4096) }),
+    params: z.strictObject({ host: z.string().min(1).max(4096), force: z.boolean().default(false) }),
     result: loans,
   },
   /** Copies into what the guest writes all that lies between it and its base disk. The guest runs on. It ends when the connection does. */

@@ -8,6 +8,7 @@ import { OpenedBefore } from "../../../src/agent/disks/arriving-layer.js";
 import { BlockGrants } from "../../../src/agent/blocks/block-grants.js";
 import { LayerLoans } from "../../../src/agent/disks/layer-loans.js";
 import { DiskStore, emptyQcow2 } from "../../../src/disk/index.js";
+import { FramePair } from "../../support/frame-pair.js";
 import { ArraySource } from "../../support/block-sources.js";
 
 const MIB = 1024 * 1024;
@@ -69,12 +70,34 @@ describe("frozen disks that other hosts read", () => {
     end();
     const granted = grants.sentBytes.size;
     assert.deepEqual(loans.list(), [{ disk, transfer: 9, host: "b" }]);
-    await assert.rejects(loans.release("c"), { code: "no-such-peer" });
+    await assert.rejects(loans.release("c", { force: true }), { code: "no-such-peer" });
     returned.length = 0;
-    assert.deepEqual(await loans.release("b"), [{ disk, transfer: 9, host: "b" }]);
+    assert.deepEqual(await loans.release("b", { force: false }), [{ disk, transfer: 9, host: "b" }]);
     assert.deepEqual([loans.list(), returned, store.get(disk).lent], [[], [disk], undefined]);
     assert.equal(grants.sentBytes.size, granted - 1, "what it reads it is not given any more");
     await assert.rejects(loans.open({ transfer: 9, disk }, peer("b")), { code: "no-such-transfer" });
+  });
+
+  test("are not taken from a host that reads them, unless by force", async () => {
+    const { id: disk } = await store.create({ sizeBytes: MIB, writer: WRITER });
+    await store.freeze(disk);
+    const end = loans.offer(11, { token: TOKEN, layers: new Set([disk]), noted: () => Promise.resolve() });
+    const open = () => loans.open({ transfer: 11, disk, token: TOKEN }, peer("b"));
+    const dial = ({ grant, token }: { grant: number; token: string }) => {
+      const pair = new FramePair();
+      grants.routes.find(peer("b"), grant, token).acceptLane("block-bulk", 1, pair.right, { lz4: false });
+      return pair;
+    };
+    const lane = dial(await open());
+    const inUse = { code: "in-use", message: /b reads one of the disks .* --force/ };
+    await assert.rejects(loans.release("b", { force: false }), inUse);
+    assert.equal(loans.list().length, 1, "nothing was taken");
+    lane.cut();
+    assert.equal((await loans.release("b", { force: false })).length, 1, "nobody answers there any more");
+    dial(await open());
+    assert.equal((await loans.release("b", { force: true })).length, 1);
+    assert.deepEqual(loans.list(), []);
+    end();
   });
 
   test("show an empty file of their size until the instant, and then what they are", async () => {

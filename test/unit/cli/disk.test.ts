@@ -111,3 +111,25 @@ test("a host's disks are a table, and a chain is a list", async () => {
   assert.equal(await setting.run("disk", "chain", UUID), 0, setting.stderr.text);
   assert.ok(setting.stdout.text.endsWith(`${UUID}\nimage abababababab\n`), setting.stdout.text);
 });
+
+test("loans are taken from a host, by force only when that is said", async () => {
+  const asked: object[] = [];
+  const loan = { disk: UUID, transfer: 7, host: "CN=b" };
+  const setting = new FakeSetting({
+    "disk.loans": () => Promise.resolve({ loans: [loan] }),
+    "disk.release": (params) => {
+      asked.push(params);
+      return Promise.resolve({ loans: [loan] });
+    },
+  });
+  assert.equal(await setting.run("disk", "loans"), 0, setting.stderr.text);
+  assert.match(setting.stdout.text, /324e6eaf\S+ +7 +CN=b/);
+  assert.equal(await setting.run("disk", "loans", "--release", "CN=b"), 0, setting.stderr.text);
+  assert.equal(await setting.run("disk", "loans", "--release", "CN=b", "--force"), 0, setting.stderr.text);
+  assert.deepEqual(asked, [
+    { host: "CN=b", force: false },
+    { host: "CN=b", force: true },
+  ]);
+  assert.match(setting.stdout.text, /1 loan of CN=b ended/);
+  assert.equal(await setting.run("disk", "loans", "--force"), 2);
+});
