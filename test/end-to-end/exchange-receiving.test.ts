@@ -15,6 +15,7 @@ const STAMPED_PAGES = STAMPED_MIB * 256;
 const MEMORY_MIB = 128;
 const PAGES = MEMORY_MIB * 256;
 const SPIN_MS = 30_000;
+const MAX_TRIES = 5;
 
 interface Verified {
   checked: number;
@@ -26,6 +27,8 @@ const KILLINGS: readonly {
   victims: readonly ("agent" | "new")[];
   at: "started" | "saving" | "told";
   ms: number;
+  /** Called at that moment, too. */
+  hangs?: () => void;
   always?: true;
 }[] = [
   { victims: ["agent"], at: "started", ms: 0 },
@@ -172,7 +175,8 @@ describe("the emulator of a child that lacks pages is exchanged", { skip }, () =
   });
 
   /** Kills who is to be killed as soon as the exchange is seen to have come so far. @returns what its record said then. */
-  async function killAt(id: string, { victims, at, ms }: (typeof KILLINGS)[number], isOver: () => boolean) {
+  async function killAt(id: string, killing: (typeof KILLINGS)[number], isOver: () => boolean) {
+    const { victims, at, ms, hangs = () => {} } = killing;
     const memory = join(b.memoryDirectory, id);
     const recordPath = join(memory, "exchange.json");
     const until = performance.now() + SPIN_MS;
@@ -188,6 +192,7 @@ describe("the emulator of a child that lacks pages is exchanged", { skip }, () =
       if (record !== undefined && next !== undefined && (sights[at] || sights.told) && !isLate) {
         const from = performance.now();
         while (performance.now() < from + ms);
+        hangs();
         for (const victim of victims) kill(victim === "agent" ? b.pid : next);
         return readIfThere<{ step: string }>(recordPath)?.step ?? "over";
       }
@@ -196,6 +201,35 @@ describe("the emulator of a child that lacks pages is exchanged", { skip }, () =
     }
     return "not seen";
   }
+
+  if (process.env["RAMET_EXCHANGE_KILLS"] === "all")
+    test("stands still in an old emulator that hangs, is shown to, and goes on when that does", async () => {
+      const transfer = await forkHeld();
+      await ask(b, CHILD_PORT);
+      let outcome = "done";
+      // On a busy machine one may be over before it was looked at.
+      for (let tries = 0; tries < MAX_TRIES && outcome === "done"; tries += 1) {
+        const { id, pid = 0 } = await child();
+        const hangs = () => process.kill(pid, "SIGSTOP");
+        let isOver = false;
+        const done = exchange(tries % 2 === 0 ? "10.0" : undefined)
+          .then(
+            () => "done",
+            (error: { code: string }) => error.code,
+          )
+          .finally(() => (isOver = true));
+        await killAt(id, { victims: ["new"], at: "saving", ms: 0, hangs }, () => isOver);
+        outcome = await done;
+      }
+      assert.equal(outcome, "exchange-failed");
+      const { state, message, pid = 0 } = await child();
+      assert.equal(state, "paused");
+      assert.match(message ?? "", /stands still .* ramet resume child lets it run on/);
+      process.kill(pid, "SIGCONT");
+      await eventually("it goes on", async () => (await child()).state === "receiving");
+      assert.equal((await child()).message, undefined);
+      await isWhole(transfer);
+    });
 
   for (const killing of KILLINGS) {
     if (process.env["RAMET_EXCHANGE_KILLS"] !== "all" && killing.always !== true) continue;

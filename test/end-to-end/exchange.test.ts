@@ -6,20 +6,30 @@ import { after, before, describe, test } from "node:test";
 import type { ExchangeOutcome } from "../../src/control/index.js";
 import { eventually, emulatorsBelow, Hosts, type Host } from "../support/hosts.js";
 import { missingNextEmulator, nextEmulator } from "../support/next-emulator.js";
+import { lockFile } from "../support/file-lock.js";
 import { ask, runSample } from "../support/sample-guest.js";
 
 const PORT = 8280;
 const MIB = 1024 * 1024;
 const STAMPED_MIB = 32;
-/** How often there and back. RAMET_EXCHANGE_ROUNDS=20 is the whole of it. */
-const ROUNDS = Number(process.env["RAMET_EXCHANGE_ROUNDS"] ?? 2);
+/** How often there and back. */
+const ROUNDS = Number(process.env["RAMET_EXCHANGE_ROUNDS"] ?? 10);
+/** After so many exchanges the agent is killed, too. */
+const EXCHANGES_OF_AN_AGENT = 20;
 
 type Victim = "agent" | "old" | "new";
 /** What can be seen of an exchange from outside, in turn. */
 type Sight = "preparing" | "started" | "saving" | "told";
 
 /** Who is killed, how long after what was seen. RAMET_EXCHANGE_KILLS=all plays each. */
-const KILLINGS: readonly { victims: readonly Victim[]; at: Sight; ms: number; always?: true }[] = [
+const KILLINGS: readonly {
+  victims: readonly Victim[];
+  at: Sight;
+  ms: number;
+  /** Who stands still from then on. */
+  hangs?: readonly Victim[];
+  always?: true;
+}[] = [
   { victims: ["agent"], at: "preparing", ms: 0 },
   { victims: ["agent"], at: "started", ms: 0 },
   { victims: ["agent"], at: "saving", ms: 0 },
@@ -40,6 +50,10 @@ const MAX_TRIES = 5;
 interface Stamps {
   checked: number;
   bad: number;
+}
+interface Counted {
+  counter: number;
+  boot_id: string;
 }
 interface Rows {
   committed: number;
@@ -76,20 +90,16 @@ describe("a guest under load whose emulator is exchanged", { skip }, () => {
     return statSync(join(a.memoryDirectory, id, "ram"));
   };
 
-  /** What must hold after every exchange. */
-  async function isWhole(
-    outcome: ExchangeOutcome,
-    before: { counter: number; boot_id: string },
-  ): Promise<void> {
+  /** What must hold after every exchange. @returns what the guest counts now. */
+  async function isWhole(outcome: ExchangeOutcome, before: Counted): Promise<Counted> {
     const { guest, to, memory } = outcome;
     assert.deepEqual([guest.pid, guest.emulatorVersion, guest.state], [to.pid, to.version, "running"]);
     assert.ok(
       Math.abs(memory.allocatedAfterBytes - memory.allocatedBeforeBytes) <= MIB,
       JSON.stringify(memory),
     );
-    const { counter, boot_id } = await ask(a, PORT);
+    const [{ counter, boot_id }, { committed }] = await Promise.all([ask(a, PORT), rows()]);
     assert.deepEqual({ counter, boot_id }, { counter: before.counter + 1, boot_id: before.boot_id });
-    const { committed } = await rows();
     await eventually("rows are committed", async () => (await rows()).committed > committed);
     assert.deepEqual(emulatorsBelow(a.stateDirectory), [to.pid], "one emulator has it");
     const left = readdirSync(join(a.memoryDirectory, guest.id));
@@ -97,6 +107,7 @@ describe("a guest under load whose emulator is exchanged", { skip }, () => {
       left.filter((name) => /exchange|device-state/.test(name)),
       [],
     );
+    return { counter, boot_id };
   }
 
   /** What the guest says of its own memory and disk, which it goes on writing afterwards. */
@@ -120,13 +131,13 @@ describe("a guest under load whose emulator is exchanged", { skip }, () => {
     const generation = await ask<{ changes: number }>(a, PORT, "/vmgenid");
     const { ino, dev } = await ramOf();
     const pauses: number[] = [];
+    let counted: Counted = await ask(a, PORT);
     for (let round = 0; round < ROUNDS * 2; round += 1) {
-      const before = await ask(a, PORT);
       const outcome = await exchange(round % 2 === 0 ? "10.0" : undefined);
       pauses.push(outcome.pauseUs);
       assert.match(outcome.to.version, round % 2 === 0 ? /^10\.0/ : /^7\./);
-      await isWhole(outcome, before);
-      if (round % 4 === 1) {
+      counted = await isWhole(outcome, counted);
+      if (round % EXCHANGES_OF_AN_AGENT === 1) {
         await a.end("SIGKILL");
         await a.start();
         assert.equal((await a.guests()).get("web")?.pid, outcome.to.pid, "the next agent finds it");
@@ -144,7 +155,7 @@ describe("a guest under load whose emulator is exchanged", { skip }, () => {
   async function killAt(
     id: string,
     over: { isOver: boolean },
-    { victims, at, ms }: (typeof KILLINGS)[number],
+    { victims, at, ms, hangs = [] }: (typeof KILLINGS)[number],
   ): Promise<string> {
     const memory = join(a.memoryDirectory, id);
     const recordPath = join(memory, "exchange.json");
@@ -167,7 +178,8 @@ describe("a guest under load whose emulator is exchanged", { skip }, () => {
         const from = performance.now();
         while (performance.now() < from + ms);
         const pids = { agent: a.pid, new: next, old: pidOf(record.to === "run" ? "alt" : "run") };
-        for (const victim of victims) kill(pids[victim]);
+        for (const victim of hangs) signal(pids[victim], "SIGSTOP");
+        for (const victim of victims) signal(pids[victim], "SIGKILL");
         return readIfThere<{ step: string }>(recordPath)?.step ?? "over";
       }
       if (over.isOver) return "not seen";
@@ -176,27 +188,35 @@ describe("a guest under load whose emulator is exchanged", { skip }, () => {
     }
   }
 
+  /** Begins an exchange in which somebody is killed. @returns what its record said then, and what came of it. */
+  async function playAt(
+    killing: (typeof KILLINGS)[number],
+  ): Promise<{ step: string; done: Promise<string> }> {
+    const { id = "", emulatorVersion } = (await a.guests()).get("web") ?? {};
+    const wanted = emulatorVersion?.startsWith("10") === true ? undefined : "10.0";
+    // On a busy machine one may be over before it was looked at.
+    for (let tries = 0; tries < MAX_TRIES; tries += 1) {
+      const over = { isOver: false };
+      const killed = killAt(id, over, killing);
+      const done = exchange(tries % 2 === 0 ? wanted : undefined)
+        .then(
+          () => "done",
+          (error: { code: string }) => error.code,
+        )
+        .finally(() => (over.isOver = true));
+      const step = await killed;
+      if (step !== "not seen") return { step, done };
+    }
+    throw new Error(`no exchange was seen to be ${killing.at}`);
+  }
+
   for (const killing of KILLINGS) {
     if (process.env["RAMET_EXCHANGE_KILLS"] !== "all" && killing.always !== true) continue;
     const { victims, at, ms } = killing;
     test(`${victims.join(" and ")} killed ${ms} ms after it was ${at}`, async (context) => {
       const guest = (await a.guests()).get("web");
       const first = await ask(a, PORT);
-      const wanted = guest?.emulatorVersion?.startsWith("10") === true ? undefined : "10.0";
-      let step = "not seen";
-      let done: Promise<string> = Promise.resolve("");
-      // On a busy machine one may be over before it was looked at.
-      for (let tries = 0; tries < MAX_TRIES && step === "not seen"; tries += 1) {
-        const over = { isOver: false };
-        const killed = killAt(guest?.id ?? "", over, killing);
-        done = exchange(tries % 2 === 0 ? wanted : undefined)
-          .then(
-            () => "done",
-            (error: { code: string }) => error.code,
-          )
-          .finally(() => (over.isOver = true));
-        step = await killed;
-      }
+      const { step, done } = await playAt(killing);
       if (victims.includes("agent")) {
         await a.end("SIGKILL");
         await a.start();
@@ -214,6 +234,47 @@ describe("a guest under load whose emulator is exchanged", { skip }, () => {
       await isSound();
     });
   }
+
+  /** That it stands still, and that its user is told how it goes on. */
+  async function standsStill(pid: number | undefined): Promise<void> {
+    const { state, message } = (await a.guests()).get("web") ?? {};
+    assert.equal(state, "paused");
+    assert.match(message ?? "", /stands still since an exchange of its emulator failed; ramet resume web/);
+    assert.deepEqual(emulatorsBelow(a.stateDirectory), [pid], "the old emulator has it");
+  }
+
+  test("whose disk neither emulator can have stands still until it is resumed", async () => {
+    const guest = (await a.guests()).get("web");
+    const lock = await lockFile(
+      join(a.stateDirectory, "disks", guest?.disks?.[0]?.chain[0]?.id ?? "", "disk.qcow2"),
+    );
+    try {
+      await assert.rejects(exchange("10.0"), {
+        code: "exchange-failed",
+        message: /lock.*it is paused in the emulator it had/s,
+      });
+      await standsStill(guest?.pid);
+      await assert.rejects(a.call("guest.resume", { name: "web" }), { code: "command-failed" });
+      await standsStill(guest?.pid);
+    } finally {
+      await lock.end();
+    }
+    const { guest: again } = await a.call("guest.resume", { name: "web" });
+    assert.deepEqual([again.state, again.message, again.pid], ["running", undefined, guest?.pid]);
+    await isSound();
+  });
+
+  if (process.env["RAMET_EXCHANGE_KILLS"] === "all")
+    test("old that hangs when it is to go on stands still, and runs when it does", async () => {
+      const { done } = await playAt({ victims: ["new"], hangs: ["old"], at: "saving", ms: 0 });
+      assert.equal(await done, "exchange-failed");
+      const { pid = 0 } = (await a.guests()).get("web") ?? {};
+      await standsStill(pid);
+      process.kill(pid, "SIGCONT");
+      await eventually("it runs", async () => (await a.guests()).get("web")?.state === "running");
+      assert.equal((await a.guests()).get("web")?.message, undefined);
+      await isSound();
+    });
 
   test("old killed before its state was saved is the end of the guest, and of both emulators", async () => {
     const { id = "" } = (await a.guests()).get("web") ?? {};
@@ -236,9 +297,9 @@ function readNames(directory: string): string[] {
   return existsSync(directory) ? readdirSync(directory) : [];
 }
 
-function kill(pid: number | undefined): void {
+function signal(pid: number | undefined, name: NodeJS.Signals): void {
   try {
-    if (pid !== undefined) process.kill(pid, "SIGKILL");
+    if (pid !== undefined) process.kill(pid, name);
   } catch {
     // It has ended.
   }

@@ -17,7 +17,7 @@ export function suspendHandlers(
     "guest.resume": async (params) => {
       services.requireAccepting();
       const guest = findGuest(services, params.name);
-      return guest.state === "paused"
+      return guest.state === "paused" || guest.record.standsStill === true
         ? resumePaused(services, guest, params)
         : resumeGuest(services, guest, params);
     },

@@ -7,6 +7,7 @@ import { AgentError } from "../errors.js";
 import type { Choice } from "../guests/emulator-catalogue.js";
 import type { Guest } from "../guests/guest.js";
 import type { LiveEmulator } from "../guests/live-emulator.js";
+import { noteRunsOn, noteStandsStill } from "../guests/stands-still.js";
 import { connectOrGoWithout, disconnectGuest } from "../network/guest-link.js";
 import type { Services } from "../services.js";
 import type { ChildMove } from "../transfers/child-move.js";
@@ -174,6 +175,7 @@ class Exchange {
       marks.push(this.#nowUs());
       next.takeOver(this.#old);
       guest.endExchange(next);
+      if (guest.record.standsStill === true) noteRunsOn(guest);
       const [stopped = 0, saved = 0, loaded = 0, ran = 0] = marks;
       return {
         pauseUs: Math.max(0, resumedAtUs - stoppedAtUs),
@@ -230,11 +232,8 @@ class Exchange {
       if (this.#isToRun) await this.#old.emulator.resume();
     } catch (error) {
       guest.log.error({ problem: messageOf(error) }, "a guest stands still after an exchange that failed");
-      if (this.#old.exit === undefined) {
-        const message = `it stands still since an exchange of its emulator failed; ramet resume ${guest.name} lets it run on: ${messageOf(error)}`;
-        const state = guest.state === "receiving" ? {} : { state: "paused" as const };
-        guest.note({ ...state, message: message.slice(0, 500) });
-      }
+      if (this.#old.exit === undefined)
+        noteStandsStill(guest, this.#old, "an exchange of its emulator failed", error);
     } finally {
       if (hasStopped) guest.endExchange(this.#old);
       // One that could not be ended is left to the next agent.

@@ -6,6 +6,8 @@ import type { GuestRecord } from "./guest-record.js";
 export interface GuestChange {
   state?: GuestState;
   message?: string;
+  /** It is received, and stands still until it is let run on; until another state is noted. */
+  standsStill?: true;
   /** Null: it is not being migrated away (any more). */
   outgoing?: NonNullable<GuestRecord["outgoing"]> | null;
   /** A child has all its memory now. */
@@ -24,15 +26,19 @@ export interface GuestChange {
 
 /** A guest's record after a change. */
 export function changedRecord(record: Readonly<GuestRecord>, change: GuestChange): GuestRecord {
-  const { message: oldMessage, outgoing: oldOutgoing, parent, sharing, config, ...rest } = record;
-  // A message explains a state: without a new one, a new state has none.
-  const message = change.state === undefined ? (change.message ?? oldMessage) : change.message;
+  const { message: oldMessage, standsStill: stoodStill, ...others } = record;
+  const { outgoing: oldOutgoing, parent, sharing, config, ...rest } = others;
+  // These explain a state: without new ones, a new state has none.
+  const isSame = change.state === undefined;
+  const message = isSame ? (change.message ?? oldMessage) : change.message;
+  const standsStill = isSame ? (change.standsStill ?? stoodStill) : change.standsStill;
   const outgoing = change.outgoing === undefined ? oldOutgoing : (change.outgoing ?? undefined);
   return {
     ...rest,
     ...changedConfig(record, change),
     ...(change.state === undefined ? {} : { state: change.state }),
     ...(message === undefined ? {} : { message }),
+    ...(standsStill === undefined ? {} : { standsStill }),
     ...(outgoing === undefined ? {} : { outgoing }),
     ...(change.seat === undefined ? {} : { seat: change.seat }),
     ...(sharing === undefined

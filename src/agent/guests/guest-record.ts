@@ -63,6 +63,8 @@ export const guestRecordSchema = z.strictObject({
     .optional(),
   /** It is being removed: a new agent ends its emulator and removes what is left of it. */
   removing: z.literal(true).optional(),
+  /** A child that is received and has an emulator that could not be told to run on: its user may. */
+  standsStill: z.literal(true).optional(),
   /** Which of its two places its emulator is in; `run` when absent. */
   seat: z.enum(SEATS).optional(),
   /** False: its network device leads nowhere. */

@@ -35,7 +35,7 @@ export function viewOf(
   return {
     id: config.id,
     name: config.name,
-    state: now.state,
+    state: now.state === "receiving" && record.standsStill === true ? "paused" : now.state,
     architecture: config.architecture,
     machine: config.machine,
     memoryBytes: config.memoryBytes,

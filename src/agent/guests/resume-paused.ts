@@ -5,6 +5,7 @@ import { AgentError } from "../errors.js";
 import type { Services } from "../services.js";
 import { readTransferRecords } from "../transfers/transfer-record.js";
 import type { Guest } from "./guest.js";
+import { noteRunsOn } from "./stands-still.js";
 
 /**
  * Lets a guest run on that stands still in its emulator: after a failed exchange whose old emulator could not go on, as one that was found standing still, or one that a disk stopped.
@@ -15,12 +16,15 @@ export async function resumePaused(
   guest: Guest,
   { emulator: wanted }: Pick<Params<"guest.resume">, "emulator">,
 ): Promise<Result<"guest.resume">> {
-  guest.requireIdle();
+  const isReceived = guest.state === "receiving" && guest.record.standsStill === true;
+  // Such a child is its transfer's.
+  if (!isReceived) guest.requireIdle();
   if (wanted !== undefined)
     throw new AgentError(
       "bad-request",
       `guest ${guest.name} is paused in the emulator it has: ramet exchange brings it to another one, before or afterwards`,
     );
+  if (isReceived) return resumeReceived(guest);
   guest.requireState("let run on", "paused");
   const why = whyNotItsOwn(services, guest);
   if (why !== undefined) throw new AgentError("bad-state", `guest ${guest.name} is not to run on: ${why}`);
@@ -37,6 +41,22 @@ export async function resumePaused(
   } finally {
     leave();
   }
+}
+
+/** A child that stands still since its exchange failed, and whose transfer goes on all the while. */
+async function resumeReceived(guest: Guest): Promise<Result<"guest.resume">> {
+  if (guest.isHeld?.() === true)
+    throw new AgentError(
+      "bad-state",
+      `guest ${guest.name} is not to run on now: its transfer keeps it, or an exchange of its emulator is under way (ramet transfers)`,
+    );
+  const { emulator } = guest.live;
+  await emulator.resume();
+  // Its last page may have come meanwhile.
+  noteRunsOn(guest);
+  const { version, pid } = emulator;
+  guest.log.info("a child that stood still was let run on");
+  return { guest: guest.view(), emulator: { version, pid, path: programOf(pid) } };
 }
 
 function programOf(pid: number): string {

@@ -7,6 +7,7 @@ import { syncFile } from "../disks/fork-disks.js";
 import { AgentError } from "../errors.js";
 import type { Guest } from "../guests/guest.js";
 import type { LiveEmulator } from "../guests/live-emulator.js";
+import { noteStandsStill } from "../guests/stands-still.js";
 import type { Services } from "../services.js";
 import { syncDirectory } from "../store/files.js";
 import { sharedBy } from "../transfers/sharers.js";
@@ -145,10 +146,8 @@ class Suspending {
       if (this.#live.exit === undefined) await this.#live.emulator.resume();
     } catch (error) {
       guest.log.error({ problem: messageOf(error) }, "a guest stands still after it could not be suspended");
-      if (this.#live.exit === undefined) {
-        const message = `it stands still since it could not be suspended: ${messageOf(error)}`;
-        guest.note({ state: "paused", message: message.slice(0, 500) });
-      }
+      if (this.#live.exit === undefined)
+        noteStandsStill(guest, this.#live, "it could not be suspended", error);
     } finally {
       if (hasStopped) guest.endExchange(this.#live);
     }

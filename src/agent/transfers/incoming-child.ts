@@ -5,6 +5,7 @@ import { AwaitedDisks } from "../disks/awaited-disks.js";
 import type { AgentError } from "../errors.js";
 import type { Guest } from "../guests/guest.js";
 import type { LiveEmulator } from "../guests/live-emulator.js";
+import { noteReceived, noteRuns } from "../guests/stands-still.js";
 import type { Services } from "../services.js";
 import { FileNotes } from "./child-notes.js";
 import type { ChildMove } from "./child-move.js";
@@ -224,8 +225,7 @@ export class IncomingChild implements HostedChild {
     const latest = await this.moving?.settled();
     if (latest !== undefined && latest !== this) return latest.fence(reason);
     if (this.entry.phase === "complete") throw isComplete(this.guest);
-    const error = new TransferError("rolled-back", reason);
-    await this.#end("failed", error);
+    await this.#end("failed", new TransferError("rolled-back", reason));
   }
 
   /** Ends the child and removes all of it. @throws AgentError `bad-state` when it is a complete guest that runs. */
@@ -254,7 +254,7 @@ export class IncomingChild implements HostedChild {
     if (this.#ending !== undefined) throw this.#badStep("run");
     this.#step = "running";
     // Its last page may have come while its emulator was still at it.
-    if (this.entry.phase === "complete") this.guest.note({ state: "running" });
+    noteRuns(this.guest, { isComplete: this.entry.phase === "complete" });
     this.#custody.end();
     this.#toFilling();
   }
@@ -306,7 +306,7 @@ export class IncomingChild implements HostedChild {
     noteVerified(this.#machine, this.entry, this.#log);
     this.entry.enter("complete");
     this.#leave();
-    this.guest.note({ state: this.#step === "running" ? "running" : "paused", complete: true });
+    noteReceived(this.guest, { runs: this.#step === "running" });
     this.#close();
     this.#notes.remove();
     if (this.#lease !== undefined) runAside(this.#log, "lease", this.#lease.end());

@@ -2,7 +2,7 @@ import { randomUUID } from "node:crypto";
 import { deferred, realClock, silentLog } from "../../../src/base/index.js";
 import { DiskError } from "../../../src/disk/index.js";
 import type { ArrivingImages } from "../../../src/agent/images/arriving-images.js";
-import type { Emulator, EmulatorExit, GuestConfig } from "../../../src/guest/index.js";
+import type { Emulator, EmulatorExit, GuestConfig, GuestEvent } from "../../../src/guest/index.js";
 import type { GuestMemory } from "../../../src/memory/index.js";
 import type { Admission } from "../../../src/agent/guests/admission.js";
 import type { ChildSpec } from "../../../src/agent/guests/child-spec.js";
@@ -23,6 +23,16 @@ export class FakeEmulator {
   readonly forwarded = new Set<number>();
   #exit: EmulatorExit | undefined;
   readonly #handlers: ((exit: EmulatorExit) => void)[] = [];
+  readonly #listeners: ((event: GuestEvent) => void)[] = [];
+
+  onGuestEvent(handler: (event: GuestEvent) => void): void {
+    this.#listeners.push(handler);
+  }
+
+  /** Has it tell an event, as QEMU calls it. */
+  say(name: string): void {
+    for (const handler of this.#listeners) handler({ name, data: {}, atUs: 0 });
+  }
 
   onExit(handler: (exit: EmulatorExit) => void): void {
     if (this.#exit === undefined) this.#handlers.push(handler);

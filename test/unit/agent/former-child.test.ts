@@ -114,6 +114,7 @@ function loaded(directory: string, { kind = "fork", step = "loaded", whole = tru
   const guest = {
     name: "web",
     state: "receiving",
+    record: {},
     log: silentLog,
     config: { network: { mode: "none" } },
     hasEmulator: true,

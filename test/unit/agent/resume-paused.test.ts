@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { afterEach, beforeEach, describe, test } from "node:test";
-import type { GuestRecord } from "../../../src/agent/guests/guest-record.js";
+import { readRecord, type GuestRecord } from "../../../src/agent/guests/guest-record.js";
 import { resumePaused } from "../../../src/agent/guests/resume-paused.js";
+import { noteReceived, noteStandsStill } from "../../../src/agent/guests/stands-still.js";
 import { RecordFile } from "../../../src/agent/transfers/transfer-record.js";
 import { GuestError } from "../../../src/guest/index.js";
 import { FakeHost } from "./fake-host.js";
@@ -54,5 +55,49 @@ describe("a guest that stands still in its emulator", () => {
     RecordFile.create(host.paths.guestMemory(guest.id), failed);
     await assert.rejects(resume(), { code: "bad-state", message: /lacks memory/ });
     assert.deepEqual(emulator.calls, []);
+  });
+
+  /** A child that is received, and whose emulator could not go on after an exchange that failed. */
+  async function received() {
+    const there = await found({ state: "receiving" });
+    const { guest, emulator } = there;
+    const leave = guest.occupy({ what: "receiving its memory", transfers: [7] });
+    noteStandsStill(guest, guest.live, "an exchange of its emulator failed", new Error("no answer"));
+    emulator.calls.length = 0;
+    return { ...there, leave };
+  }
+
+  test("while its memory is received is shown as paused, and is let run on all the same", async () => {
+    const { guest, emulator, resume } = await received();
+    const { state, message } = guest.view();
+    assert.deepEqual([guest.state, state], ["receiving", "paused"]);
+    assert.match(message ?? "", /stands still since an exchange .* failed; ramet resume web .*: no answer$/);
+    await guest.saved();
+    const kept = await readRecord(host.paths.record(guest.id));
+    assert.deepEqual([kept?.state, kept?.standsStill], ["receiving", true]);
+    guest.isHeld = () => true;
+    await assert.rejects(resume(), { code: "bad-state", message: /its transfer keeps it/ });
+    guest.isHeld = () => false;
+    await assert.rejects(resume({ emulator: "10.0" }), { code: "bad-request" });
+    await resume();
+    assert.deepEqual(emulator.calls, ["resume"]);
+    assert.deepEqual([guest.view().state, guest.view().message], ["receiving", undefined]);
+  });
+
+  test("is not said to run when its last page comes, and is let run on then", async () => {
+    const { guest, resume, leave } = await received();
+    noteReceived(guest, { runs: true });
+    leave();
+    assert.equal(guest.state, "paused");
+    assert.match(guest.record.message ?? "", /ramet resume web/);
+    assert.equal((await resume()).guest.state, "running");
+  });
+
+  test("runs when its emulator says so, however late", async () => {
+    const { guest, emulator } = await received();
+    emulator.say("STOP");
+    assert.equal(guest.view().state, "paused");
+    emulator.say("RESUME");
+    assert.deepEqual([guest.view().state, guest.view().message], ["receiving", undefined]);
   });
 });
