@@ -93,9 +93,19 @@ async function moveTaps(main: Side, other: Side, { clock, log }: Parts): Promise
   return { gapUs, cut: 0 };
 }
 
+/** How the message of a guest begins that was not given back its place. */
+export const SWAP_FAILED = "a swap failed";
+
+const NOT_THERE = "runs, but not at its place in the network";
+
 /** What a guest that must run on lacks of its place. */
 export function lacks({ name }: Pick<Side, "name">, error: unknown): string {
-  return `${name} runs, but not at its place in the network: ${messageOf(error)}`.slice(0, 500);
+  return `${name} ${NOT_THERE}: ${messageOf(error)}`.slice(0, 500);
+}
+
+/** Whether a guest's message is of a swap before, which gave it no place. */
+export function isLack(message: string | undefined): boolean {
+  return message?.includes(NOT_THERE) === true || message?.startsWith(SWAP_FAILED) === true;
 }
 
 function requireEmulator({ name, emulator }: Side): Emulator {

@@ -6,7 +6,7 @@ import type { Guest } from "../guests/guest.js";
 import { leastUnprivilegedPort } from "../network/ports.js";
 import { requireBridge } from "../network/tap.js";
 import type { Services } from "../services.js";
-import { movePlaces, type Moved } from "./move-roles.js";
+import { isLack, movePlaces, SWAP_FAILED, type Moved } from "./move-roles.js";
 import { exchanged, requireExchangeable, roleOf, type Role } from "./roles.js";
 import { giveNames, settleSwap, sideOf } from "./settle-swaps.js";
 import { SwapFile } from "./swap-record.js";
@@ -131,7 +131,7 @@ class Swap {
     }
     const problem = await this.#finish();
     const message = problem ?? moved.message;
-    if (moved.message !== undefined) this.#parent.note({ message: moved.message });
+    this.#noteLack(moved);
     const { gapUs, cut } = moved;
     this.#child.log.info({ gapUs, cut, was: this.#parent.name, message }, "the guest has another one's role");
     return {
@@ -146,6 +146,13 @@ class Swap {
   #move(main: Role, other: Role): Promise<Moved> {
     const services = this.#services;
     return movePlaces(sideOf(services, main), sideOf(services, other), services);
+  }
+
+  /** What one of them lacked before, it has now, or the other one lacks it. */
+  #noteLack({ message }: Moved): void {
+    for (const guest of [this.#child, this.#parent])
+      if (guest.isLive && isLack(guest.record.message)) guest.note({ state: guest.state });
+    if (message !== undefined) this.#parent.note({ message });
   }
 
   /** Names follow places. @returns what is left to the next agent, in words. */
@@ -173,7 +180,7 @@ class Swap {
       // Tried again before the next swap, and by the next agent.
       this.#services.swaps.unfinished.add(this.#file);
       became = `and what was begun could not be taken back: ${messageOf(failure)}`;
-      this.#parent.note({ message: `a swap failed, ${became}`.slice(0, 500) });
+      this.#parent.note({ message: `${SWAP_FAILED}, ${became}`.slice(0, 500) });
       this.#parent.log.error({ problem: messageOf(failure) }, "a swap that failed could not be taken back");
     }
     const text = `${parent.name} and ${child.name} could not exchange their roles: ${messageOf(error)} (${codeOf(error)}); ${became}`;

@@ -295,6 +295,7 @@ describe("two guests of one fork", () => {
     pair.web.refuses.clear();
     await pair.swap();
     assert.equal(await pair.isWhole(), false, "and the way back is open");
+    assert.equal(pair.services.registry.byId(pair.webId)?.record.message, undefined, "it lacks nothing now");
   });
 
   test("whose way back is barred are tried again before they are swapped again", async () => {
@@ -307,6 +308,7 @@ describe("two guests of one fork", () => {
     pair.web.refuses.clear();
     await pair.swap();
     assert.equal(await pair.isWhole(), true);
+    assert.equal(pair.services.registry.byId(pair.webId)?.record.message, undefined);
   });
 
   test("are refused while one of them is busy, paused or on its way, or when the agent ends", async () => {
