@@ -103,20 +103,25 @@ export class DeviceStateSaver {
   /**
    * Does what can be done while the guest runs. The guest must have been booted or loaded: before, firmware is not in place.
    * @param options.handOver what `save` will be asked for.
+   * @param options.ahead nobody asks for it yet: does only what lasts as long as the emulator.
    * @returns what the composed state will begin with.
    * @throws GuestError `unsupported-memory` when the emulator has memory that cannot be carried or found.
    */
-  async prepare(qmp: QmpClient, options: { handOver: boolean }): Promise<Uint8Array> {
+  async prepare(qmp: QmpClient, options: { handOver: boolean; ahead?: boolean }): Promise<Uint8Array> {
     const listed = blocksToCarry(parseBlockList(await qmp.executeHuman("info ramblock")));
     this.#memory ??= openSync(`/proc/${this.#pid}/mem`, "r");
     this.#pagemap ??= openSync(`/proc/${this.#pid}/pagemap`, "r");
-    this.#prepareTarget(qmp, options);
+    if (options.ahead !== true) this.#prepareTarget(qmp, options);
     const blocks: MemoryBlock[] = [];
+    // All of them were listed, so they are mapped by now.
+    let maps: string | undefined;
+    const mapsOf = (): string => (maps ??= readFileSync(`/proc/${this.#pid}/maps`, "utf8"));
     for (const block of listed) {
-      blocks.push({ ...block, kind: kindOf(block.name), address: await this.#placeOf(block, qmp) });
+      blocks.push({ ...block, kind: kindOf(block.name), address: await this.#placeOf(block, qmp, mapsOf) });
     }
     const inPause = blocks.filter((block) => block.kind !== "fixed");
     const head = this.#headOf(blocks);
+    if (options.ahead === true) return head;
     const changingBytes = sumBytes(blocks.filter((block) => block.kind === "changing"));
     const writer = new StateWriter(head.length + changingBytes * 1.1 + PREPARED_ROOM_BYTES);
     writer.bytes(head);
@@ -270,12 +275,12 @@ export class DeviceStateSaver {
     return bytes.subarray(0, got);
   }
 
-  async #placeOf(block: ListedBlock, qmp: QmpClient): Promise<number> {
+  async #placeOf(block: ListedBlock, qmp: QmpClient, maps: () => string): Promise<number> {
     // A block stays where it is for the life of the emulator.
     const known = block.address ?? this.#places.get(block.name);
     if (known !== undefined) return known;
     const question = placeQuestion(block);
-    const candidates = candidatesFor(block, readFileSync(`/proc/${this.#pid}/maps`, "utf8"));
+    const candidates = candidatesFor(block, maps());
     const place =
       question === undefined ? candidates[0] : parsePlace(block, await qmp.executeHuman(question));
     if (

@@ -71,9 +71,10 @@ export interface Emulator {
   /**
    * Does, while the guest runs, what saving its device state would otherwise do in the pause. Call it just before `stop`, which
    * then sends the saving along, so that it runs while the caller does what else there is to do in the pause.
+   * With `ahead`, nothing need follow: only what lasts as long as the emulator is done, and the next call has the less to do.
    * @returns the first part of the state, by far the largest, which cannot change any more: what `compose` gives begins with it.
    */
-  prepareDeviceState(options?: { handOver: boolean }): Promise<Uint8Array>;
+  prepareDeviceState(options?: { handOver: boolean; ahead?: boolean }): Promise<Uint8Array>;
   /**
    * Stops a running guest, saves its state and lets it run on, in as short a pause as this emulator can; `prepareDeviceState` first. When it rejects, also with
    * what `work` throws, the guest may stand still: `resume` it.

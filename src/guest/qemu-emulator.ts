@@ -151,8 +151,8 @@ export class QemuEmulator implements Emulator {
     return { resumedAtUs: this.#resumedAtUs ?? this.#clock.wallMs() * 1000 };
   }
 
-  async prepareDeviceState(options = { handOver: false }): Promise<Uint8Array> {
-    this.#priority.hurry();
+  async prepareDeviceState(options: { handOver: boolean; ahead?: boolean } = { handOver: false }) {
+    if (options.ahead !== true) this.#priority.hurry();
     return this.#saver.prepare(this.#connection(), options).finally(() => this.#priority.calm());
   }
 

@@ -1,3 +1,4 @@
+import { messageOf } from "../../base/index.js";
 import { requireNoDisks } from "../disks/fork-disks.js";
 import { AgentError } from "../errors.js";
 import { requireTracked } from "../guests/admission.js";
@@ -23,10 +24,21 @@ export async function warmAt(
   requireTracked(services.paths, "given warm emulators for its children on");
   // An emulator is started with its disks, and those of a child are made when it is.
   requireNoDisks(guest, "given warm emulators");
+  void describeAhead(guest);
   const hosts = options.to.length === 0 ? [services.configuration.name] : options.to;
   return Promise.all(
     hosts.map(async (host) => ({ host, count: await warmAtOne(services, guest, host, options) })),
   );
+}
+
+/** What of the guest's device state stays as it is: the first fork finds that done. Never rejects, as the fork says what is wrong with it. */
+async function describeAhead(guest: Guest): Promise<void> {
+  if (guest.state !== "running" || !guest.hasEmulator || guest.occupation !== undefined) return;
+  try {
+    await guest.live.emulator.prepareDeviceState({ handOver: false, ahead: true });
+  } catch (error) {
+    guest.log.debug({ problem: messageOf(error) }, "its device state could not be looked at ahead");
+  }
 }
 
 async function warmAtOne(
