@@ -7,23 +7,11 @@ import { FillingChecks } from "./filling-checks.js";
 import { coversBlock, FillingFetches, type Fetched } from "./filling-fetches.js";
 import { BLOCK_BYTES, NOTE_EVERY_MS, ROOM_RETRY_MS } from "./filling-limits.js";
 import { blockCount, FillingNotes } from "./filling-notes.js";
+import type { FillingSources, FillingState } from "./filling-state.js";
+import { clearStale } from "./filling-zeros.js";
 import { FillingSweep } from "./filling-sweep.js";
 import type { Extent, FindData } from "./holes.js";
 import { writeWhole } from "./write-whole.js";
-
-/** Where a disk under way comes from: what somebody waits for, and the rest. */
-export interface FillingSources {
-  urgent: BlockSource;
-  bulk: BlockSource;
-}
-
-/** How far a disk under way is, for people. */
-export type FillingState =
-  | { phase: "filling" } // it comes, or waits for a source
-  | { phase: "full" } // the file system has no room; what guests read is passed on and not kept
-  | { phase: "stuck"; code: string; message: string } // its source has given up; another one may be attached
-  | { phase: "damaged"; message: string } // what came is not what its digest says; nothing of it is given any more
-  | { phase: "whole" }; // all of it is here, checked and safe
 
 export interface FillingDiskOptions {
   clock: Clock;
@@ -257,7 +245,7 @@ export class FillingDisk implements BlockSource {
     }
   }
 
-  /** Writes what is not here; zeros stay holes. Two that bring the same bring the same bytes. */
+  /** Writes what is not here. Two that bring the same bring the same bytes. */
   async #keep(firstBlock: number, bytes: Buffer): Promise<void> {
     this.#requireUndamaged();
     const count = Math.ceil(bytes.length / BLOCK_BYTES);
@@ -267,7 +255,7 @@ export class FillingDisk implements BlockSource {
       if (!isZero(block)) {
         this.#checks.write(firstBlock + index);
         await writeWhole(this.#file, block, (firstBlock + index) * BLOCK_BYTES);
-      }
+      } else await this.#clear(firstBlock + index, 1);
       if (!this.#here.set(firstBlock + index)) continue;
       this.#fetchedBytes += block.length;
       this.#unnoted.push(firstBlock + index);
@@ -275,7 +263,14 @@ export class FillingDisk implements BlockSource {
     await this.#kept(firstBlock, count);
   }
 
+  /** Zeros stay holes, but where something else was written before. */
+  async #clear(firstBlock: number, count: number): Promise<void> {
+    const at = { file: this.#file, findData: this.#findData, sizeBytes: this.sizeBytes };
+    await clearStale(at, { firstBlock, count, here: this.#here, checks: this.#checks });
+  }
+
   async #keepHole(firstBlock: number, count: number): Promise<void> {
+    await this.#clear(firstBlock, count);
     for (let block = firstBlock; block < firstBlock + count; block += 1)
       if (this.#here.set(block)) this.#unnoted.push(block);
     await this.#kept(firstBlock, count);

@@ -33,12 +33,8 @@ export { passedPath, QemuImg, type QemuImgAnswer, type QemuImgRun } from "./qemu
 export type { HostMark } from "./use-marks.js";
 export { CHUNK_BYTES, CHUNK_DIGEST_BYTES, MAX_CHAIN_DISKS, MAX_DISK_BYTES, SECTOR_BYTES } from "./limits.js";
 export { NbdServer, type NbdServerOptions } from "./nbd-server.js";
-export {
-  FillingDisk,
-  type FillingDiskOptions,
-  type FillingSources,
-  type FillingState,
-} from "./filling-disk.js";
+export { FillingDisk, type FillingDiskOptions } from "./filling-disk.js";
+export type { FillingSources, FillingState } from "./filling-state.js";
 export { FILLING_RECORD, FillingNotes } from "./filling-notes.js";
 export { FileSource } from "./file-source.js";
 export { FillingImage, type FillingImageOptions, type WantedImage } from "./filling-image.js";

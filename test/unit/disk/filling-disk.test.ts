@@ -317,3 +317,34 @@ test("it tells where it is known to hold nothing, and takes what it does not kno
   ]);
   assert.deepEqual(await disk.extents(MIB + 4096, MIB / 2), [{ lengthBytes: MIB / 2, hole: true }]);
 });
+
+for (const how of ["read", "known to be a hole"] as const) {
+  test(`zeros come in the place of something wrong that came before, where they are ${how}`, async () => {
+    const bytes = content();
+    const wrong = Buffer.from(bytes);
+    // In the MiB of nothing, and in the hole of the one behind it.
+    for (const at of [MIB + 5, MIB + 9 * BLOCK, 2.5 * MIB + 1]) wrong[at] = 1;
+    const directory = newDirectory();
+    const chunks = await chunksOf(bytes);
+    await FillingNotes.create(directory, { sizeBytes: bytes.length, chunks });
+    const right = new ArraySource(bytes);
+    if (how === "read") right.extents = (_, lengthBytes) => Promise.resolve([{ lengthBytes, hole: false }]);
+    let refused = 0;
+    const onDamage = (): boolean => {
+      refused += 1;
+      disk?.detach();
+      // What was asked of the first one may come, and be refused, after this.
+      setImmediate(() => disk?.attach({ urgent: right, bulk: right }));
+      return true;
+    };
+    const disk = await FillingDisk.open(directory, { clock: realClock, findData, onDamage });
+    assert.ok(disk !== undefined);
+    disk.attach({ urgent: new ArraySource(wrong), bulk: new ArraySource(wrong) });
+    const reads = [MIB, 2.5 * MIB].map((at) => disk.read(at, BLOCK));
+    for (const read of reads) assert.ok((await read).equals(Buffer.alloc(BLOCK)));
+    await disk.whole;
+    await disk.close();
+    assert.ok(refused > 0);
+    assert.ok(readFileSync(FillingNotes.contentPath(directory)).equals(bytes));
+  });
+}
