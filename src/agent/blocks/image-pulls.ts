@@ -12,6 +12,7 @@ import {
   type WantedImage,
 } from "../../disk/index.js";
 import type { ImageOrigin, NamedImage, OpenedImage } from "./image-origins.js";
+import { WrongOrigins } from "./wrong-origins.js";
 
 /** Pauses before a source that was lost is asked for another grant: they double. */
 const FIRST_PAUSE_MS = 500;
@@ -110,6 +111,7 @@ export class ImagePull {
   readonly #filling: FillingImage;
   readonly #wanted: WantedImage;
   readonly #options: ImagePullsOptions;
+  readonly #wrong: WrongOrigins;
   #opened: OpenedImage | undefined;
   #from = "";
   #endedBytes = 0;
@@ -128,6 +130,7 @@ export class ImagePull {
     this.#wanted = parts.wanted;
     this.origins = parts.origins;
     this.#options = options;
+    this.#wrong = new WrongOrigins(options.clock);
     void this.#finish();
   }
 
@@ -239,10 +242,12 @@ export class ImagePull {
   /** Whether a chunk that came wrong is asked of somebody else: where a guest runs on the image, that waits for a right one. */
   goesOnAfter(why: DiskError): boolean {
     if (this.#readers === 0 || this.#closed) return false;
+    // Of what was on its way together, each may be wrong: its origin is left already.
+    if (this.#opened === undefined) return true;
     const { log } = this.#options;
     const from = this.#from;
     log.error({ digest: this.#wanted.digest, from, problem: why.message }, "a part of an image was refused");
-    this.#onLost(new DiskError("damaged", `${why.message}; what ${from} gave was refused`));
+    this.#onLost(new DiskError("damaged", this.#wrong.note(from, why.message)));
     return true;
   }
 
@@ -311,6 +316,7 @@ export class ImagePull {
       for (let turn = 1; turn <= this.origins.length; turn += 1) {
         const origin = this.origins[(lost + turn) % this.origins.length] as ImageOrigin;
         if (this.#closed) return;
+        if (this.#wrong.isBanned(origin.name)) continue;
         try {
           const opened = await origin.open(this.#wanted);
           if (this.#closed) return opened.close();

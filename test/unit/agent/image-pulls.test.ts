@@ -11,7 +11,7 @@ import {
   type ImageSourceHost,
 } from "../../../src/agent/blocks/image-origins.js";
 import { ImagePulls } from "../../../src/agent/blocks/image-pulls.js";
-import { realClock, silentLog, type Holder } from "../../../src/base/index.js";
+import { realClock, silentLog, type Clock, type Holder } from "../../../src/base/index.js";
 import { DiskError, FileSource, type ImageStore, type ImageView } from "../../../src/disk/index.js";
 import { LaneError } from "../../../src/lane/index.js";
 import { findDataByReading as findData } from "../../support/find-data.js";
@@ -306,4 +306,39 @@ test("whoever brings an image waits while what had come of it is cleared", () =>
     assert.ok(readFileSync(held.path).equals(raw));
     held.letGo();
     await pull.close();
+  }));
+
+test("a source that gives something wrong to who runs on it is said to, and what it gives right is taken", () =>
+  withField(async ({ directory, library, store, image, raw }) => {
+    const path = join(directory, "..", "wrong");
+    const held = await library.store.hold(image.digest, TENANT);
+    const wrong = readFileSync(held.path);
+    wrong[4 * MIB] = (wrong[4 * MIB] as number) ^ 1;
+    const file = await open(path, "w");
+    await file.writeFile(wrong);
+    await file.close();
+    library.other = { disk: path, chunks: join(held.path, "..", "chunks") };
+    // A thousand times as fast: it is asked again after 10 s, 20 s and so on.
+    const clock: Clock = {
+      ...realClock,
+      nowUs: () => realClock.nowUs() * 1000,
+      after: (delayMs, run) => realClock.after(delayMs / 1000, run),
+    };
+    const options = { images: store, directory, hostId: "h", findData, clock, log: silentLog };
+    const pull = await new ImagePulls(options).begin(wanted(image), [library.origin]);
+    const stopReading = pull.read();
+    const read = pull.disk.read(4 * MIB, 100);
+    await until("it was asked again, and again", () => library.opened >= 4);
+    await until("it says that it waits", () => /\d times by now: .*ramet image verify/.test(said()));
+    assert.equal(pull.progress.phase, "waiting");
+    library.other = undefined;
+    assert.ok((await read).equals(raw.subarray(4 * MIB, 4 * MIB + 100)), "nothing of it was given");
+    (await pull.image).letGo();
+    stopReading();
+    held.letGo();
+    await pull.close();
+
+    function said(): string {
+      return pull.progress.message ?? "";
+    }
   }));
