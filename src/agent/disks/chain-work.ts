@@ -225,7 +225,7 @@ export class ChainWork {
     const needed = neededBytes === 0 ? "" : `${neededBytes} bytes for what is copied, and `;
     return new AgentError(
       "no-room",
-      `the file system of ${this.#services.disks.store.directory} is full: it must have ${needed}${ROOM_BYTES} to spare`,
+      `the file system of ${this.#services.disks.store.directory} is full: it must have ${needed}${ROOM_BYTES} to spare; make room there, and try again`,
     );
   }
 }

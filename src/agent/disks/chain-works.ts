@@ -241,7 +241,9 @@ function outcomeOf(before: GuestDisk, after: GuestDisk): ChainOutcome {
 
 function failed(guest: Guest, disk: string, { error, isNew }: { error: unknown; isNew: boolean }): unknown {
   if (!(error instanceof AgentError) && codeOf(error) !== "gone") return error;
-  const code = error instanceof AgentError ? error.code : "chain-failed";
+  // Without an emulator, whatever was asked of it last says only that.
+  const isGone = !guest.hasEmulator && codeOf(error) === "bad-state";
+  const code = error instanceof AgentError && !isGone ? error.code : "chain-failed";
   const what = isNew
     ? "the guest is not run, and nothing is left of it"
     : `the disk is whole, and ${guest.hasEmulator ? `guest ${guest.name} is ${guest.state}` : `guest ${guest.name} has ended`}`;
