@@ -33,6 +33,7 @@ import { Isolation } from "./isolation/isolation.js";
 import { ImageWorks } from "./images/image-works.js";
 import type { Services } from "./services.js";
 import { AuditLog } from "./store/audit-log.js";
+import { forTenants } from "./tenants/gate.js";
 import { takeoverHandlers, type Inheritance } from "./takeover.js";
 import { BootStore } from "./store/boot-store.js";
 import { BootUploads } from "./store/boot-uploads.js";
@@ -298,7 +299,8 @@ export class Agent {
       ...takeoverHandlers({ clock, listeners: () => this.#listeners(), leave: this.#onLeave }),
     };
     const peer = peerHandlers(services, { incoming, uploads });
-    return new Sessions({ client, peer, events: services.events, audit, clock, log });
+    const gated = forTenants(client, services);
+    return new Sessions({ client: gated, peer, events: services.events, audit, clock, log });
   }
 
   async #listen(services: Services, sessions: Sessions): Promise<void> {

@@ -6,6 +6,7 @@ export * from "./clock.js";
 export * from "./deadline.js";
 export * from "./deferred.js";
 export * from "./errors.js";
+export * from "./guest-name.js";
 export * from "./limits.js";
 export * from "./log.js";
 export * from "./random.js";

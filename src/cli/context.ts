@@ -1,4 +1,4 @@
-import { CodedError, messageOf, silentLog } from "../base/index.js";
+import { CodedError, guestNameIn, messageOf, silentLog } from "../base/index.js";
 import { RpcClient, type MethodName, type ParamsInput, type Result } from "../control/index.js";
 import { DEFAULT_AGENT, parseAgentAddress, type AgentAddress } from "./agent-address.js";
 import { credentialFiles, type CredentialOptions } from "./credentials.js";
@@ -6,6 +6,7 @@ import type { Environment } from "./environment.js";
 import { CliError } from "./errors.js";
 import { printable } from "./format/text.js";
 import { readKey } from "./key.js";
+import { tenantOfFile } from "./own-tenant.js";
 import { reachHint } from "./reach-hint.js";
 
 /** How long connecting, and a command that only asks, may take. */
@@ -62,6 +63,14 @@ export class Context {
   ): Promise<Result<Name>> {
     const client = await this.connect();
     return client.call(method, params, { deadlineMs });
+  }
+
+  /** The name by which the agent tells of a guest: it takes a plain name for that of a guest of the tenant that the certificate names. */
+  guestName(name: string): string {
+    if (this.address.shown !== "certificate") return name;
+    const files = credentialFiles(this.#options, this.environment.variables);
+    const tenant = files === undefined ? undefined : tenantOfFile(files.certificate);
+    return tenant === undefined ? name : guestNameIn(tenant, name);
   }
 
   /** Prints lines to standard output. */

@@ -89,25 +89,103 @@ export const TOPIC_ACCESS: { readonly [Name in Topic]: AccessRole } = {
 };
 
 /**
- * What a holder who belongs to a tenant may call, with the role it needs: what shows and changes nothing but the tenant's own. All else is of the host, or
- * of guests, which are not told apart by tenants yet.
+ * What a holder who belongs to a tenant may call, and the role it takes; `host` is what it may not, because it is of the host, or of all that are on it. Here no more than `operate` is needed: the paths for which others
+ * need `admin` a tenant does not name. What such a call sees and changes is the tenant's own; the agent has a rule for each.
  */
-export const TENANT_METHODS: ReadonlySet<MethodName> = new Set([
-  "image.list",
-  "image.show",
-  "image.verify",
-  "image.remove",
-]);
+export const TENANT_ACCESS = {
+  "agent.info": "host",
+  "agent.audit": "host",
+  "agent.reload": "host",
+  "agent.offer": "host",
+  "agent.leave": "host",
+  "events.subscribe": "observe",
+  "guest.run": "host",
+  "guest.list": "observe",
+  "guest.show": "observe",
+  "guest.stop": "operate",
+  "guest.kill": "operate",
+  "guest.freeze": "operate",
+  "guest.thaw": "operate",
+  "guest.exchange": "operate",
+  "guest.suspend": "operate",
+  "guest.resume": "operate",
+  "guest.swap": "operate",
+  "guest.remove": "operate",
+  "guest.logs": "operate",
+  "guest.console.open": "operate",
+  "guest.console.input": "operate",
+  "guest.console.close": "operate",
+  "guest.warm": "host",
+  "guest.fork": "operate",
+  "guest.migrate": "host",
+  "guest.rollback": "host",
+  "emulator.list": "observe",
+  "exchange.start": "host",
+  "exchange.show": "observe",
+  "exchange.stop": "host",
+  "image.import": "host",
+  "image.list": "observe",
+  "image.show": "observe",
+  "image.verify": "operate",
+  "image.remove": "operate",
+  "image.stored": "host",
+  "image.prune": "host",
+  "image.pull": "host",
+  "disk.list": "observe",
+  "disk.chain": "observe",
+  "disk.loans": "observe",
+  "disk.release": "host",
+  "disk.flatten": "operate",
+  "disk.commit": "operate",
+  "disk.adopt": "host",
+  "transfer.list": "observe",
+  "transfer.show": "observe",
+  "transfer.cancel": "operate",
+  "transfer.sweep": "operate",
+  "transfer.steer": "operate",
+  "transfer.run": "operate",
+  "peer.list": "observe",
+  "peer.ping": "host",
+  "peer.info": "host",
+  "peer.findImage": "host",
+  "peer.openImage": "host",
+  "peer.closeBlocks": "host",
+  "peer.openLayer": "host",
+  "peer.returnLayer": "host",
+  "peer.prepare": "host",
+  "peer.putFile": "host",
+  "peer.lacks": "host",
+  "peer.ahead": "host",
+  "peer.relayTo": "host",
+  "peer.relayFrom": "host",
+  "peer.start": "host",
+  "peer.run": "host",
+  "peer.show": "host",
+  "peer.cancel": "host",
+  "peer.fence": "host",
+  "peer.warm": "host",
+  "peer.spare": "host",
+} as const satisfies { readonly [Name in MethodName]: AccessRole | "host" };
+
+/** The methods that a tenant's holder may call. */
+export type TenantMethod = {
+  [Name in MethodName]: (typeof TENANT_ACCESS)[Name] extends "host" ? never : Name;
+}[MethodName];
+
+/** Whether a tenant's holder may call a method, when it has the role. */
+export function isForTenants(method: MethodName): method is TenantMethod {
+  return TENANT_ACCESS[method] !== "host";
+}
 
 /** @throws ControlError `forbidden`, naming who lacks what. */
 export function requireAccess(identity: Identity, method: MethodName): void {
-  if (identity.tenant !== undefined && !TENANT_METHODS.has(method)) {
+  const role = roleFor(identity, method);
+  if (role === "host") {
     throw new ControlError(
       "forbidden",
       `${method} is not for tenants; ${identity.name} belongs to the tenant ${identity.tenant}`,
     );
   }
-  const role = METHOD_ACCESS[method];
   if (hasRole(identity, role)) return;
   throw new ControlError(
     "forbidden",
@@ -115,10 +193,12 @@ export function requireAccess(identity: Identity, method: MethodName): void {
   );
 }
 
-/** @throws ControlError `forbidden`, naming the topic. */
+function roleFor({ tenant }: Identity, method: MethodName): AccessRole | "host" {
+  return tenant === undefined ? METHOD_ACCESS[method] : TENANT_ACCESS[method];
+}
+
+/** @throws ControlError `forbidden`, naming the topic. A tenant's holder is told of its own guests. */
 export function requireTopic(identity: Identity, topic: Topic): void {
-  if (identity.tenant !== undefined)
-    throw new ControlError("forbidden", `events of ${topic} are not for tenants, as ${identity.name} is one`);
   const role = TOPIC_ACCESS[topic];
   if (hasRole(identity, role)) return;
   throw new ControlError(

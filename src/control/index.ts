@@ -1,4 +1,4 @@
-export { METHOD_ACCESS, TENANT_METHODS, TOPIC_ACCESS } from "./access.js";
+export { isForTenants, METHOD_ACCESS, TENANT_ACCESS, TOPIC_ACCESS, type TenantMethod } from "./access.js";
 export type { ChannelEnd, MessageChannel } from "./channel.js";
 export { RpcClient } from "./client.js";
 export { decodeMessage, encodeMessage } from "./codec.js";

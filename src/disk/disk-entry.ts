@@ -1,5 +1,5 @@
 import type { Clock, Log } from "../base/index.js";
-import type { DiskParent, DiskRecord } from "./disk-record.js";
+import type { DiskArrival, DiskParent, DiskRecord } from "./disk-record.js";
 import type { HeldImage, Images } from "./images.js";
 
 /** A disk as it is kept. */
@@ -24,8 +24,16 @@ export interface NewDisk {
   /** That of what is below, when it is absent; it may be larger, not smaller. */
   sizeBytes?: number;
   writer: string;
+  /** Whose guest that is, without it that of the tenant `default`; disks below are that tenant's, too. */
+  tenant?: string;
   /** Where hosts share it: its file lies there until it is brought home (`SharedDisks`). */
   sharedAt?: string;
+}
+
+/** A frozen disk of another host whose file is to come. */
+export interface ExpectedDisk
+  extends Pick<NewDisk, "parent" | "tenant">, Pick<DiskRecord, "id" | "sizeBytes"> {
+  arriving: DiskArrival;
 }
 
 /** A disk as the store has it. */

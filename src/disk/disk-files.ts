@@ -12,6 +12,14 @@ export function tooDeep(id: string): DiskError {
   );
 }
 
+/** @param at.tenant whose it was to be; no other words are used for one that is another's. */
+export function noSuchDisk(id: string, at: { tenant: string | undefined; isUnreadable: boolean }): DiskError {
+  if (at.tenant !== undefined)
+    return new DiskError("no-such-disk", `the tenant ${at.tenant} has no disk ${id} on this host`);
+  const why = at.isUnreadable ? "; it has one that cannot be read, see the agent's log" : "";
+  return new DiskError("no-such-disk", `this host has no disk ${id}${why}`);
+}
+
 /** Why nothing can be put over a disk at present. */
 export function claimed(id: string): DiskError {
   return new DiskError(

@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { isSame, messageOf } from "../base/index.js";
+import { DEFAULT_TENANT, isSame, messageOf, TENANT_PATTERN } from "../base/index.js";
 import { DiskError } from "./errors.js";
 import { MAX_DISK_BYTES, SECTOR_BYTES } from "./limits.js";
 
@@ -32,6 +32,8 @@ const recordSchema = z.strictObject({
   id: z.uuid(),
   /** What it stands on: a base disk by its digest, or another differencing disk. Absent: it has all its content itself. */
   parent: parentSchema.exactOptional(),
+  /** Whose guest it was made for; absent for the tenant `default`. It outlives that guest. */
+  tenant: z.string().regex(TENANT_PATTERN).exactOptional(),
   sizeBytes: z.int().min(SECTOR_BYTES).max(MAX_DISK_BYTES).multipleOf(SECTOR_BYTES),
   /** The guest whose emulator may write it; absent once nobody may. */
   writer: z.uuid().exactOptional(),
@@ -50,6 +52,21 @@ const recordSchema = z.strictObject({
 /** What is kept of a differencing disk beside its content. */
 export type DiskRecord = z.infer<typeof recordSchema>;
 export type DiskParent = z.infer<typeof parentSchema>;
+
+/** Whose a disk is. */
+export function tenantOfDisk({ tenant = DEFAULT_TENANT }: Pick<DiskRecord, "tenant">): string {
+  return tenant;
+}
+
+/** Whether a disk is a tenant's; without a tenant, whether it is anybody's. */
+export function isDiskOf(record: Pick<DiskRecord, "tenant">, tenant: string | undefined): boolean {
+  return tenant === undefined || tenantOfDisk(record) === tenant;
+}
+
+/** A tenant as a record has it. */
+export function recordedTenant(tenant: string | undefined): Pick<DiskRecord, "tenant"> {
+  return tenant === undefined || tenant === DEFAULT_TENANT ? {} : { tenant };
+}
 
 /** @throws DiskError `bad-record`. */
 export function parseDiskRecord(path: string, text: string): DiskRecord {

@@ -10,20 +10,29 @@ import { randomUUID } from "node:crypto";
 import { existsSync } from "node:fs";
 import { chmod, mkdir, readdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { assert, messageOf } from "../base/index.js";
+import { assert, DEFAULT_TENANT, messageOf } from "../base/index.js";
 import { DiskDirectories, UNFINISHED_PREFIX } from "./disk-directories.js";
-import { asDiskError, checkedSize, claimed, diskLayer, imageLayer, tooDeep } from "./disk-files.js";
+import {
+  asDiskError,
+  checkedSize,
+  claimed,
+  diskLayer,
+  imageLayer,
+  noSuchDisk,
+  tooDeep,
+} from "./disk-files.js";
 import type { Backing } from "./empty-qcow2.js";
 import {
+  isDiskOf,
   isLentTo,
   parseDiskRecord,
-  type DiskArrival,
+  recordedTenant,
   type DiskLoan,
   type DiskParent,
   type DiskRecord,
   withoutLoan,
 } from "./disk-record.js";
-import type { ChainLayer, Disk, DiskStoreOptions, Entry, NewDisk } from "./disk-entry.js";
+import type { ChainLayer, Disk, DiskStoreOptions, Entry, ExpectedDisk, NewDisk } from "./disk-entry.js";
 import { DiskError } from "./errors.js";
 import type { HeldImage } from "./images.js";
 import { MAX_CHAIN_DISKS } from "./limits.js";
@@ -47,8 +56,8 @@ export class DiskStore {
     this.#directories = new DiskDirectories(options.directory);
     this.shared = new SharedDisks(this.#directories, this.#disks, {
       save: (id) => this.#save(id),
-      hold: (parent) => this.#holdBelow(parent),
-      below: (parent, image) => this.#below(parent, image),
+      hold: (parent, tenant) => this.#holdBelow(parent, tenant),
+      below: (parent, image, tenant) => this.#below(parent, image, tenant),
     });
   }
 
@@ -76,9 +85,9 @@ export class DiskStore {
       .toSorted((left, right) => left.createdAtMs - right.createdAtMs);
   }
 
-  /** @throws DiskError `no-such-disk`. */
-  get(id: string): Disk {
-    return this.#entry(id).record;
+  /** @param tenant when given, another one's disk is not there. @throws DiskError `no-such-disk`. */
+  get(id: string, tenant?: string): Disk {
+    return this.#entry(id, tenant).record;
   }
 
   /** Whether there are disks that cannot be read, which may stand on any other. */
@@ -135,15 +144,16 @@ export class DiskStore {
    * @throws DiskError `no-such-disk`, `no-such-image`, `bad-size`, `too-deep`, `no-room`.
    */
   async create(options: NewDisk): Promise<Disk> {
-    const { parent, writer, sharedAt } = options;
-    const image = await this.#holdBelow(parent);
+    const { parent, writer, tenant, sharedAt } = options;
+    const image = await this.#holdBelow(parent, tenant);
     try {
-      const below = this.#below(parent, image);
+      const below = this.#below(parent, image, tenant);
       const sizeBytes = checkedSize(options.sizeBytes ?? below?.sizeBytes, below?.sizeBytes);
       const record: DiskRecord = {
         version: 1,
         id: randomUUID(),
         ...(parent === undefined ? {} : { parent }),
+        ...recordedTenant(tenant),
         sizeBytes,
         writer,
         frozen: false,
@@ -165,18 +175,17 @@ export class DiskStore {
    * Enters a frozen disk of another host under the uuid it has there; its file is to come (`arrived`).
    * @throws DiskError `no-such-disk`, `no-such-image`, `bad-size`, `too-deep`, `no-room`.
    */
-  async expect(
-    options: Pick<DiskRecord, "id" | "sizeBytes"> & { parent?: DiskParent; arriving: DiskArrival },
-  ): Promise<Disk> {
-    const { id, parent, arriving } = options;
+  async expect(options: ExpectedDisk): Promise<Disk> {
+    const { id, parent, tenant, arriving } = options;
     assert(!this.#disks.has(id), `disk ${id} is not here yet`);
-    const image = await this.#holdBelow(parent);
+    const image = await this.#holdBelow(parent, tenant);
     try {
-      const below = this.#below(parent, image);
+      const below = this.#below(parent, image, tenant);
       const record: DiskRecord = {
         version: 1,
         id,
         ...(parent === undefined ? {} : { parent }),
+        ...recordedTenant(tenant),
         sizeBytes: checkedSize(options.sizeBytes, below?.sizeBytes),
         frozen: true,
         arriving,
@@ -218,7 +227,7 @@ export class DiskStore {
   }
 
   isLent(id: string, loan: DiskLoan): boolean {
-    return isLentTo(this.#entry(id).record, loan);
+    return isLentTo(this.get(id), loan);
   }
 
   /** Ends a loan, if there is such a one. */
@@ -273,20 +282,13 @@ export class DiskStore {
   async renew(id: string, { as, writer }: { as: string; writer: string }): Promise<Disk> {
     const { record: old, isAway } = this.#entry(id);
     assert(old.frozen && !isAway && old.lent === undefined, "a disk that is renewed is here, and nobody's");
-    const { parent, sizeBytes } = old;
-    const image = await this.#holdBelow(parent);
+    const { parent, sizeBytes, tenant } = old;
+    const image = await this.#holdBelow(parent, tenant);
     try {
       const createdAtMs = this.#options.clock.wallMs();
       const below = parent === undefined ? {} : { parent };
-      const record = {
-        version: 1,
-        id: as,
-        ...below,
-        sizeBytes,
-        writer,
-        frozen: false,
-        createdAtMs,
-      } as const;
+      const own = { writer, frozen: false, ...recordedTenant(tenant) };
+      const record = { version: 1, id: as, ...below, sizeBytes, ...own, createdAtMs } as const;
       await this.#directories.make(record, { sameAs: id });
       this.#disks.set(record.id, { record, image, isAway: false });
       return record;
@@ -299,7 +301,7 @@ export class DiskStore {
   /** From here on a disk stands on something else, which reads the same from there. @throws DiskError `no-such-disk`, `no-such-image`. */
   async restand(id: string, parent: DiskParent | undefined): Promise<void> {
     const entry = this.#entry(id);
-    const image = await this.#holdBelow(parent);
+    const image = await this.#holdBelow(parent, entry.record.tenant);
     const { parent: _, ...record } = entry.record;
     entry.image?.letGo();
     entry.image = image;
@@ -336,11 +338,10 @@ export class DiskStore {
     this.#disks.clear();
   }
 
-  #entry(id: string): Entry {
+  #entry(id: string, tenant?: string): Entry {
     const entry = this.#disks.get(id);
-    if (entry !== undefined) return entry;
-    const why = this.#unreadable.has(id) ? "; it has one that cannot be read, see the agent's log" : "";
-    throw new DiskError("no-such-disk", `this host has no disk ${id}${why}`);
+    if (entry !== undefined && isDiskOf(entry.record, tenant)) return entry;
+    throw noSuchDisk(id, { tenant, isUnreadable: this.#unreadable.has(id) });
   }
 
   /** Where a disk's file lies: in this host's own directory, or where hosts share it. */
@@ -349,17 +350,20 @@ export class DiskStore {
     return isShared === true ? new DiskDirectories(record?.sharedAt ?? "") : this.#directories;
   }
 
-  async #holdBelow(parent: DiskParent | undefined): Promise<HeldImage | undefined> {
-    return parent !== undefined && "image" in parent ? this.#options.images.hold(parent.image) : undefined;
+  async #holdBelow(parent: DiskParent | undefined, tenant?: string): Promise<HeldImage | undefined> {
+    return parent !== undefined && "image" in parent
+      ? this.#options.images.hold(parent.image, tenant)
+      : undefined;
   }
 
   #below(
     parent: DiskParent | undefined,
     image: HeldImage | undefined,
+    tenant = DEFAULT_TENANT,
   ): (Backing & { sizeBytes: number }) | undefined {
     if (image !== undefined) return { path: image.path, format: "raw", sizeBytes: image.sizeBytes };
     if (parent === undefined || !("disk" in parent)) return undefined;
-    const { sizeBytes } = this.get(parent.disk);
+    const { sizeBytes } = this.get(parent.disk, tenant);
     const chain = this.chainOf(parent.disk);
     if (chain.length >= MAX_CHAIN_DISKS) throw tooDeep(parent.disk);
     if (chain.some(({ id }) => this.#claimed.has(id))) throw claimed(parent.disk);
@@ -371,8 +375,7 @@ export class DiskStore {
     const path = this.#directories.recordOf(id);
     try {
       const record = parseDiskRecord(path, await readFile(path, "utf8"));
-      const { parent } = record;
-      const image = await this.#holdBelow(parent);
+      const image = await this.#holdBelow(record.parent, record.tenant);
       const isElsewhere = !existsSync(this.#directories.pathOf(id));
       const isAway = record.arriving !== undefined && isElsewhere;
       const isShared = record.sharedAt !== undefined && isElsewhere;

@@ -11,7 +11,7 @@ export {
 } from "./content-digest.js";
 export { markShared, requireShared, sharedDisks, type SharedMark } from "./shared-files.js";
 export { DiskDirectories } from "./disk-directories.js";
-export type { DiskArrival, DiskLoan, DiskParent } from "./disk-record.js";
+export { tenantOfDisk, type DiskArrival, type DiskLoan, type DiskParent } from "./disk-record.js";
 export type { ChainLayer, Disk, DiskStoreOptions } from "./disk-entry.js";
 export { DiskStore } from "./disk-store.js";
 export { emptyQcow2, type Backing } from "./empty-qcow2.js";

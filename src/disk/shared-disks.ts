@@ -5,7 +5,7 @@ import type { Disk, Entry } from "./disk-entry.js";
 import { copyFile, type CopyFollower } from "./copy-file.js";
 import { DiskDirectories } from "./disk-directories.js";
 import { asDiskError, checkedSize } from "./disk-files.js";
-import type { DiskParent, DiskRecord } from "./disk-record.js";
+import { recordedTenant, type DiskParent, type DiskRecord } from "./disk-record.js";
 import type { Backing } from "./empty-qcow2.js";
 import type { HeldImage } from "./images.js";
 import { syncDirectory } from "./synced.js";
@@ -16,8 +16,12 @@ const FROZEN_MODE = 0o444;
 /** What the store does for its shared disks. */
 export interface SharedDisksHost {
   save(id: string): Promise<void>;
-  hold(parent: DiskParent | undefined): Promise<HeldImage | undefined>;
-  below(parent: DiskParent | undefined, image: HeldImage | undefined): { sizeBytes: number } | undefined;
+  hold(parent: DiskParent | undefined, tenant: string | undefined): Promise<HeldImage | undefined>;
+  below(
+    parent: DiskParent | undefined,
+    image: HeldImage | undefined,
+    tenant: string | undefined,
+  ): { sizeBytes: number } | undefined;
 }
 
 /**
@@ -98,17 +102,18 @@ export class SharedDisks {
   async adopt(
     options: Required<Pick<DiskRecord, "id" | "sizeBytes" | "adoptedFor">> & {
       parent?: DiskParent;
+      tenant?: string;
       file: string;
       createdAtMs: number;
     },
   ): Promise<Disk> {
-    const { file, ...known } = options;
+    const { file, tenant, ...known } = options;
     const { id, parent, sizeBytes } = known;
     assert(!this.#disks.has(id), `disk ${id} is not here yet`);
-    const image = await this.#host.hold(parent);
+    const image = await this.#host.hold(parent, tenant);
     try {
-      checkedSize(sizeBytes, this.#host.below(parent, image)?.sizeBytes);
-      const record: DiskRecord = { version: 1, ...known, frozen: true };
+      checkedSize(sizeBytes, this.#host.below(parent, image, tenant)?.sizeBytes);
+      const record: DiskRecord = { version: 1, ...known, ...recordedTenant(tenant), frozen: true };
       await this.#own.make(record, { copyOf: file });
       await this.#own.own(id, 0, FROZEN_MODE);
       this.#disks.set(id, { record, image, isAway: false });

@@ -11,7 +11,7 @@ import {
   MIN_MEMORY_BYTES,
 } from "./limits.js";
 
-const NAME = /^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$/;
+const NAME = /^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?(@[a-z0-9][a-z0-9._-]{0,62})?$/;
 const UNICAST_MAC = /^[0-9a-f][02468ace](:[0-9a-f]{2}){5}$/;
 const INTERFACE = /^[A-Za-z0-9][A-Za-z0-9._-]{0,14}$/;
 const HOST_ADDRESS = /^(\d{1,3}\.){3}\d{1,3}$/;
@@ -87,7 +87,7 @@ const guestConfigSchema = z
       .string()
       .regex(
         NAME,
-        "must be 1 to 63 letters, digits, dots, dashes and underscores, and begin and end with a letter or digit",
+        "must be 1 to 63 letters, digits, dots, dashes and underscores, and begin and end with a letter or digit; after it may come @ and a tenant",
       ),
     architecture: z.enum(["x86_64", "aarch64"]),
     machine: z.string(),

@@ -179,8 +179,8 @@ describe("two agents with one directory of images", () => {
       acme.call("image.stored", {}, call),
       acme.call("image.prune", NOW, call),
       acme.call("image.import", { path: "/etc/shadow" }, call),
-      acme.call("guest.list", {}, call),
-      acme.call("events.subscribe", {}, call),
+      acme.call("agent.info", {}, call),
+      acme.call("guest.migrate", { name: "web", to: "b" }, call),
     ];
     for (const attempt of forbidden) await assert.rejects(attempt, isCode("forbidden"));
     await acme.call("image.remove", { reference: "golden" }, call);

@@ -101,7 +101,7 @@ export class ChainWorld implements GuestsHand {
     const { disks } = this.#agent;
     const made = await disks.make(
       [{ image: IMAGE_DIGEST, sizeBytes: CELLS * CELL_BYTES, cache: "writeback", differencing: true }],
-      { guest: this.#guestId, isLive: () => true, used: new Set() },
+      { guest: this.#guestId, tenant: "default", isLive: () => true, used: new Set() },
     );
     await this.#agent.enter(this.#guestId, "web", made, "running");
     await this.#run();

@@ -49,7 +49,7 @@ export function agentHandlers(
     },
     "peer.list": async () => ({
       peers: await peers.list(
-        (url) => book.active.filter((entry) => urlOf(services, entry.host) === url).length,
+        (url) => book.active.filter((entry) => urlOf(peers, entry.host) === url).length,
       ),
     }),
     "peer.ping": async ({ to, count }) => {
@@ -75,9 +75,10 @@ export async function describeToPeer(services: Services): Promise<PeerInfo> {
   };
 }
 
-function urlOf(services: Services, host: string): string | undefined {
+/** Where a host of a transfer is reached; undefined when it is not known here by its name. */
+export function urlOf(peers: Pick<Services["peers"], "resolve">, host: string): string | undefined {
   try {
-    return services.peers.resolve(host);
+    return peers.resolve(host);
   } catch {
     // The host of a child's parent is a name that need not be configured here.
     return undefined;

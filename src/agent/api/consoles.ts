@@ -14,7 +14,8 @@ interface OpenConsole {
 /** The consoles that connections have open, by the numbers they were given. */
 export class Consoles {
   readonly #open = new Map<RpcServerSession, Map<number, OpenConsole>>();
-  #lastNumber = 0;
+  /** By connection: none learns from its numbers what others have open. */
+  readonly #lastNumbers = new WeakMap<RpcServerSession, number>();
 
   /** Sends the guest's console to the connection from now on. @throws AgentError, GuestError. */
   async open(guest: Guest, session: RpcServerSession): Promise<number> {
@@ -25,7 +26,8 @@ export class Consoles {
         `this connection has ${MAX_OPEN_CONSOLES} consoles open, the most it may`,
       );
     }
-    const number = (this.#lastNumber = (this.#lastNumber % 0xffffffff) + 1);
+    const number = ((this.#lastNumbers.get(session) ?? 0) % 0xffffffff) + 1;
+    this.#lastNumbers.set(session, number);
     const hub = guest.live.console;
     const unfollow = await hub.follow({
       onData: (bytes) => {

@@ -3,6 +3,7 @@ import { RpcServerSession, type AnsweredCall, type Handlers } from "../../contro
 import type { Connection } from "../../lane/index.js";
 import type { EventHub } from "../events.js";
 import type { AuditLog } from "../store/audit-log.js";
+import { isShownTo } from "../tenants/own.js";
 import { auditEntry, isAudited } from "./audit.js";
 
 /** The control connections of this agent, and what is answered on them. */
@@ -25,8 +26,8 @@ export class Sessions {
     this.#log = options.log;
     this.#handlers = { client: options.client, peer: options.peer };
     this.#audit = options.audit;
-    options.events.on("guest", (data) => this.#sendToAll("guest", data));
-    options.events.on("transfer", (data) => this.#sendToAll("transfer", data));
+    options.events.on("guest", (data) => this.#sendToAll("guest", data, data.guest.name));
+    options.events.on("transfer", (data) => this.#sendToAll("transfer", data, data.transfer.guest));
   }
 
   /** Answers commands on a connection until it ends. */
@@ -49,11 +50,14 @@ export class Sessions {
     }
   }
 
+  /** @param guest whom it is about: a tenant's holder is told of that tenant's guests. */
   #sendToAll<Name extends "guest" | "transfer">(
     name: Name,
     data: Parameters<typeof RpcServerSession.prototype.sendEvent<Name>>[1],
+    guest: string,
   ): void {
-    for (const session of this.#sessions) session.sendEvent(name, data);
+    for (const session of this.#sessions)
+      if (isShownTo(session.identity, guest)) session.sendEvent(name, data);
   }
 
   #onAnswered(call: AnsweredCall, remote: string): void {

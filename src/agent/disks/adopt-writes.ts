@@ -1,4 +1,4 @@
-import { codeOf, messageOf } from "../../base/index.js";
+import { codeOf, messageOf, tenantOfGuest } from "../../base/index.js";
 import type { Params, Result } from "../../control/index.js";
 import { DiskDirectories, DiskError, QemuImg, sharedDisks } from "../../disk/index.js";
 import type { Services } from "../services.js";
@@ -37,8 +37,8 @@ export async function adoptWrites(
     const { id, sizeBytes } = record;
     if (disks.store.has(id)) continue;
     const file = new DiskDirectories(directory).pathOf(id);
-    const createdAtMs = clock.wallMs();
-    await disks.store.shared.adopt({ id, sizeBytes, parent, file, createdAtMs, adoptedFor: guest.id });
+    const made = { createdAtMs: clock.wallMs(), tenant: tenantOfGuest(guest.name), adoptedFor: guest.id };
+    await disks.store.shared.adopt({ id, sizeBytes, parent, file, ...made });
   }
   return found.map(({ name: disk, record }) => ({ name: disk, id: record.id }));
 }

@@ -79,7 +79,7 @@ export class ArrivingLayers {
 
   /** Enters a disk that is to come, unless it is here. Errors as those of `DiskStore.expect`. */
   expect(
-    disk: { id: string; sizeBytes: number; parent?: DiskParent },
+    disk: { id: string; sizeBytes: number; tenant: string; parent?: DiskParent },
     arrival: DiskArrival & { token: string },
   ): Promise<void> {
     const expecting = this.#expecting.then(async () => {
@@ -134,8 +134,18 @@ export class ArrivingLayers {
   }
 
   /** What has the same name here must be the same: nobody writes it, and it stands on the same. */
-  #requireSame({ id, sizeBytes, parent }: { id: string; sizeBytes: number; parent?: DiskParent }): void {
-    const here = this.#store.get(id);
+  #requireSame({
+    id,
+    sizeBytes,
+    tenant,
+    parent,
+  }: {
+    id: string;
+    sizeBytes: number;
+    tenant: string;
+    parent?: DiskParent;
+  }): void {
+    const here = this.#store.get(id, tenant);
     const isEqual = JSON.stringify(here.parent) === JSON.stringify(parent) && here.sizeBytes === sizeBytes;
     if (here.frozen && isEqual) return;
     throw new DiskError("in-use", `this host has a disk ${id} that is not the one of the other host`);

@@ -1,4 +1,4 @@
-import { DEFAULT_TENANT, type Holder } from "../../base/index.js";
+import { codeOf, tenantOfGuest, type Holder } from "../../base/index.js";
 import type { PeerDisk } from "../../control/index.js";
 import type { DiskParent } from "../../disk/index.js";
 import { isUnderWay, type GuestDisk } from "../../guest/index.js";
@@ -77,7 +77,8 @@ export class FarDisks implements ForkedDisks {
           chain: "disk" in top ? disks.store.chainOf(top.disk) : [rawLayer(top.image)],
         });
       }
-      return await disks.layOver(over, child, writes === undefined ? {} : { sharedAt: writes.directory });
+      const sharedAt = writes === undefined ? {} : { sharedAt: writes.directory };
+      return await disks.layOver(over, child, { tenant: this.#tenant, ...sharedAt });
     } catch (error) {
       await disks.removeUnused(this.#disks.flatMap(({ layers }) => layers.map(({ id }) => id)));
       throw error;
@@ -91,7 +92,7 @@ export class FarDisks implements ForkedDisks {
     let parent: DiskParent | undefined = image === undefined ? undefined : { image };
     for (const { id, sizeBytes } of layers.toReversed()) {
       await this.#services.disks.arrivals.expect(
-        { id, sizeBytes, ...(parent === undefined ? {} : { parent }) },
+        { id, sizeBytes, tenant: this.#tenant, ...(parent === undefined ? {} : { parent }) },
         arrival,
       );
       parent = { disk: id };
@@ -103,14 +104,30 @@ export class FarDisks implements ForkedDisks {
   /** Has a base disk come that this host lacks; the child runs on it meanwhile. */
   async #bringImage(digest: string): Promise<void> {
     const { images, arrivingImages, peers, log } = this.#services;
-    if (await images.has(digest)) return;
+    const tenant = this.#tenant;
+    if (await images.has(digest)) return this.#assign(digest, tenant);
     const { parentUrl: url, parent: from } = this.#params;
     const client = await peers.connect(url);
-    const params = { reference: digest, tenant: DEFAULT_TENANT };
+    const params = { reference: digest, tenant };
     const { sizeBytes } = await client.call("peer.findImage", params, { deadlineMs: CALL_DEADLINE_MS });
     log.info({ digest, host: from.host }, "a base disk is brought for a child");
     const origins = [{ kind: "host" as const, name: from.host, url }];
-    await arrivingImages.bring({ digest, sizeBytes, identifier: undefined, origins }, DEFAULT_TENANT);
+    await arrivingImages.bring({ digest, sizeBytes, identifier: undefined, origins }, tenant);
+  }
+
+  /** The child's tenant has the base disk that its guest stands on, as it would if it had not been here: from here, too, its guests are forked on. */
+  async #assign(digest: string, tenant: string): Promise<void> {
+    const { images } = this.#services;
+    try {
+      await images.find(digest, tenant);
+    } catch (error) {
+      if (codeOf(error) !== "no-such-image") throw error;
+      await images.assign(digest, { tenant, identifier: undefined });
+    }
+  }
+
+  get #tenant(): string {
+    return tenantOfGuest(this.#params.guest.name);
   }
 }
 

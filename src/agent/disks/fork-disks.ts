@@ -1,6 +1,6 @@
 import { randomUUID } from "node:crypto";
 import { open } from "node:fs/promises";
-import { messageOf } from "../../base/index.js";
+import { messageOf, tenantOfGuest } from "../../base/index.js";
 import { nodeOf, topNodeOf, type DiskFreeze, type DiskLayer, type GuestDisk } from "../../guest/index.js";
 import type { ParentEmulator } from "../../transfer/index.js";
 import { AgentError } from "../errors.js";
@@ -40,6 +40,11 @@ export class ForkDisks implements ForkedDisks {
     this.#guest = guest;
   }
 
+  /** Of the guest, and so of its children. */
+  get #tenant(): string {
+    return tenantOfGuest(this.#guest.name);
+  }
+
   /** Has a child's host be let read what the child's disks will stand on, until `endOffers`. */
   offer({ transfer, token }: Pick<ParentRecord, "transfer" | "token">): void {
     if (!this.hasDisks) return;
@@ -67,7 +72,7 @@ export class ForkDisks implements ForkedDisks {
     this.#below = [...config.disks];
     if (config.disks.length === 0) return;
     try {
-      const over = await disks.layOver(config.disks, this.#guest.id);
+      const over = await disks.layOver(config.disks, this.#guest.id, { tenant: this.#tenant });
       this.#freezes = config.disks.map((disk, index) => ({
         disk,
         overlay: over[index]?.chain[0] as DiskLayer,
@@ -89,7 +94,7 @@ export class ForkDisks implements ForkedDisks {
 
   /** The disks of a child: each an empty layer over what will be frozen. Errors as those of `prepare`. */
   layFor(child: string): Promise<GuestDisk[]> {
-    return this.#services.disks.layOver(this.#below, child);
+    return this.#services.disks.layOver(this.#below, child, { tenant: this.#tenant });
   }
 
   /** The emulator as a fork sees it: its pause freezes the disks, too. */

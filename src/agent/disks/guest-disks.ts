@@ -17,9 +17,10 @@ import type { GuestDisk, Place } from "../../guest/index.js";
 /** Bytes that `stat` counts by. */
 const BLOCK_BYTES = 512;
 
-/** Finds the base disk a user named, on the host named, or one that `isHere`; its digest. Errors as those of `ArrivingImages.find`. */
+/** Finds the base disk that a tenant calls so, on the host named, or one that `isHere`; its digest. Errors as those of `ArrivingImages.find`. */
 type FindImage = (
   reference: string,
+  tenant: string,
   where: { from?: string | undefined; isHere: boolean },
 ) => Promise<string>;
 
@@ -56,13 +57,14 @@ export class GuestDisks {
 
   /**
    * Makes the disks a new guest asks for; of all or of none.
+   * @param options.tenant whose guest it is: it stands on that tenant's images and disks only.
    * @param options.isLive whether an emulator has the guest of this id.
    * @param options.used layers in the chains of other guests.
    * @throws DiskError `no-such-image`, `no-such-disk`, `in-use`, `bad-size`, `too-deep`, `no-room`.
    */
   async make(
     requests: readonly RequestedDisk[],
-    options: { guest: string; isLive: (guest: string) => boolean; used: ReadonlySet<string> },
+    options: { guest: string; tenant: string; isLive: (guest: string) => boolean; used: ReadonlySet<string> },
   ): Promise<GuestDisk[]> {
     const disks: GuestDisk[] = [];
     try {
@@ -73,6 +75,7 @@ export class GuestDisks {
           ...(parent === undefined ? {} : { parent }),
           ...(sizeBytes === undefined ? {} : { sizeBytes }),
           writer: options.guest,
+          tenant: options.tenant,
         });
         const limits = { ...(iops === undefined ? {} : { iops }), ...(bps === undefined ? {} : { bps }) };
         disks.push({ ...this.#layersOf(disk), name: `disk${disks.length}`, cache, ...limits });
@@ -87,12 +90,13 @@ export class GuestDisks {
   /**
    * Empty layers for another guest to write, each over the newest of a disk. Those must not be written any more when it comes to run.
    * @param over disks as they will be below. Errors as those of `DiskStore.create`.
+   * @param options.tenant whose guest that is, and whose disks these are.
    * @param options.sharedAt where hosts share what is written, until it is brought home.
    */
   async layOver(
     over: readonly GuestDisk[],
     guest: string,
-    options: { sharedAt?: string } = {},
+    options: { tenant: string; sharedAt?: string },
   ): Promise<GuestDisk[]> {
     const disks: GuestDisk[] = [];
     for (const disk of over) {
@@ -182,11 +186,12 @@ export class GuestDisks {
 
   async #parentOf(
     { image, from, parent, differencing }: RequestedDisk,
-    { isLive }: { isLive: (guest: string) => boolean },
+    { tenant, isLive }: { tenant: string; isLive: (guest: string) => boolean },
   ): Promise<DiskParent | undefined> {
-    if (image !== undefined) return { image: await this.#findImage(image, { from, isHere: !differencing }) };
+    if (image !== undefined)
+      return { image: await this.#findImage(image, tenant, { from, isHere: !differencing }) };
     if (parent === undefined) return undefined;
-    const { writer } = this.store.get(parent);
+    const { writer } = this.store.get(parent, tenant);
     if (writer !== undefined && isLive(writer)) {
       throw new DiskError(
         "in-use",

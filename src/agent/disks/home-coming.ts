@@ -1,3 +1,4 @@
+import { tenantOfGuest } from "../../base/index.js";
 import { nodeOf, type DiskFreeze, type DiskLayer } from "../../guest/index.js";
 import type { Guest } from "../guests/guest.js";
 import type { Services } from "../services.js";
@@ -74,7 +75,7 @@ async function writeHere(services: HomeServices, guest: Guest): Promise<void> {
   let freezes: DiskFreeze[] = [];
   try {
     const shared = guest.config.disks.filter(({ chain }) => chain[0]?.shared === true);
-    const over = await disks.layOver(shared, guest.id);
+    const over = await disks.layOver(shared, guest.id, { tenant: tenantOfGuest(guest.name) });
     freezes = shared.map((disk, index) => ({ disk, overlay: over[index]?.chain[0] as DiskLayer }));
     const uid = guest.live.isolation?.user ?? 0;
     for (const { overlay } of freezes) await disks.store.give(overlay.id, uid);

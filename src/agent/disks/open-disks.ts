@@ -1,4 +1,4 @@
-import { DEFAULT_TENANT, type Clock, type Log } from "../../base/index.js";
+import type { Clock, Log } from "../../base/index.js";
 import { DiskStore, ImageLibraries, type ImageStore } from "../../disk/index.js";
 import type { LoadedConfiguration } from "../configuration/index.js";
 import { findData } from "../../memory/index.js";
@@ -12,7 +12,7 @@ import { DiskTrouble } from "./disk-trouble.js";
 import { GuestDisks } from "./guest-disks.js";
 import { SharedWrites } from "./shared-writes.js";
 
-/** The disks of this host, as they were left. Guests are the host's: what they name is an image of its own tenant. */
+/** The disks of this host, as they were left. */
 export async function openDisks(parts: {
   paths: Paths;
   configuration: Pick<LoadedConfiguration, "name" | "sharedDirectories">;
@@ -32,8 +32,9 @@ export async function openDisks(parts: {
   });
   const findImage: ConstructorParameters<typeof GuestDisks>[0]["findImage"] = (
     reference,
+    tenant,
     { from, isHere },
-  ) => (isHere ? images.findHere(reference, DEFAULT_TENANT) : images.find(reference, DEFAULT_TENANT, from));
+  ) => (isHere ? images.findHere(reference, tenant) : images.find(reference, tenant, from));
   return new GuestDisks({ store, arrivals, sharedWrites, findImage });
 }
 

@@ -29,3 +29,8 @@ export function requireRoomAmong(
     );
   }
 }
+
+/** Also what is said to a tenant of another one's guest. */
+export function noSuchGuest(name: string): AgentError {
+  return new AgentError("no-such-guest", `this host has no guest ${name}; list shows those it has`);
+}

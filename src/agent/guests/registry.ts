@@ -2,7 +2,6 @@ import { existsSync } from "node:fs";
 import { readdir, rm, mkdir } from "node:fs/promises";
 import { messageOf, sleep, withDeadline, type Clock, type Log } from "../../base/index.js";
 import { layersOf, type GuestDisks } from "../disks/guest-disks.js";
-import { AgentError } from "../errors.js";
 import { readExchange, seatsOf, type ExchangeRecord } from "../exchange/exchange-record.js";
 import { settleExchange } from "../exchange/settle-exchange.js";
 import type { EventHub } from "../events.js";
@@ -19,7 +18,7 @@ import { Guest, type GuestOptions } from "./guest.js";
 import type { EmulatorSource } from "./launcher.js";
 import type { LiveEmulator } from "./live-emulator.js";
 import { INTERRUPTED, liveState, SILENT, silent } from "./found-state.js";
-import { requireRoomAmong } from "./names.js";
+import { noSuchGuest, requireRoomAmong } from "./names.js";
 import { isOver, rememberRun, remainsOf } from "./remains.js";
 import { unreadableRecord } from "./unreadable.js";
 
@@ -148,7 +147,7 @@ export class GuestRegistry {
   find(name: string): Guest {
     const guest = this.byName(name);
     if (guest !== undefined) return guest;
-    throw new AgentError("no-such-guest", `this host has no guest ${name}; list shows those it has`);
+    throw noSuchGuest(name);
   }
 
   /** @throws AgentError `name-taken` or `too-many-guests`. */

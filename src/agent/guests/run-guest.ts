@@ -1,4 +1,5 @@
 import { randomUUID } from "node:crypto";
+import { tenantOfGuest } from "../../base/index.js";
 import type { Params } from "../../control/index.js";
 import { defaultMachine, parseGuestConfig, type GuestConfig } from "../../guest/index.js";
 import type { ChainFollower } from "../disks/chain-works.js";
@@ -66,10 +67,15 @@ export async function runGuest(
   }
 }
 
-function makeDisks(services: Services, { disks }: RunParams, guest: string): Promise<GuestConfig["disks"]> {
+function makeDisks(
+  services: Services,
+  { name, disks }: RunParams,
+  guest: string,
+): Promise<GuestConfig["disks"]> {
   const { registry } = services;
   return services.disks.make(disks, {
     guest,
+    tenant: tenantOfGuest(name),
     isLive: (id) => registry.byId(id)?.isLive === true,
     used: layersOf(registry.list()),
   });

@@ -90,7 +90,7 @@ class LaterSource implements BlockSource {
  * Emulators read it on a socket. Beside that they are given its file, which they may read only when all of it is right: the link is the same file before and after.
  */
 export class ArrivingImage {
-  readonly record: ArrivingRecord;
+  #record: ArrivingRecord;
   readonly #host: ArrivingImageHost;
   readonly #log: Log;
   readonly #source: LaterSource;
@@ -105,7 +105,7 @@ export class ArrivingImage {
   #closed = false;
 
   private constructor(record: ArrivingRecord, host: ArrivingImageHost) {
-    this.record = record;
+    this.#record = record;
     this.#host = host;
     this.#log = host.log.child({ image: record.digest });
     this.#source = new LaterSource(record.sizeBytes);
@@ -143,6 +143,18 @@ export class ArrivingImage {
     const image = new ArrivingImage(record, host);
     await image.#serve();
     return image;
+  }
+
+  /** What is kept of it. */
+  get record(): ArrivingRecord {
+    return this.#record;
+  }
+
+  /** A guest of another tenant runs on it: that tenant has it, too, when all of it is here. Changes `record`, which is to be saved. */
+  addTenant(tenant: string): void {
+    const { alsoFor = [] } = this.#record;
+    if (tenant === this.#record.tenant || alsoFor.includes(tenant)) return;
+    this.#record = { ...this.#record, alsoFor: [...alsoFor, tenant] };
   }
 
   /** Its file, whatever that is called at the moment. */
@@ -281,6 +293,13 @@ export class ArrivingImage {
       this.#log.warn({ identifier, problem: messageOf(error) }, "an image that came has no name here");
       await images.assign(digest, { tenant, identifier: undefined }).catch(() => {});
     }
+    for (const other of this.record.alsoFor ?? [])
+      await images.assign(digest, { tenant: other, identifier: undefined }).catch((error: unknown) => {
+        this.#log.warn(
+          { tenant: other, problem: messageOf(error) },
+          "a tenant was not given an image that came",
+        );
+      });
     const arrived = { id: digest, path: (this.#held as HeldImage).path };
     while (!this.#closed && !(await this.#host.localise(arrived))) await sleep(clock, LOCALISE_RETRY_MS);
     if (this.#closed) return;

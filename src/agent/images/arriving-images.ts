@@ -133,6 +133,7 @@ export class ArrivingImages {
     const bringing = this.#beginning.then(async () => {
       const { images } = this.#options;
       const { digest, sizeBytes, identifier } = found;
+      if (this.#images.has(digest)) await this.#addTenant(digest, tenant);
       if (this.#images.has(digest)) return digest;
       if (await images.has(digest)) {
         await images.assign(digest, { tenant, identifier });
@@ -153,6 +154,16 @@ export class ArrivingImages {
     });
     this.#beginning = bringing.catch(() => {});
     return bringing;
+  }
+
+  /** A tenant has an image that comes for another one, too: at once when all of it is here, else when it is. */
+  async #addTenant(digest: string, tenant: string): Promise<void> {
+    const coming = this.#images.get(digest);
+    if (coming === undefined || coming.record.tenant === tenant) return;
+    coming.addTenant(tenant);
+    await this.#records.save(coming.record);
+    if (await this.#options.images.has(digest))
+      await this.#options.images.assign(digest, { tenant, identifier: undefined });
   }
 
   /** How far an image is; undefined when it is here. */

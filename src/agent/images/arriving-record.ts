@@ -21,6 +21,8 @@ const recordSchema = z.strictObject({
   sizeBytes: z.int().min(1).max(MAX_DISK_BYTES),
   tenant: z.string().regex(TENANT_PATTERN),
   identifier: z.string().max(63).exactOptional(),
+  /** Other tenants whose guests have come to run on it meanwhile. */
+  alsoFor: z.array(z.string().regex(TENANT_PATTERN)).exactOptional(),
   /** What its socket and its file are called: nobody else is told. */
   key: z.uuid(),
   origins: z.array(originSchema).max(64),

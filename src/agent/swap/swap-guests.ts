@@ -6,6 +6,7 @@ import type { Guest } from "../guests/guest.js";
 import { leastUnprivilegedPort } from "../network/ports.js";
 import { requireBridge } from "../network/tap.js";
 import type { Services } from "../services.js";
+import { nameBeside } from "../transfers/child-names.js";
 import { isLack, movePlaces, SWAP_FAILED, type Moved } from "./move-roles.js";
 import { exchanged, requireExchangeable, roleOf, type Role } from "./roles.js";
 import { giveNames, settleSwap, sideOf } from "./settle-swaps.js";
@@ -41,8 +42,10 @@ export async function swapGuests(services: Services, params: Params<"guest.swap"
   }
 }
 
-function findBoth(services: Services, { name, child }: Params<"guest.swap">): [Guest, Guest] {
+function findBoth(services: Services, params: Params<"guest.swap">): [Guest, Guest] {
   const { registry, book, configuration } = services;
+  const { name } = params;
+  const child = nameBeside(name, params.child);
   if (name === child) throw new AgentError("bad-request", `guest ${name} cannot be swapped with itself`);
   const parent = registry.find(name);
   const found = registry.byName(child);

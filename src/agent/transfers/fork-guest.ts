@@ -18,7 +18,7 @@ import type { Guest } from "../guests/guest.js";
 import { frozenEmulator } from "../guests/template.js";
 import { networkOfForked, type NetworkForPeer } from "../network/translate.js";
 import type { Services } from "../services.js";
-import { chosenName, NumberedNames, type ChildNames } from "./child-names.js";
+import { chosenName, nameBeside, NumberedNames, type ChildNames } from "./child-names.js";
 import { compressionFor } from "./compression.js";
 import type { ForkingChild } from "./forking-child.js";
 import { detachParent, makeInstant, ParentKeep } from "./parent-keep.js";
@@ -36,6 +36,7 @@ import { viewOfError } from "./transfer-entry.js";
  */
 export async function forkFrom(services: Services, params: Params<"guest.fork">): Promise<ChildOutcome[]> {
   const guest = services.registry.find(params.name);
+  for (const name of params.names ?? []) nameBeside(guest.name, name);
   guest.requireIdle();
   guest.requireState("forked", "running", "frozen");
   requireTracked(services.paths, "forked on");
@@ -108,7 +109,7 @@ class OutgoingFork implements ForkAttempt<ChildOutcome[]> {
         const name = params.names?.[index];
         const url = urls[index % urls.length] as string;
         const making = {
-          names: name === undefined ? row : chosenName(name),
+          names: name === undefined ? row : chosenName(nameBeside(guest.name, name)),
           network: networkOfForked(guest.config.network, {
             attached: params.network === "attached",
             forwards: params.forwards.map((forward) => ({ ...forward, hostPort: forward.hostPort + index })),

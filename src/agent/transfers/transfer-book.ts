@@ -63,10 +63,7 @@ export class TransferBook {
     );
     const entry = found.find((candidate) => candidate.role === "parent") ?? found[0];
     if (entry !== undefined) return entry;
-    throw new AgentError(
-      "no-such-transfer",
-      `this agent knows no transfer ${transfer}; transfers lists those it knows`,
-    );
+    throw noSuchTransfer(transfer);
   }
 
   /** The last transfer that took the guest of this name away, for those who still look for it here. */
@@ -110,4 +107,12 @@ export class TransferBook {
     const past = this.#entries.filter((entry) => entry.over);
     for (const entry of past.slice(0, Math.max(0, past.length - MAX_PAST_TRANSFERS))) this.drop(entry);
   }
+}
+
+/** Also what is said to a tenant of another one's transfer. */
+export function noSuchTransfer(transfer: number): AgentError {
+  return new AgentError(
+    "no-such-transfer",
+    `this agent knows no transfer ${transfer}; transfers lists those it knows`,
+  );
 }

@@ -54,9 +54,10 @@ export function forkCommand(cli: Cli): Command {
     .addHelpText("after", "\nExample:\n  ramet fork web --to hostb --count 2 --name web-a,web-b");
   return addPagingOptions(command).action(async (name: string, options: ForkOptions) => {
     const { network, memory, sweep, relay, to, count, forward } = options;
-    await carryOut(cli.context(command), {
+    const context = cli.context(command);
+    await carryOut(context, {
       kind: "fork",
-      guest: name,
+      guest: context.guestName(name),
       // A held sweep never ends by itself.
       wait: options.wait && sweep === "on",
       start: (client, deadline) =>

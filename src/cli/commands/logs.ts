@@ -23,17 +23,18 @@ export function logsCommand(cli: Cli): Command {
   return command.action(async (name: string, options: LogsOptions) => {
     const context = cli.context(command);
     const client = await context.connect();
+    const guest = context.guestName(name);
     const follow = options.follow ?? false;
     const show = (lines: readonly string[]) => {
       if (!context.json) context.print(...lines.map(printable));
-      else if (follow) context.printJsonLine({ guest: name, lines });
+      else if (follow) context.printJsonLine({ guest, lines });
       else context.printJson({ lines });
     };
     // Later lines may arrive together with the answer, before its promise has been seen to resolve.
     const later: string[][] = [];
     let answered = false;
     client.onEvent((event) => {
-      if (event.event !== "log" || event.data.guest !== name) return;
+      if (event.event !== "log" || event.data.guest !== guest) return;
       if (answered) show(event.data.lines);
       else later.push(event.data.lines);
     });

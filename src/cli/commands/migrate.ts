@@ -28,9 +28,10 @@ export function migrateCommand(cli: Cli): Command {
     )
     .option("--no-wait", "end as soon as the guest runs there, not when its memory and disks are there");
   return addPagingOptions(command).action(async (name: string, options: MigrateOptions) => {
-    await carryOut(cli.context(command), {
+    const context = cli.context(command);
+    await carryOut(context, {
       kind: "migrate",
-      guest: name,
+      guest: context.guestName(name),
       wait: options.wait,
       start: (client, deadline) =>
         client.call(

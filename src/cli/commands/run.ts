@@ -1,5 +1,6 @@
 import { resolve } from "node:path";
 import { Command, Option } from "commander";
+import { guestNameIn, tenantOfGuest, tenantProblem } from "../../base/index.js";
 import {
   ARCHITECTURES,
   DEFAULT_MEMORY_MIB,
@@ -29,6 +30,7 @@ interface RunOptions {
   mac?: string;
   forward?: string[];
   disk?: RunDisk[];
+  tenant?: string;
 }
 
 /** `ramet run NAME`: starts a new guest. */
@@ -54,13 +56,17 @@ export function runCommand(cli: Cli): Command {
       collect,
     )
     .option("-d, --disk <disk>", "a disk, repeatable: image:debian-12,size=20G, or as below", collectDisk)
+    .option(
+      "-t, --tenant <tenant>",
+      "whose guest it is: NAME@TENANT (default: that of your certificate, or default)",
+    )
     .addHelpText(
       "after",
       `${DISK_HELP}\nExample:\n  ramet run web --kernel /boot/vmlinuz --initrd /srv/web.cpio --append console=ttyS0 -m 512 -p 8080:80`,
     );
   return command.action(async (name: string, options: RunOptions) => {
     const context = cli.context(command);
-    const result = await run(context, name, options);
+    const result = await run(context, nameFor(name, options.tenant), options);
     context.answer(result, ({ guest }) => {
       const lines = [`${guest.name} ${guest.state === "running" ? "runs" : `is ${guest.state}`}`];
       if (guest.network.mode === "user") {
@@ -100,6 +106,19 @@ function runParams(context: Context, name: string, options: RunOptions): ParamsI
       machine: options.machine,
     }),
   };
+}
+
+/** The name of a tenant's guest. */
+function nameFor(name: string, tenant: string | undefined): string {
+  if (tenant === undefined) return name;
+  const problem = tenantProblem(tenant);
+  if (problem !== undefined) throw new CliError("usage", `--tenant: ${problem}`);
+  const whole = guestNameIn(tenant, name);
+  if (tenantOfGuest(whole) === tenant) return whole;
+  throw new CliError(
+    "usage",
+    `${name} is a name of the tenant ${tenantOfGuest(name)}, and --tenant says ${tenant}`,
+  );
 }
 
 /** A relative path means this machine's working directory, which only the agent of this machine shares. */

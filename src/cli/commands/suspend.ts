@@ -71,7 +71,8 @@ export function resumeCommand(cli: Cli): Command {
 async function isTransfer(context: Context, what: string): Promise<boolean> {
   if (!/^\d{1,10}$/.test(what) || Number(what) > MAX_TRANSFER) return false;
   const { guests } = await context.call("guest.list", {});
-  return !guests.some(({ name }) => name === what);
+  const whole = context.guestName(what);
+  return !guests.some(({ name }) => name === whole);
 }
 
 /** @throws CliError `usage` unless it is one of both. */

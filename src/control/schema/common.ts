@@ -1,5 +1,10 @@
 import { z } from "zod";
-import { MAX_MEMORY_PAGES, PAGE_BYTES } from "../../base/index.js";
+import {
+  guestNameProblem,
+  MAX_GUEST_NAME_CHARACTERS,
+  MAX_MEMORY_PAGES,
+  PAGE_BYTES,
+} from "../../base/index.js";
 import { MAX_FORWARDS, MAX_MESSAGE_CHARACTERS } from "../limits.js";
 
 /** A field that may be left out. It may not be present and undefined: messages have no undefined. */
@@ -17,16 +22,14 @@ export const wallMs = z.number().min(0);
 /** A text for people. */
 export const message = z.string().max(MAX_MESSAGE_CHARACTERS);
 
-export const MAX_NAME_CHARACTERS = 63;
-
-/** The name of a guest: also a host name and a directory name, hence the rule (RFC 1123, in lower case). */
+/** The name of a guest, with its tenant (`guestNameProblem`). */
 export const guestName = z
   .string()
-  .max(MAX_NAME_CHARACTERS)
-  .regex(
-    /^[a-z0-9]([a-z0-9-]*[a-z0-9])?$/,
-    "must be made of lower-case letters, digits and dashes, with a letter or digit first and last",
-  );
+  .max(MAX_GUEST_NAME_CHARACTERS)
+  .superRefine((name, context) => {
+    const problem = guestNameProblem(name);
+    if (problem !== undefined) context.addIssue({ code: "custom", message: problem });
+  });
 
 /** A host as commands name it: `host:port`, `ws://host:port`, or the name of a peer of the agent's configuration. */
 export const hostAddress = z

@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { MAX_MEMORY_PAGES, PAGE_BYTES } from "../../base/index.js";
+import { MAX_MEMORY_PAGES, PAGE_BYTES, tenantOfGuest } from "../../base/index.js";
 import {
   MAX_CHILDREN,
   MAX_DEVICE_STATE_BYTES,
@@ -95,7 +95,14 @@ export const prepareParams = z
     writes: optional(sharedWrites),
   })
   .check((context) => {
-    const { guest, pageCount } = context.value;
+    const { guest, parent, pageCount } = context.value;
+    if (tenantOfGuest(guest.name) !== tenantOfGuest(parent.guest))
+      context.issues.push({
+        code: "custom",
+        path: ["guest", "name"],
+        message: "must be of the parent's tenant",
+        input: guest.name,
+      });
     if (pageCount * PAGE_BYTES === guest.memoryBytes) return;
     context.issues.push({
       code: "custom",

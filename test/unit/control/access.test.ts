@@ -4,9 +4,10 @@ import { test } from "node:test";
 import { ACCESS_ROLES, hasRole, type AccessRole, type Identity } from "../../../src/base/index.js";
 import { requireAccess, requireTopic } from "../../../src/control/access.js";
 import {
+  isForTenants,
   METHOD_ACCESS,
   METHODS,
-  TENANT_METHODS,
+  TENANT_ACCESS,
   TOPIC_ACCESS,
   TOPICS,
   type MethodName,
@@ -53,21 +54,28 @@ test("each role may do what its own methods and those of the roles within it do,
 
 test("who belongs to a tenant may do what is the tenant's own, with the role for it, and nothing else", () => {
   const tenant = (...roles: AccessRole[]): Identity => ({ ...holder(...roles), tenant: "acme" });
+  assert.deepEqual(Object.keys(TENANT_ACCESS).sort(), [...methods].sort());
   for (const name of methods) {
-    const may = TENANT_METHODS.has(name);
-    assert.ok(!may || name.startsWith("image."), name);
+    const needed = TENANT_ACCESS[name];
+    assert.equal(isForTenants(name), needed !== "host", name);
+    // What agents ask of each other is never a tenant's, and a tenant never needs more than operate.
+    if (METHODS[name].role === "peer") assert.equal(needed, "host", name);
+    assert.ok(needed === "host" || needed === "observe" || needed === "operate", name);
     for (const role of ACCESS_ROLES) {
       const call = () => requireAccess(tenant(role), name);
-      if (may && hasRole(tenant(role), METHOD_ACCESS[name])) call();
-      else assert.throws(call, { code: "forbidden" });
+      if (needed === "host")
+        assert.throws(call, {
+          code: "forbidden",
+          message: `${name} is not for tenants; CN=somebody belongs to the tenant acme`,
+        });
+      else if (hasRole(tenant(role), needed)) call();
+      else assert.throws(call, { code: "forbidden", message: /needs the role/ });
     }
   }
-  assert.throws(
-    () => requireAccess(tenant("admin"), "guest.list"),
-    /not for tenants; CN=somebody belongs to .* acme/,
-  );
-  for (const topic of TOPICS)
-    assert.throws(() => requireTopic(tenant("admin"), topic), { code: "forbidden" });
+  for (const topic of TOPICS) {
+    requireTopic(tenant("observe"), topic);
+    assert.throws(() => requireTopic(tenant("peer"), topic), { code: "forbidden" });
+  }
 });
 
 test("docs/security.md and proto/CONTROL.md have the same table", () => {
@@ -85,4 +93,20 @@ test("docs/security.md and proto/CONTROL.md have the same table", () => {
       );
     }
   }
+});
+
+test("docs/security.md says of every method what a tenant's holder needs, or that it is the host's", () => {
+  const text = read("docs/security.md").split("\n");
+  const methodsOf = (line: string) =>
+    [...line.matchAll(/`([a-z]+\.[A-Za-z.]+)`/g)].map(([, name]) => name ?? "");
+  for (const role of ["observe", "operate"]) {
+    const row = text.find((line) => line.startsWith(`| tenant's \`${role}\` |`)) ?? "";
+    const meant = methods.filter((name) => TENANT_ACCESS[name] === role);
+    assert.deepEqual(methodsOf(row).sort(), meant.sort(), role);
+  }
+  const first = text.findIndex((line) => line.startsWith("| the host's |")) + 2;
+  const rows = text.slice(first, text.indexOf("", first));
+  const meant = methods.filter((name) => TENANT_ACCESS[name] === "host" && METHODS[name].role === "client");
+  assert.deepEqual(rows.flatMap(methodsOf).sort(), meant.sort());
+  for (const row of rows) assert.match(row, /\| [^|]{20,} \|$/, `${row} says why`);
 });

@@ -11,6 +11,7 @@ import {
   emptyQcow2,
   MAX_CHAIN_DISKS,
   MAX_DISK_BYTES,
+  tenantOfDisk,
 } from "../../../src/disk/index.js";
 
 const MIB = 1024 * 1024;
@@ -20,12 +21,14 @@ const WRITER = "11111111-2222-4333-8444-555555555555";
 describe("the differencing disks of a host", () => {
   let root: string;
   let held: number;
+  let heldFor: (string | undefined)[];
   let store: DiskStore;
 
   const images = {
-    async hold(digest: string) {
+    async hold(digest: string, tenant?: string) {
       if (digest !== DIGEST) throw new DiskError("no-such-image", `there is no ${digest}`);
       held += 1;
+      heldFor.push(tenant);
       let isHeld = true;
       return {
         digest,
@@ -46,6 +49,7 @@ describe("the differencing disks of a host", () => {
   beforeEach(async () => {
     root = mkdtempSync(join(tmpdir(), "rd-"));
     held = 0;
+    heldFor = [];
     writeFileSync(join(root, "base.raw"), "");
     store = await openStore();
   });
@@ -75,6 +79,37 @@ describe("the differencing disks of a host", () => {
     );
     const map = JSON.parse(qemuImg("map", "--output=json", store.pathOf(second.id))) as { zero: boolean }[];
     assert.ok(map.every(({ zero }) => zero));
+  });
+
+  test("are a tenant's, and stand on its own alone", async () => {
+    const own = await store.create({ parent: { image: DIGEST }, writer: WRITER, tenant: "acme" });
+    const hosts = await store.create({ sizeBytes: MIB, writer: WRITER });
+    for (const { id } of [own, hosts]) await store.freeze(id);
+    const over = await store.create({ parent: { disk: own.id }, writer: WRITER, tenant: "acme" });
+    const missing = "99999999-2222-4333-8444-555555555555";
+    for (const [tenant, id] of [
+      ["rival", own.id],
+      ["default", own.id],
+      ["acme", hosts.id],
+      ["acme", missing],
+    ] as const) {
+      const refusal = {
+        code: "no-such-disk",
+        message: `the tenant ${tenant} has no disk ${id} on this host`,
+      };
+      assert.throws(() => store.get(id, tenant), refusal);
+      await assert.rejects(store.create({ parent: { disk: id }, writer: WRITER, tenant }), refusal);
+    }
+    assert.equal(store.get(own.id, "acme").id, own.id);
+    assert.equal(store.get(hosts.id, "default").id, hosts.id);
+    store.close();
+    store = await openStore();
+    assert.deepEqual(
+      [own, hosts, over].map(({ id }) => tenantOfDisk(store.get(id))),
+      ["acme", "default", "acme"],
+      "it outlives the agent",
+    );
+    assert.deepEqual(heldFor, ["acme", "acme"], "the base disk is used for the tenant");
   });
 
   test("may be as large as is allowed, and no larger", async () => {
