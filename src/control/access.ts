@@ -99,7 +99,7 @@ export const TENANT_ACCESS = {
   "agent.offer": "host",
   "agent.leave": "host",
   "events.subscribe": "observe",
-  "guest.run": "host",
+  "guest.run": "operate",
   "guest.list": "observe",
   "guest.show": "observe",
   "guest.stop": "operate",

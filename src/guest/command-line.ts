@@ -112,7 +112,7 @@ export function commandLine(options: {
     "-object",
     `${file},${share},prealloc=off,dump=off,merge=off`,
   );
-  args.push("-kernel", config.kernel);
+  if (config.kernel !== undefined) args.push("-kernel", config.kernel);
   if (config.initrd !== undefined) args.push("-initrd", config.initrd);
   if (config.append !== "") args.push("-append", config.append);
   // Opened by the agent, because what the emulator may put in a file's place the agent must not read or cut back.

@@ -105,7 +105,7 @@ const guestConfigSchema = z
       .min(MIN_MEMORY_BYTES, `must be at least ${MIN_MEMORY_BYTES} (64 MiB)`)
       .multipleOf(MEMORY_UNIT_BYTES, `must be a multiple of ${MEMORY_UNIT_BYTES} (2 MiB)`),
     cpus: z.int().min(1, "must be at least 1"),
-    kernel: pathSchema,
+    kernel: pathSchema.optional(),
     initrd: pathSchema.optional(),
     append: appendSchema.default(""),
     network: networkSchema,
@@ -128,6 +128,12 @@ const guestConfigSchema = z
       refuse("cpus", `must be at most ${MAX_CPUS[architecture]} for ${architecture}`);
     if (config.memoryBytes > MAX_MEMORY_BYTES[architecture]) {
       refuse("memoryBytes", `must be at most ${MAX_MEMORY_BYTES[architecture]} for ${architecture}`);
+    }
+    if (config.kernel === undefined) {
+      if (config.initrd !== undefined) refuse("initrd", "needs a kernel");
+      if (config.append !== "") refuse("append", "needs a kernel");
+      if (architecture !== "x86_64")
+        refuse("kernel", `is needed on ${architecture}: its emulator brings no firmware`);
     }
     config.disks.forEach(({ name }, index) => {
       if (name !== `disk${index}`) refuse(`disks.${index}.name`, `must be disk${index}, by its place`);

@@ -181,7 +181,8 @@ function confine(
 ): ReturnType<typeof confinedCommand> {
   const { config, dataDirectories = [] } = options;
   const { layout, ...rest } = command;
-  const readOnly = [...options.confinement.readOnly, config.kernel, ...dataDirectories];
+  const readOnly = [...options.confinement.readOnly, ...dataDirectories];
+  if (config.kernel !== undefined) readOnly.push(config.kernel);
   if (config.initrd !== undefined) readOnly.push(config.initrd);
   // One that is not installed brings its libraries along.
   if (!rest.binary.startsWith("/usr/")) readOnly.push(dirname(rest.binary));

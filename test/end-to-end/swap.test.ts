@@ -173,7 +173,7 @@ describe("a guest with forwarded ports and a disk, and its child", () => {
     await a.call("guest.freeze", { name: "alone" });
     await refused("alone", "bad-state", /alone is frozen/);
     await removeGuest(a, "alone");
-    const { kernel } = (await a.call("guest.show", { name: "web" })).guest;
+    const { kernel = "" } = (await a.call("guest.show", { name: "web" })).guest;
     await a.call("guest.run", { name: "stranger", kernel, network: { mode: "user" } });
     await refused("stranger", "refused", /not guests of one fork/);
     await removeGuest(a, "stranger");

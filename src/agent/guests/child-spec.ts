@@ -13,7 +13,7 @@ export interface ChildSpec {
   memoryBytes: number;
   cpus: number;
   append: string;
-  kernel: { sha256: string; path: string };
+  kernel?: { sha256: string; path: string };
   initrd?: { sha256: string; path: string };
   network:
     | { mode: "none" }
@@ -52,7 +52,7 @@ export function specKey(spec: ChildSpec): string {
     memoryBytes,
     cpus,
     append,
-    kernel.sha256,
+    kernel?.sha256,
     initrd?.sha256,
     network.mode,
     network.mode === "none" ? undefined : network.mac,
@@ -74,7 +74,7 @@ export function configOf(spec: ChildSpec, name: string): GuestConfig {
     accelerator: "tcg",
     memoryBytes: spec.memoryBytes,
     cpus: spec.cpus,
-    kernel: spec.kernel.path,
+    ...(spec.kernel === undefined ? {} : { kernel: spec.kernel.path }),
     ...(spec.initrd === undefined ? {} : { initrd: spec.initrd.path }),
     append: spec.append,
     network: networkOf(network),

@@ -1,4 +1,5 @@
 import { assert, messageOf, type Clock, type Log, type Timer } from "../../base/index.js";
+import { bootFilesOf } from "./guest-record.js";
 import { specKey, type ChildSpec } from "./child-spec.js";
 import type { LiveEmulator } from "./live-emulator.js";
 
@@ -61,9 +62,7 @@ export class EmulatorPool {
 
   /** Digests of the boot files that ready emulators were started with. */
   get digests(): string[] {
-    return [...this.#shelves.values()].flatMap(({ spec }) =>
-      spec.initrd === undefined ? [spec.kernel.sha256] : [spec.kernel.sha256, spec.initrd.sha256],
-    );
+    return [...this.#shelves.values()].flatMap(({ spec }) => bootFilesOf(spec).map(({ sha256 }) => sha256));
   }
 
   /**

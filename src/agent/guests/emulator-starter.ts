@@ -6,7 +6,7 @@ import { mkdir, rm } from "node:fs/promises";
 import type { Admission, Reservation } from "./admission.js";
 import { configOf, type ChildSpec } from "./child-spec.js";
 import { EmulatorPool } from "./emulator-pool.js";
-import { writeRecord, type GuestRecord } from "./guest-record.js";
+import { bootFilesOf, writeRecord, type GuestRecord } from "./guest-record.js";
 import type { EmulatorSource, LaunchOptions } from "./launcher.js";
 import type { LiveEmulator } from "./live-emulator.js";
 
@@ -83,9 +83,7 @@ export class EmulatorStarter {
   }
 
   async #startIncoming(spec: ChildSpec, reservation: Reservation): Promise<LiveEmulator> {
-    const digests =
-      spec.initrd === undefined ? [spec.kernel.sha256] : [spec.kernel.sha256, spec.initrd.sha256];
-    const holds = digests.map((digest) => this.#boot.hold(digest));
+    const holds = bootFilesOf(spec).map(({ sha256 }) => this.#boot.hold(sha256));
     const config = configOf(spec, "warm");
     try {
       // Before the emulator there is a record, so that a new agent ends it should this one die now.
@@ -121,7 +119,7 @@ export class EmulatorStarter {
       createdAtMs: this.#clock.wallMs(),
       attached: false,
       boot: {
-        kernel: file(spec.kernel),
+        ...(spec.kernel === undefined ? {} : { kernel: file(spec.kernel) }),
         ...(spec.initrd === undefined ? {} : { initrd: file(spec.initrd) }),
       },
       config,

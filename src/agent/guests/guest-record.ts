@@ -69,7 +69,7 @@ export const guestRecordSchema = z.strictObject({
   seat: z.enum(SEATS).optional(),
   /** False: its network device leads nowhere. */
   attached: z.boolean(),
-  boot: z.strictObject({ kernel: bootFile, initrd: bootFile.optional() }),
+  boot: z.strictObject({ kernel: bootFile.optional(), initrd: bootFile.optional() }),
   config: z.unknown().transform((value) => parseGuestConfig(value)),
 });
 
@@ -114,10 +114,20 @@ export function formerChildOf(record: Readonly<GuestRecord>): Omit<FormerChild, 
   };
 }
 
+/** Kernel and initrd, as far as there are such: a guest without them boots from its first disk. */
+export function bootFilesOf<File>({
+  kernel,
+  initrd,
+}: {
+  kernel?: File | undefined;
+  initrd?: File | undefined;
+}): File[] {
+  return [kernel, initrd].filter((file) => file !== undefined);
+}
+
 /** The digests a guest needs to boot again. */
 export function digestsOf(record: GuestRecord): string[] {
-  const { kernel, initrd } = record.boot;
-  return initrd === undefined ? [kernel.sha256] : [kernel.sha256, initrd.sha256];
+  return bootFilesOf(record.boot).map(({ sha256 }) => sha256);
 }
 
 export type { GuestConfig };

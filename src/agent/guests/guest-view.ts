@@ -40,7 +40,7 @@ export function viewOf(
     machine: config.machine,
     memoryBytes: config.memoryBytes,
     cpus: config.cpus,
-    kernel: boot.kernel.source,
+    ...(boot.kernel === undefined ? {} : { kernel: boot.kernel.source }),
     ...(boot.initrd === undefined ? {} : { initrd: boot.initrd.source }),
     append: config.append,
     ...(live === undefined

@@ -35,8 +35,10 @@ export async function runGuest(
   let handedOver = false;
   try {
     const config = { ...checked, disks: await makeDisks(services, params, checked.id) };
-    const kernel = await importFile(services, params.kernel, holds);
-    const initrd = params.initrd === undefined ? undefined : await importFile(services, params.initrd, holds);
+    const [kernel, initrd] = [
+      await importFile(services, params.kernel, holds),
+      await importFile(services, params.initrd, holds),
+    ];
     const reservation = await services.starter.reserve(config.memoryBytes, `guest ${params.name}`);
     let guest: Guest;
     try {
@@ -45,10 +47,10 @@ export async function runGuest(
         state: "starting",
         createdAtMs: services.clock.wallMs(),
         attached: true,
-        boot: { kernel, ...(initrd === undefined ? {} : { initrd }) },
+        boot: { ...(kernel === undefined ? {} : { kernel }), ...(initrd === undefined ? {} : { initrd }) },
         config: {
           ...config,
-          kernel: services.boot.path(kernel.sha256),
+          ...(kernel === undefined ? {} : { kernel: services.boot.path(kernel.sha256) }),
           ...(initrd === undefined ? {} : { initrd: services.boot.path(initrd.sha256) }),
         },
       });
@@ -116,7 +118,7 @@ async function configFor(services: Services, params: RunParams): Promise<unknown
     machine,
     memoryBytes: params.memoryMiB * MIB,
     cpus: params.cpus,
-    kernel: params.kernel,
+    ...(params.kernel === undefined ? {} : { kernel: params.kernel }),
     ...(params.initrd === undefined ? {} : { initrd: params.initrd }),
     append: params.append,
     network: networkFor(params, services.configuration.forwardAddress),
@@ -150,9 +152,10 @@ async function requireNetwork({ isolation }: Services, { network }: GuestConfig)
 
 async function importFile(
   services: Services,
-  source: string,
+  source: string | undefined,
   holds: BootFileHold[],
-): Promise<RecordedBootFile> {
+): Promise<RecordedBootFile | undefined> {
+  if (source === undefined) return undefined;
   const hold = await services.boot.import(source);
   holds.push(hold);
   return { sha256: hold.digest, sizeBytes: await services.boot.sizeBytes(hold.digest), source };

@@ -1,5 +1,5 @@
+import { guestNameProblem } from "../../base/index.js";
 import { MAX_MESSAGE_CHARACTERS } from "../../control/index.js";
-import { NAME_PATTERN } from "../configuration/index.js";
 import { readIfThere } from "../store/files.js";
 import type { GuestRecord } from "./guest-record.js";
 
@@ -38,7 +38,7 @@ export async function unreadableRecord(path: string, id: string, problem: string
 async function legibleName(path: string): Promise<string | undefined> {
   try {
     const [, name] = /"name":\s*"([^"]+)"/.exec((await readIfThere(path)) ?? "") ?? [];
-    return name !== undefined && NAME_PATTERN.test(name) ? name : undefined;
+    return name !== undefined && guestNameProblem(name) === undefined ? name : undefined;
   } catch {
     return undefined;
   }

@@ -2,6 +2,7 @@ import { tenantOfGuest } from "../../base/index.js";
 import {
   ControlError,
   type CallContext,
+  type Forward,
   type Params,
   type Result,
   type TenantMethod,
@@ -32,6 +33,9 @@ export interface TenantCall<Name extends TenantMethod> {
   carryOut(params: Params<Name>): Promise<Result<Name>>;
 }
 
+/** Below that ports are for root, whatever the host lets others do. */
+const LEAST_USER_PORT = 1024;
+
 /** The subscription itself is the session's; what comes of it is told apart where it is sent. */
 export type RuledMethod = Exclude<TenantMethod, "events.subscribe">;
 
@@ -52,6 +56,11 @@ export const TENANT_RULES: { readonly [Name in RuledMethod]: Rule<Name> } = {
     const { guests } = await carryOut(params);
     return { guests: ownOf(tenant, guests, ({ name }) => name) };
   },
+  "guest.run": ({ tenant, params, carryOut }) => {
+    const name = ownName(tenant, params.name);
+    requireNothingOfHost(params);
+    return carryOut({ ...params, name });
+  },
   "guest.show": onGuest,
   "guest.stop": onGuest,
   "guest.kill": onGuest,
@@ -69,11 +78,12 @@ export const TENANT_RULES: { readonly [Name in RuledMethod]: Rule<Name> } = {
   "guest.swap": ({ tenant, params, carryOut }) =>
     carryOut({ name: ownName(tenant, params.name), child: ownName(tenant, params.child) }),
   "guest.fork": async ({ tenant, params, services, carryOut }) => {
-    const { names, to, priority } = params;
+    const { names, to, priority, forwards } = params;
     const name = ownName(tenant, params.name);
     const children = names?.map((child) => ownName(tenant, child));
     for (const host of to) requireNamedHost(services, host);
     requireNoPrecedence(priority);
+    requireUserPorts(forwards);
     const own = { ...params, name, ...(children === undefined ? {} : { names: children }) };
     const { transfers } = await carryOut(own);
     return { transfers: transfers.map(outcomeFor) };
@@ -191,6 +201,32 @@ function requireTransfer(
 function hasDisk({ disks }: TenantServices, tenant: string, id: string): boolean {
   const disk = disks.store.find(id);
   return disk !== undefined && tenantOfDisk(disk) === tenant;
+}
+
+/** @throws ControlError `forbidden` for what a tenant's guest is run with that is the host's. */
+function requireNothingOfHost({ kernel, initrd, disks, network }: Params<"guest.run">): void {
+  const refuse = (what: string, instead: string): never => {
+    throw new ControlError(
+      "forbidden",
+      `${what} is the host's, and a tenant names nothing of it: ${instead}`,
+    );
+  };
+  for (const path of [kernel, initrd])
+    if (path !== undefined) refuse(path, "its guests boot from their first disk");
+  for (const { from } of disks)
+    if (from !== undefined) refuse(`from=${from}`, "its disks stand on images that this host finds for it");
+  if (network.mode === "tap") refuse("a tap interface", "its guests have a user network");
+  if (network.mode === "user") requireUserPorts(network.forwards);
+}
+
+/** @throws ControlError `forbidden`. */
+function requireUserPorts(forwards: readonly Forward[]): void {
+  const low = forwards.find(({ hostPort }) => hostPort < LEAST_USER_PORT);
+  if (low === undefined) return;
+  throw new ControlError(
+    "forbidden",
+    `port ${low.hostPort} is the host's, and a tenant's guests have ports from ${LEAST_USER_PORT} on`,
+  );
 }
 
 /** An address would have the host dial whatever a tenant names. @throws ControlError `forbidden`. */

@@ -25,7 +25,7 @@ export function childSpecOf(services: Services, guest: PeerGuest, kind: PrepareP
     memoryBytes: guest.memoryBytes,
     cpus: guest.cpus,
     append: guest.append,
-    kernel: file(guest.kernel),
+    ...(guest.kernel === undefined ? {} : { kernel: file(guest.kernel) }),
     ...(guest.initrd === undefined ? {} : { initrd: file(guest.initrd) }),
     network: networkFromPeer(guest, configuration.forwardAddress).network,
     // A fork's child is somebody else, and must find that out; a migrated guest is who it was.
@@ -64,7 +64,7 @@ export function childRecordOf(
     },
     attached: guest.attached,
     boot: {
-      kernel: file(guest.kernel),
+      ...(guest.kernel === undefined ? {} : { kernel: file(guest.kernel) }),
       ...(guest.initrd === undefined ? {} : { initrd: file(guest.initrd) }),
     },
     config: { ...live.startedWith, name: guest.name, network: networkOf(services, guest, live) },

@@ -3,6 +3,7 @@ import type { CallContext, Params, Result, RpcServerSession } from "../../contro
 import { FarDisks } from "../disks/far-disks.js";
 import { forgetDisks, startChildWithDisks } from "../disks/fork-disks.js";
 import { AgentError } from "../errors.js";
+import { bootFilesOf } from "../guests/guest-record.js";
 import { requireTracked } from "../guests/admission.js";
 import type { Guest } from "../guests/guest.js";
 import { connectGuest } from "../network/guest-link.js";
@@ -246,7 +247,7 @@ export class IncomingTransfers {
   }
 
   async #missing(guest: PeerGuest, session: RpcServerSession): Promise<string[]> {
-    const files = guest.initrd === undefined ? [guest.kernel] : [guest.kernel, guest.initrd];
+    const files = bootFilesOf(guest);
     const missing: string[] = [];
     // Held for a while, so that what is here now is still here when it is used.
     const here = await Promise.all(files.map((file) => this.#uploads.keep(file.sha256)));

@@ -51,7 +51,7 @@ export function peerGuestOf(
     memoryBytes: config.memoryBytes,
     cpus: config.cpus,
     append: config.append,
-    kernel: bootFile(record.boot.kernel),
+    ...(record.boot.kernel === undefined ? {} : { kernel: bootFile(record.boot.kernel) }),
     ...(record.boot.initrd === undefined ? {} : { initrd: bootFile(record.boot.initrd) }),
     ...network,
     // A migrated guest is who it was; a fork's child is somebody else, and must find that out.

@@ -18,7 +18,7 @@ import { collectDisk, DISK_HELP, type RunDisk } from "../disk-option.js";
 import { collect, given, memoryMiB, wholeNumber } from "../options.js";
 
 interface RunOptions {
-  kernel: string;
+  kernel?: string;
   initrd?: string;
   append?: string;
   memory: number;
@@ -38,7 +38,10 @@ export function runCommand(cli: Cli): Command {
   const command = new Command("run")
     .description("start a new guest")
     .argument("<name>", "name of the guest: lower-case letters, digits and dashes")
-    .requiredOption("-k, --kernel <file>", "kernel image, on the agent's machine")
+    .option(
+      "-k, --kernel <file>",
+      "kernel image, on the agent's machine (default: it boots from its first disk)",
+    )
     .option("-i, --initrd <file>", "initial RAM disk")
     .option("-a, --append <text>", "kernel command line")
     .option("-m, --memory <size>", "memory in MiB, or with a unit: 512, 2G", memoryMiB, DEFAULT_MEMORY_MIB)
@@ -92,15 +95,20 @@ function run(context: Context, name: string, options: RunOptions): Promise<Resul
 }
 
 function runParams(context: Context, name: string, options: RunOptions): ParamsInput<"guest.run"> {
+  const { kernel, disk, initrd, append } = options;
+  if (kernel === undefined && disk === undefined)
+    throw new CliError("usage", "run needs --kernel, or a --disk to boot from");
+  if (kernel === undefined && (initrd ?? append) !== undefined)
+    throw new CliError("usage", `${initrd === undefined ? "--append" : "--initrd"} needs --kernel`);
   return {
     name,
-    kernel: bootFile(context, options.kernel),
     memoryMiB: options.memory,
     cpus: options.cpus,
     architecture: options.architecture,
     network: networkOf(options),
     ...given({
       disks: options.disk,
+      kernel: options.kernel === undefined ? undefined : bootFile(context, options.kernel),
       initrd: options.initrd === undefined ? undefined : bootFile(context, options.initrd),
       append: options.append,
       machine: options.machine,

@@ -97,7 +97,7 @@ export function formatGuest(guest: GuestView): string[] {
     ["emulator", emulator],
     ["isolation", guest.isolation && formatIsolation(guest.isolation)],
     ["limits", guest.isolation && formatLimits(guest.isolation.limits)],
-    ["kernel", guest.kernel],
+    ["kernel", guest.kernel ?? "none, it boots from disk0"],
     ["initrd", guest.initrd],
     ["append", guest.append === "" ? undefined : guest.append],
     ["network", formatNetwork(guest.network)],

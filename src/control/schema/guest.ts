@@ -85,7 +85,8 @@ export const guestView = z.object({
   machine: machineName,
   memoryBytes,
   cpus: cpuCount,
-  kernel: z.string().max(4095),
+  /** Absent when it boots from its first disk, by the firmware. */
+  kernel: optional(z.string().max(4095)),
   initrd: optional(z.string().max(4095)),
   append,
   /** Version of the emulator that runs it, such as `7.2.19`; absent when none does. */
@@ -138,25 +139,43 @@ const byName = z.strictObject({ name: guestName });
 const oneGuest = z.object({ guest: guestView });
 
 /** Starts a new guest. Answers when its processors run. While disks are copied whole, it ends when the connection does, and nothing is left of it. */
-export const runParams = z.strictObject({
-  name: guestName,
-  kernel: filePath,
-  initrd: optional(filePath),
-  append: append.default(""),
-  memoryMiB: z
-    .int()
-    .min(16)
-    .max((MAX_MEMORY_PAGES / (1024 * 1024)) * PAGE_BYTES)
-    .default(DEFAULT_MEMORY_MIB),
-  cpus: cpuCount.default(1),
-  architecture: architecture.default("x86_64"),
-  /** Versioned; without it the newest the emulator offers of its family. */
-  machine: optional(machineName),
-  network: requestedNetwork.default({ mode: "none" }),
-  disks: z.array(requestedDisk).max(MAX_GUEST_DISKS).default([]),
-  /** With it, `disk` events of this number tell how far disks are that are copied whole. */
-  work: optional(u32),
-});
+export const runParams = z
+  .strictObject({
+    name: guestName,
+    /** Without it the guest boots from its first disk. */
+    kernel: optional(filePath),
+    initrd: optional(filePath),
+    append: append.default(""),
+    memoryMiB: z
+      .int()
+      .min(16)
+      .max((MAX_MEMORY_PAGES / (1024 * 1024)) * PAGE_BYTES)
+      .default(DEFAULT_MEMORY_MIB),
+    cpus: cpuCount.default(1),
+    architecture: architecture.default("x86_64"),
+    /** Versioned; without it the newest the emulator offers of its family. */
+    machine: optional(machineName),
+    network: requestedNetwork.default({ mode: "none" }),
+    disks: z.array(requestedDisk).max(MAX_GUEST_DISKS).default([]),
+    /** With it, `disk` events of this number tell how far disks are that are copied whole. */
+    work: optional(u32),
+  })
+  .check((context) => {
+    const { kernel, initrd, append, architecture: kind, disks } = context.value;
+    if (kernel !== undefined) return;
+    const refuse = (path: string | undefined, rule: string) =>
+      context.issues.push({
+        code: "custom",
+        path: path === undefined ? [] : [path],
+        message: rule,
+        input: context.value,
+      });
+    if (initrd !== undefined) refuse("initrd", "must come with a kernel");
+    if (append !== "") refuse("append", "must come with a kernel");
+    if (kind !== "x86_64")
+      refuse("architecture", "must be x86_64 without a kernel: no other emulator brings firmware");
+    if (disks.length === 0) refuse(undefined, "must have a kernel, or a disk to boot from");
+  });
 
 /** Presses the power button and waits. A guest that is off already is answered as it is. */
 export const stopParams = z.strictObject({

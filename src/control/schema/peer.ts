@@ -51,7 +51,7 @@ export const peerGuest = z.strictObject({
   memoryBytes,
   cpus: cpuCount,
   append,
-  kernel: bootFile,
+  kernel: optional(bootFile),
   initrd: optional(bootFile),
   network: guestNetwork,
   /** False: the network device is there, as the device state needs it, and leads nowhere. */

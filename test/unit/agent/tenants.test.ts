@@ -46,6 +46,11 @@ const THERE = [OWN, OTHERS, HOSTS];
 /** Parameters of every method for tenants. One that is not here does not compile. */
 const SAMPLES: { readonly [Name in RuledMethod]: (named: Named) => object } = {
   "guest.list": () => ({}),
+  "guest.run": ({ guest: name }) => ({
+    name,
+    disks: [{ image: "debian-12" }, { parent: OWN.disk }],
+    network: { mode: "user", forwards: [{ hostPort: 1024 }] },
+  }),
   "guest.show": ({ guest: name }) => ({ name }),
   "guest.stop": ({ guest: name }) => ({ name }),
   "guest.kill": ({ guest: name }) => ({ name }),
@@ -60,7 +65,12 @@ const SAMPLES: { readonly [Name in RuledMethod]: (named: Named) => object } = {
   "guest.console.input": () => ({ console: 1, data: new Uint8Array(1) }),
   "guest.console.close": () => ({ console: 1 }),
   "guest.swap": ({ guest: name, second: child }) => ({ name, child }),
-  "guest.fork": ({ guest: name }) => ({ name, to: ["hostb", "hosta"], names: ["one", "two"] }),
+  "guest.fork": ({ guest: name }) => ({
+    name,
+    to: ["hostb", "hosta"],
+    names: ["one", "two"],
+    forwards: [],
+  }),
   "emulator.list": () => ({}),
   "exchange.show": () => ({}),
   "image.list": () => ({}),
@@ -243,7 +253,11 @@ test("what another tenant has is answered in the words for what is not there, an
   // Of two guests, the second one alone may be another's.
   const swap = new World().call("guest.swap", { name: "web", child: OTHERS.second }, acme);
   assert.equal((await refusalOf(swap)).code, "no-such-guest");
-  const fork = new World().call("guest.fork", { name: "web", to: [], names: ["x@rival"] }, acme);
+  const fork = new World().call(
+    "guest.fork",
+    { name: "web", to: [], forwards: [], names: ["x@rival"] },
+    acme,
+  );
   assert.equal((await refusalOf(fork)).code, "no-such-guest");
 });
 
@@ -259,12 +273,33 @@ test("without a tenant in the certificate, commands are carried out as they are"
 
 test("a tenant's fork goes to peers by their names, and a tenant is not before others", async () => {
   const fork = (change: object) =>
-    refusalOf(new World().call("guest.fork", { name: "web", to: [], ...change }, acme));
+    refusalOf(new World().call("guest.fork", { name: "web", to: [], forwards: [], ...change }, acme));
   for (const host of ["198.51.100.7:7070", "wss://hostb:7070", "localhost:22", "hostc"])
     assert.equal((await fork({ to: [host] })).code, "forbidden", host);
   assert.equal((await fork({ priority: "high" })).code, "forbidden");
   const steered = new World().call("transfer.steer", { transfer: 11, priority: "high" }, acme);
   assert.equal((await refusalOf(steered)).code, "forbidden");
+});
+
+test("a tenant's guest is run with nothing of the host's", async () => {
+  const plain = { name: "web", disks: [{ image: "debian-12" }], network: { mode: "none" } };
+  const world = new World();
+  await world.call("guest.run", plain, acme);
+  assert.deepEqual(world.calls, [{ method: "guest.run", params: { ...plain, name: "web@acme" } }]);
+  for (const [what, change] of Object.entries({
+    "/boot/vmlinuz": { kernel: "/boot/vmlinuz" },
+    "/etc/shadow": { initrd: "/etc/shadow" },
+    "from=hostb": { disks: [{ image: "debian-12" }, { image: "debian-12", from: "hostb" }] },
+    "a tap interface": { network: { mode: "tap", bridge: "br0" } },
+    "port 1023": { network: { mode: "user", forwards: [{ hostPort: 8080 }, { hostPort: 1023 }] } },
+  })) {
+    const refusal = await refusalOf(world.call("guest.run", { ...plain, ...change }, acme));
+    assert.equal(refusal.code, "forbidden", what);
+    assert.ok(refusal.message.startsWith(what), refusal.message);
+  }
+  const fork = { name: "web", to: [], forwards: [{ hostPort: 80 }] };
+  assert.equal((await refusalOf(world.call("guest.fork", fork, acme))).code, "forbidden");
+  assert.equal(world.calls.length, 1);
 });
 
 test("a migration of its guest a tenant sees, and leaves to who has begun it", async () => {
@@ -291,7 +326,7 @@ test("a tenant is told that there is no room, and not what others take of it", a
     const refusal = await refusalOf(world.call("guest.resume", { name: "web" }, acme));
     assert.equal(refusal.code, code);
     assert.doesNotMatch(refusal.message, /\d/);
-    const forked = await world.call("guest.fork", { name: "web", to: [] }, acme);
+    const forked = await world.call("guest.fork", { name: "web", to: [], forwards: [] }, acme);
     assert.doesNotMatch(JSON.stringify(forked), /4096/);
     assert.equal(
       messageOf(await world.call("guest.resume", { name: "web" }, {}).catch((thrown: unknown) => thrown)),

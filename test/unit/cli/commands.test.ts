@@ -103,7 +103,7 @@ test("wrong usage exits with 2, one line, and what to do", async () => {
   const cases: [string[], RegExp][] = [
     [[], /^ramet: no command was given\n {2}commands: run, list, .*\n$/],
     [["lsit"], /^ramet: unknown command 'lsit' \(Did you mean list\?\)\n/],
-    [["run", "web"], /^ramet: required option '-k, --kernel <file>' not specified\n/],
+    [["run", "web"], /^ramet: run needs --kernel, or a --disk to boot from\n/],
     [["run", "web", "-k", "x", "-m", "1.5M"], /whole MiB/],
     [["run", "web", "-k", "x", "-c", "0"], /whole number from 1 to 64/],
     [

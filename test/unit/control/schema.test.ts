@@ -47,6 +47,16 @@ test("every broken rule of guest.run is said with its field", () => {
       { ...RUN, network: { mode: "tap", bridge: "../../x" } },
       "network.bridge must be a network interface's name",
     ],
+    [{ name: "web" }, "the parameters must have a kernel, or a disk to boot from"],
+    [{ name: "web", initrd: "/initrd", disks: [{ sizeBytes: 512 }] }, "initrd must come with a kernel"],
+    [
+      { name: "web", architecture: "aarch64", disks: [{ sizeBytes: 512 }] },
+      "architecture must be x86_64 without a kernel: no other emulator brings firmware",
+    ],
+    [
+      { ...RUN, name: "web@default" },
+      "name must not name the tenant default, whose guests have plain names: web",
+    ],
     [{ name: "Web", kernel: "x" }, `${NAME_RULE} (and 1 more problem)`],
   ];
   for (const [params, expected] of cases) assert.equal(problem("guest.run", params), expected);

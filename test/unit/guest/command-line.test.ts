@@ -48,6 +48,22 @@ describe("the emulator's command line", () => {
     assert.equal(valueOf(args, "-append"), "console=ttyS0 list=1,2");
   });
 
+  it("boots from the disks without a kernel, where the emulator has firmware for that", () => {
+    const args = argumentsOf({ kernel: undefined, append: "" });
+    for (const option of ["-kernel", "-initrd", "-append"]) assert.ok(!args.includes(option), option);
+    for (const change of [
+      { kernel: undefined },
+      { kernel: undefined, append: "", initrd: "/initrd" },
+      { kernel: undefined, append: "", architecture: "aarch64", machine: "virt-7.2", vmgenid: undefined },
+    ])
+      assert.throws(() => argumentsOf(change), { code: "bad-config" });
+  });
+
+  it("names a tenant's guest whole", () => {
+    assert.equal(valueOf(argumentsOf({ name: "web@acme" }), "-name"), "guest=web@acme,debug-threads=on");
+    assert.throws(() => argumentsOf({ name: "web@" }), { code: "bad-config" });
+  });
+
   it("doubles commas in paths within option lists", () => {
     assert.match(
       valueOf(argumentsOf(), "-qmp") ?? "",
