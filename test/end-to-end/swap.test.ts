@@ -190,51 +190,10 @@ describe("a guest with forwarded ports and a disk, and its child", () => {
     await isWhole();
   });
 
-  /** Kills the agent as soon as a swap is seen to have come so far. @returns whether it was seen. */
-  async function killAt(over: { isOver: boolean }, { at, ms }: (typeof KILLINGS)[number]): Promise<boolean> {
-    const child = await idOf(a, "next");
-    const until = performance.now() + SPIN_MS;
-    for (;;) {
-      const step = swapsOf(a)[0]?.step;
-      const isNamed = step === "moved" && nameOf(a, child) === "web";
-      if (step !== undefined && (step === at || isNamed)) {
-        const from = performance.now();
-        while (performance.now() < from + ms);
-        process.kill(a.pid, "SIGKILL");
-        return true;
-      }
-      if (over.isOver) return false;
-      assert.ok(performance.now() < until, "a swap is seen");
-      await turn();
-    }
-  }
-
-  /** Begins a swap and kills the agent in its midst. @returns who was in production before, and what the record said then. */
-  async function dieAt(killing: (typeof KILLINGS)[number]): Promise<{ parent: GuestView; left: string }> {
-    for (let tries = 0; tries < MAX_TRIES; tries += 1) {
-      const { guest: parent } = await a.call("guest.show", { name: "web" });
-      const over = { isOver: false };
-      const killed = killAt(over, killing);
-      const swapped = swap(a)
-        .then(
-          () => {},
-          () => {},
-        )
-        .finally(() => (over.isOver = true));
-      const isSeen = await killed;
-      await swapped;
-      // On a busy machine one may be over before it was looked at.
-      if (!isSeen) continue;
-      await a.end("SIGKILL");
-      return { parent, left: swapsOf(a)[0]?.step ?? "nothing" };
-    }
-    throw new Error(`no swap was seen to be ${killing.at}`);
-  }
-
   for (const killing of KILLINGS) {
     if (process.env["RAMET_SWAP_KILLS"] !== "all" && killing.always !== true) continue;
     test(`have one role each after the agent was killed ${killing.ms} ms after it was ${killing.at}`, async (context) => {
-      const { parent, left } = await dieAt(killing);
+      const { parent, left } = await dieAt(a, killing);
       await a.start();
       await eventually("it is settled", () => swapsOf(a).length === 0);
       await isWhole();
@@ -247,7 +206,7 @@ describe("a guest with forwarded ports and a disk, and its child", () => {
   }
 
   test("of whom the parent ended while the agent was dead: the child has production", async () => {
-    const { parent, left } = await dieAt({ at: "moving", ms: 0 });
+    const { parent, left } = await dieAt(a, { at: "moving", ms: 0 });
     assert.notEqual(left, "nothing");
     process.kill(parent.pid ?? 0, "SIGKILL");
     await a.start();
@@ -259,6 +218,54 @@ describe("a guest with forwarded ports and a disk, and its child", () => {
     await assertSound(a, PORT);
   });
 });
+
+/** Kills the agent as soon as a swap is seen to have come so far. @returns whether it was seen. */
+async function killAt(
+  a: Host,
+  over: { isOver: boolean },
+  { at, ms }: (typeof KILLINGS)[number],
+): Promise<boolean> {
+  const child = await idOf(a, "next");
+  const until = performance.now() + SPIN_MS;
+  for (;;) {
+    const step = swapsOf(a)[0]?.step;
+    const isNamed = step === "moved" && nameOf(a, child) === "web";
+    if (step !== undefined && (step === at || isNamed)) {
+      const from = performance.now();
+      while (performance.now() < from + ms);
+      process.kill(a.pid, "SIGKILL");
+      return true;
+    }
+    if (over.isOver) return false;
+    assert.ok(performance.now() < until, "a swap is seen");
+    await turn();
+  }
+}
+
+/** Begins a swap and kills the agent in its midst. @returns who was in production before, and what the record said then. */
+async function dieAt(
+  a: Host,
+  killing: (typeof KILLINGS)[number],
+): Promise<{ parent: GuestView; left: string }> {
+  for (let tries = 0; tries < MAX_TRIES; tries += 1) {
+    const { guest: parent } = await a.call("guest.show", { name: "web" });
+    const over = { isOver: false };
+    const killed = killAt(a, over, killing);
+    const swapped = swap(a)
+      .then(
+        () => {},
+        () => {},
+      )
+      .finally(() => (over.isOver = true));
+    const isSeen = await killed;
+    await swapped;
+    // On a busy machine one may be over before it was looked at.
+    if (!isSeen) continue;
+    await a.end("SIGKILL");
+    return { parent, left: swapsOf(a)[0]?.step ?? "nothing" };
+  }
+  throw new Error(`no swap was seen to be ${killing.at}`);
+}
 
 function swapsOf(host: Host): { step: string }[] {
   const directory = join(host.stateDirectory, "swaps");
@@ -301,7 +308,6 @@ describe("a guest on a bridge, and its isolated child", () => {
       network: { mode: "tap", bridge: networks.bridge },
       append: `quiet ip=${GUEST_ADDRESS}::10.98.0.1:255.255.255.0:web`,
     });
-    await a.call("guest.fork", { name: "web", names: ["next"] });
   });
   const clients: RoleClient[] = [];
   after(async () => {
@@ -318,8 +324,30 @@ describe("a guest on a bridge, and its isolated child", () => {
     return network.mode === "tap" ? network.bridge : network.mode;
   };
 
+  const url = `http://${GUEST_ADDRESS}`;
+  /** Who is at the address now, as a client elsewhere in the network finds out. */
+  async function answering(): Promise<string> {
+    const client = new RoleClient(url, { mode: "anew", prefix: networks.inside(1) });
+    try {
+      await client.whenAnswered(1);
+    } finally {
+      await client.end();
+    }
+    return (await client.end()).turns[0]?.machine ?? "nobody";
+  }
+  const ports = () => networks.guestsOn(0);
+
+  test("suspended, has no port of the bridge, and resumed is at its address again", async () => {
+    const [machine, before] = [await answering(), ports()];
+    await a.call("guest.suspend", { name: "web" });
+    assert.deepEqual([before.length, ports()], [1, []]);
+    await a.call("guest.resume", { name: "web" });
+    assert.deepEqual(ports(), before, "the same device");
+    assert.equal(await answering(), machine);
+    await a.call("guest.fork", { name: "web", names: ["next"] });
+  });
+
   test("exchange the bridge's port, and a client elsewhere in the network finds the other one at the same address", async (context) => {
-    const url = `http://${GUEST_ADDRESS}`;
     const prefix = networks.inside(1);
     for (const mode of ["keep", "anew"] as const) clients.push(new RoleClient(url, { mode, prefix }));
     await Promise.all(clients.map((client) => client.whenAnswered(1)));
@@ -338,6 +366,23 @@ describe("a guest on a bridge, and its isolated child", () => {
     }
     assert.deepEqual(hosts.problems, []);
   });
+
+  if (process.env["RAMET_SWAP_KILLS"] === "all")
+    for (const killing of KILLINGS)
+      test(`have one place each after the agent was killed ${killing.ms} ms after it was ${killing.at}`, async (context) => {
+        const before = await answering();
+        const { parent, left } = await dieAt(a, killing);
+        await a.start();
+        await eventually("it is settled", () => swapsOf(a).length === 0);
+        assert.deepEqual([await bridgeOf("web"), await bridgeOf("next")], [networks.bridge, undefined]);
+        const { id, message } = (await a.call("guest.show", { name: "web" })).guest;
+        const machine = await answering();
+        const became = id === parent.id ? "undone" : "done";
+        context.diagnostic(`left ${left}; ${became}`);
+        assert.deepEqual([machine === before, message], [became === "undone", undefined]);
+        if (left !== "nothing") assert.equal(became, left === "moved" ? "done" : "undone");
+        assert.equal(emulatorsBelow(a.stateDirectory).length, 2);
+      });
 
   test("are refused when both are on it", async () => {
     await a.call("guest.fork", { name: "web", names: ["beside"], network: "attached" });

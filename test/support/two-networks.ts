@@ -6,6 +6,7 @@ import { eventually } from "./hosts.js";
 
 const ROOT = new URL("../..", import.meta.url).pathname;
 const BRIDGE = "br0";
+const CABLE_ENDS = ["ra", "rb"] as const;
 
 function ip(...args: string[]): void {
   execFileSync("ip", args, { stdio: ["ignore", "pipe", "pipe"] });
@@ -38,7 +39,7 @@ export class TwoNetworks {
         "netns",
         this.names[1],
       );
-      for (const [index, port] of ["ra", "rb"].entries()) {
+      for (const [index, port] of CABLE_ENDS.entries()) {
         const inside = ["-n", this.names[index] as string];
         ip(...inside, "link", "set", "lo", "up");
         ip(...inside, "link", "add", BRIDGE, "type", "bridge");
@@ -55,6 +56,13 @@ export class TwoNetworks {
   /** What runs a program on the host at a place, 0 or 1. */
   inside(index: 0 | 1): string[] {
     return ["ip", "netns", "exec", this.names[index]];
+  }
+
+  /** The devices that are ports of a host's bridge, but for the cable. */
+  guestsOn(index: 0 | 1): string[] {
+    const args = ["-n", this.names[index], "-j", "link", "show", "master", this.bridge];
+    const devices = JSON.parse(execFileSync("ip", args, { encoding: "utf8" })) as { ifname: string }[];
+    return devices.map(({ ifname }) => ifname).filter((name) => name !== CABLE_ENDS[index]);
   }
 
   /** Takes both down, with everything in them. */

@@ -14,7 +14,10 @@ export function noteStandsStill(guest: Guest, live: LiveEmulator, since: string,
   const message = text.slice(0, MAX_MESSAGE_CHARACTERS);
   guest.note(guest.state === "receiving" ? { standsStill: true, message } : { state: "paused", message });
   live.emulator.onGuestEvent(({ name }) => {
-    if (name === "RESUME" && guest.record.message === message) noteRunsOn(guest);
+    if (name !== "RESUME" || guest.record.message !== message) return;
+    noteRunsOn(guest);
+    // Said again it changes nothing, and what was left of its saving goes.
+    live.emulator.resume().catch(() => {});
   });
 }
 
