@@ -9,8 +9,13 @@ import type { Guest } from "../guests/guest.js";
 const ROOM_POLL_MS = 1000;
 const ROOM_BYTES = 32 * 1024 * 1024;
 
-/** How often a guest is let try again whose disk failed otherwise. */
-const FAILURE_RETRY_MS = 30_000;
+/**
+ * When a guest is let try again whose disk failed otherwise: soon, for the emulator is known to fail a request with EBADF while it opens a layer anew; twice as late each time that it fails again, up to
+ * the last; and as at first when nothing failed for some time.
+ */
+const FIRST_RETRY_MS = 250;
+const LAST_RETRY_MS = 30_000;
+const FORGOTTEN_AFTER_MS = 2 * LAST_RETRY_MS;
 
 /** QEMU's event of a request that failed. With the action `stop` it was kept, and the guest stopped; it is done again when that goes on. */
 const eventSchema = z.looseObject({
@@ -51,6 +56,8 @@ export class DiskTrouble {
   readonly #clock: Clock;
   readonly #log: Log;
   readonly #stopped = new Map<Guest, Stopped>();
+  /** How late each guest whose disk failed was let try again, and when. */
+  readonly #tried = new WeakMap<Guest, { delayMs: number; atUs: number }>();
 
   /** @param options.directory of the disks. */
   constructor(options: { directory: string; clock: Clock; log: Log }) {
@@ -70,7 +77,7 @@ export class DiskTrouble {
     const cure =
       full !== undefined
         ? `the file system of ${full} is full; it goes on by itself when there is room`
-        : `${reason}; it is let try again every ${FAILURE_RETRY_MS / 1000} seconds`;
+        : `${reason}; it is let try again, after ${LAST_RETRY_MS / 1000} seconds at the most`;
     // Several requests fail at once, and tell one by one.
     if (!this.#stopped.has(guest)) guest.log.warn({ disk, reason }, "a guest was stopped by its disk");
     this.#wait(guest, full);
@@ -87,13 +94,19 @@ export class DiskTrouble {
 
   #wait(guest: Guest, full: string | undefined): void {
     this.#stopped.get(guest)?.timer.cancel();
-    const timer = this.#clock.after(full !== undefined ? ROOM_POLL_MS : FAILURE_RETRY_MS, () => {
+    const timer = this.#clock.after(full !== undefined ? ROOM_POLL_MS : this.#retryMs(guest), () => {
       this.#tryAgain(guest, full).catch((error: unknown) => {
         this.#log.warn({ guest: guest.name, problem: messageOf(error) }, "a stopped guest could not go on");
         if (this.#stopped.has(guest)) this.#wait(guest, full);
       });
     });
     this.#stopped.set(guest, { full, timer });
+  }
+
+  #retryMs(guest: Guest): number {
+    const { delayMs, atUs } = this.#tried.get(guest) ?? { delayMs: 0, atUs: 0 };
+    const isForgotten = this.#clock.nowUs() - atUs > FORGOTTEN_AFTER_MS * 1000;
+    return isForgotten ? FIRST_RETRY_MS : Math.min(LAST_RETRY_MS, Math.max(FIRST_RETRY_MS, 2 * delayMs));
   }
 
   async #tryAgain(guest: Guest, full: string | undefined): Promise<void> {
@@ -107,6 +120,8 @@ export class DiskTrouble {
     await guest.update({ state: guest.state === "receiving" ? "receiving" : "running" });
     // It may have been told meanwhile that its parent runs on in its place.
     if (!mayGoOn(guest)) return this.#wait(guest, full);
+    if (full === undefined)
+      this.#tried.set(guest, { delayMs: this.#retryMs(guest), atUs: this.#clock.nowUs() });
     await guest.live.emulator.resume();
     guest.log.info({}, "a guest goes on that was stopped by its disk");
   }

@@ -119,7 +119,8 @@ export class Rehearsal {
       // One that was interrupted fails in whatever way it comes to notice; and nothing that fails here is to be the end of an agent that has guests.
       this.#phase = this.#stopped ? "waiting" : "failed";
       if (!this.#stopped) this.#problem = messageOf(error);
-      if (!this.#stopped && !(error instanceof CodedError)) this.#log.error({ err: error }, "a rehearsal failed");
+      if (!this.#stopped && !(error instanceof CodedError))
+        this.#log.error({ err: error }, "a rehearsal failed");
     } finally {
       this.#abandon("the rehearsal is over");
     }
