@@ -87,7 +87,8 @@ async function sizeOf(path: string): Promise<{ allocatedBytes: number; lastChang
   );
   return {
     allocatedBytes: all.reduce((sum, found) => sum + (found?.blocks ?? 0) * BLOCK_BYTES, 0),
-    lastChangedMs: Math.max(0, ...all.map((found) => found?.mtimeMs ?? 0)),
+    // A file's time has parts of a millisecond, and the clock has none.
+    lastChangedMs: Math.floor(Math.max(0, ...all.map((found) => found?.mtimeMs ?? 0))),
   };
 }
 
