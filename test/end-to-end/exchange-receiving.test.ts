@@ -3,6 +3,7 @@ import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { setImmediate as turn } from "node:timers/promises";
 import { after, afterEach, before, describe, test } from "node:test";
+import { codeOf } from "../../src/base/index.js";
 import type { ExchangeOutcome, GuestView, TransferView } from "../../src/control/index.js";
 import { emulatorsBelow, eventually, Hosts, type Host } from "../support/hosts.js";
 import { missingNextEmulator, nextEmulator } from "../support/next-emulator.js";
@@ -70,8 +71,22 @@ describe("the emulator of a child that lacks pages is exchanged", { skip }, () =
   const child = async (): Promise<GuestView> => (await b.call("guest.show", { name: "child" })).guest;
   const show = async (transfer: number): Promise<TransferView> =>
     (await a.call("transfer.show", { transfer })).transfer;
-  const exchange = (emulator?: string): Promise<ExchangeOutcome> =>
-    b.call("guest.exchange", { name: "child", ...(emulator === undefined ? {} : { emulator }) });
+  /** Its lanes are dialled again after an exchange, and until they are there the next one is refused. */
+  const exchange = async (emulator?: string): Promise<ExchangeOutcome> => {
+    let outcome: ExchangeOutcome | undefined;
+    await eventually("the sender is within reach", async () => {
+      try {
+        outcome = await b.call("guest.exchange", {
+          name: "child",
+          ...(emulator === undefined ? {} : { emulator }),
+        });
+      } catch (error) {
+        if (codeOf(error) !== "not-ready") throw error;
+      }
+      return outcome !== undefined;
+    });
+    return outcome as ExchangeOutcome;
+  };
   const verify = (order: string) => ask<Verified>(b, CHILD_PORT, `/stamp/verify?order=${order}&seed=7`);
 
   /** A child that runs on b and is sent only what it touches. */
