@@ -6,7 +6,7 @@ import type { Guest } from "../guests/guest.js";
 import { usedBytes, type ChainPlan } from "./chain-plan.js";
 import { writeChainWork } from "./chain-work-record.js";
 import { syncFile } from "./fork-disks.js";
-import { noteChain, settleChain, type ChainServices } from "./settle-chain.js";
+import { noteChain, settleChain, whileStill, type ChainServices } from "./settle-chain.js";
 
 /** How often the emulator is asked how far it is; oftener at first, and while the guest stands still. */
 const POLL_MS = 200;
@@ -110,10 +110,13 @@ export class ChainWork {
     const swapped = { ...disk, chain };
     await store.renew(old.id, { as: renewed.id, writer: guest.id });
     await jobs.add(swapped, renewed, chain[chain.indexOf(renewed) + 1]);
-    await jobs.reopen(swapped, above, { backing: renewed, readOnly: above !== chain[0] });
+    await syncFile(above.path);
+    await whileStill(guest, async () =>
+      jobs.reopen(swapped, above, { backing: renewed, readOnly: above !== chain[0] }),
+    );
     await noteChain(guest, disk.name, chain);
     await store.restand(above.id, { disk: renewed.id });
-    await jobs.close(disk, [old]);
+    await whileStill(guest, async () => jobs.close(disk, [old]));
     await store.remove(old.id);
     await store.give(renewed.id, guest.live.isolation?.user ?? 0);
     return swapped;
@@ -187,9 +190,10 @@ export class ChainWork {
   /** Writes to the host's disk all that was copied into the newest layer, and all it says of itself. */
   async #flush(): Promise<void> {
     const { guest, disk } = this.#options;
-    const [top, backing] = disk.chain;
-    await syncFile(top?.path ?? "");
-    await guest.live.emulator.disks.jobs.reopen(disk, top as DiskLayer, { backing, readOnly: false });
+    const { jobs } = guest.live.emulator.disks;
+    const [top, backing] = disk.chain as [DiskLayer, DiskLayer | undefined];
+    await syncFile(top.path);
+    await whileStill(guest, async () => jobs.reopen(disk, top, { backing, readOnly: false }));
   }
 
   async #stop({ path }: DiskLayer): Promise<void> {

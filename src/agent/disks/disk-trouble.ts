@@ -10,7 +10,7 @@ const ROOM_POLL_MS = 1000;
 const ROOM_BYTES = 32 * 1024 * 1024;
 
 /**
- * When a guest is let try again whose disk failed otherwise: soon, for the emulator is known to fail a request with EBADF while it opens a layer anew; twice as late each time that it fails again, up to
+ * When a guest is let try again whose disk failed otherwise: soon, for most of what passes has passed then; twice as late each time that it fails again, up to
  * the last; and as at first when nothing failed for some time.
  */
 const FIRST_RETRY_MS = 250;

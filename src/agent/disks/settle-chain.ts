@@ -5,6 +5,7 @@ import { AgentError } from "../errors.js";
 import type { Guest } from "../guests/guest.js";
 import type { Services } from "../services.js";
 import { readChainWork, removeChainWork, stageOf, type ChainWorkRecord } from "./chain-work-record.js";
+import { syncFile } from "./fork-disks.js";
 import { layersOf } from "./guest-disks.js";
 
 const JOB_POLL_MS = 20;
@@ -116,9 +117,27 @@ async function settleLayers(
   const index = chain.findIndex(({ id }) => id === target);
   const layer = chain[index];
   // QEMU 7.2 leaves what it copied into open for writing when a commit failed; and what the guest writes is opened otherwise than what it only reads.
-  if (layer !== undefined)
-    await jobs.reopen(disk, layer, { backing: chain[index + 1], readOnly: at < work.stages.length - 1 });
-  await jobs.close(disk, gone);
+  if (layer !== undefined) await syncFile(layer.path);
+  await whileStill(guest, async () => {
+    const options = { backing: chain[index + 1], readOnly: at < work.stages.length - 1 };
+    if (layer !== undefined) await jobs.reopen(disk, layer, options);
+    await jobs.close(disk, gone);
+  });
+}
+
+/**
+ * Opens or closes layers of a guest's disk while the guest stands still, unless it does already. QEMU 7.2 may open the file of a layer anew when one is closed that stood on it, and does not wait for
+ * the guest's requests then: what is under way finds the file closed (EBADF), and the disk stops the guest.
+ */
+export async function whileStill(guest: Guest, work: () => Promise<void>): Promise<void> {
+  const { emulator } = guest.live;
+  const isRunning = (await emulator.status()) === "running";
+  if (isRunning) await emulator.stop();
+  try {
+    await work();
+  } finally {
+    if (isRunning) await emulator.resume();
+  }
 }
 
 /** Brings what is kept of the layers to the chain. */
