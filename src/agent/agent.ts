@@ -32,7 +32,7 @@ import { GuestRegistry } from "./guests/registry.js";
 import { Isolation } from "./isolation/isolation.js";
 import { ImageWorks } from "./images/image-works.js";
 import type { Services } from "./services.js";
-import { AuditLog } from "./store/audit-log.js";
+import { AuditLogs } from "./store/audit-logs.js";
 import { forTenants } from "./tenants/gate.js";
 import { takeoverHandlers, type Inheritance } from "./takeover.js";
 import { BootStore } from "./store/boot-store.js";
@@ -281,7 +281,7 @@ export class Agent {
       `unix:${this.#configuration.socket}`,
       ...(this.url === undefined ? [] : [this.url]),
     ];
-    const audit = new AuditLog(paths.audit, log);
+    const audit = new AuditLogs(paths.audit, log);
     const works = new ImageWorks({ clock });
     this.#undo.push(() => works.close());
     const client: Handlers<"client"> = {

@@ -1,4 +1,4 @@
-import { hasRole, type AccessRole, type Identity } from "../base/index.js";
+import { DEFAULT_TENANT, hasRole, type AccessRole, type Identity } from "../base/index.js";
 import { ControlError } from "./errors.js";
 import type { MethodName } from "./methods.js";
 import type { Topic } from "./schema/agent.js";
@@ -194,7 +194,10 @@ export function requireAccess(identity: Identity, method: MethodName): void {
 }
 
 function roleFor({ tenant }: Identity, method: MethodName): AccessRole | "host" {
-  return tenant === undefined ? METHOD_ACCESS[method] : TENANT_ACCESS[method];
+  if (tenant === undefined) return METHOD_ACCESS[method];
+  const role = TENANT_ACCESS[method];
+  // The guests of that tenant are those of whoever runs the host: no less is needed for them than of anybody else.
+  return tenant === DEFAULT_TENANT && role !== "host" ? METHOD_ACCESS[method] : role;
 }
 
 /** @throws ControlError `forbidden`, naming the topic. A tenant's holder is told of its own guests. */

@@ -9,7 +9,7 @@ const ROLE_URI = /^ramet:role:([a-z]+)$/;
 const TENANT_URI = /^ramet:tenant:(.*)$/;
 
 /** One name as Node writes it: quoted as JSON when it holds anything that could be taken for a separator. */
-const ALTERNATIVE_NAME = /(?:^|, )([A-Za-z ]+):("(?:[^"\\]|\\.)*"|[^,"]*)/gy;
+const ALTERNATIVE_NAME = /(?:^|, )([A-Za-z0-9 ]+):("(?:[^"\\]|\\.)*"|[^,"]*)/gy;
 
 /**
  * Who holds a certificate that was found right.
@@ -34,7 +34,7 @@ export function identityOf(certificate: X509Certificate): Identity {
  */
 export function tenantOf(certificate: X509Certificate): string | undefined {
   const named = uniformResourceIdentifiers(certificate)
-    .filter((uri) => uri.startsWith("ramet:tenant"))
+    .filter((uri) => /^ramet:tenant/i.test(uri))
     .map((uri) => TENANT_URI.exec(uri)?.[1] ?? "");
   const [tenant] = named;
   if (tenant === undefined) return undefined;
@@ -58,7 +58,14 @@ export function rolesOf(certificate: X509Certificate): AccessRole[] {
 
 function uniformResourceIdentifiers(certificate: X509Certificate): string[] {
   const names = certificate.subjectAltName ?? "";
-  return [...names.matchAll(ALTERNATIVE_NAME)]
+  const found = [...names.matchAll(ALTERNATIVE_NAME)];
+  // What stands behind one that cannot be read may be the tenant that the holder is bound to.
+  if (found.reduce((sum, [all]) => sum + all.length, 0) !== names.length)
+    throw new LaneError(
+      "certificate-role",
+      `the certificate ${certificate.serialNumber} has alternative names that cannot be read`,
+    );
+  return found
     .filter(([, kind]) => kind === "URI")
     .map(([, , text = ""]) => (text.startsWith('"') ? String(JSON.parse(text)) : text));
 }

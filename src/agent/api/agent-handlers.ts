@@ -1,7 +1,7 @@
 import { release } from "node:os";
 import { API_VERSION, type AgentInfo, type Handlers, type PeerInfo } from "../../control/index.js";
 import { defaultMachine } from "../../guest/index.js";
-import type { AuditLog } from "../store/audit-log.js";
+import type { AuditLogs } from "../store/audit-logs.js";
 import type { Services } from "../services.js";
 import { AGENT_VERSION } from "../version.js";
 
@@ -13,7 +13,7 @@ export function agentHandlers(
     addresses: () => string[];
     takeover: () => Pick<AgentInfo, "takeover">;
     rehearsal: () => Pick<AgentInfo, "rehearsal">;
-    audit: AuditLog;
+    audit: AuditLogs;
   },
 ): Pick<Handlers<"client">, "agent.info" | "agent.audit" | "agent.reload" | "peer.list" | "peer.ping"> {
   const { admission, book, catalogue, configuration, peers, registry } = services;

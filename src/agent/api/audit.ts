@@ -3,7 +3,7 @@ import type { AnsweredCall, AuditEntry } from "../../control/index.js";
 
 /** Methods that only look, or come in streams: not worth a line each time, unless somebody calls them who may not. */
 const QUIET =
-  /^(agent\.(info|audit)|events\.subscribe|exchange\.show|guest\.(list|show|logs|console\.(input|close))|image\.(list|show|stored)|transfer\.(list|show)|peer\.(list|ping|info|findImage|closeBlocks|show|putFile|lacks|ahead))$/;
+  /^(agent\.(info|audit)|disk\.(list|chain|loans)|emulator\.list|events\.subscribe|exchange\.show|guest\.(list|show|logs|console\.(input|close))|image\.(list|show|stored)|transfer\.(list|show)|peer\.(list|ping|info|findImage|closeBlocks|show|putFile|lacks|ahead))$/;
 
 /** What is not written down: secrets, and texts that may hold some. */
 const UNSAID = new Set(["token", "append"]);

@@ -2,7 +2,7 @@ import type { Clock, Log } from "../../base/index.js";
 import { RpcServerSession, type AnsweredCall, type Handlers } from "../../control/index.js";
 import type { Connection } from "../../lane/index.js";
 import type { EventHub } from "../events.js";
-import type { AuditLog } from "../store/audit-log.js";
+import type { AuditLogs } from "../store/audit-logs.js";
 import { isShownTo } from "../tenants/own.js";
 import { auditEntry, isAudited } from "./audit.js";
 
@@ -11,14 +11,14 @@ export class Sessions {
   readonly #handlers: { client: Handlers<"client">; peer: Handlers<"peer"> };
   readonly #clock: Clock;
   readonly #log: Log;
-  readonly #audit: AuditLog;
+  readonly #audit: AuditLogs;
   readonly #sessions = new Set<RpcServerSession>();
 
   constructor(options: {
     client: Handlers<"client">;
     peer: Handlers<"peer">;
     events: EventHub;
-    audit: AuditLog;
+    audit: AuditLogs;
     clock: Clock;
     log: Log;
   }) {
@@ -63,7 +63,7 @@ export class Sessions {
   #onAnswered(call: AnsweredCall, remote: string): void {
     if (!isAudited(call)) return;
     const entry = auditEntry(call, { clock: this.#clock, remote });
-    this.#audit.append(entry);
+    this.#audit.append(entry, call.identity.tenant);
     if (call.error === undefined) this.#log.info(entry, "command");
     else this.#log.warn({ ...entry, err: call.error }, "command failed");
   }

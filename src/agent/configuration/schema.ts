@@ -122,6 +122,8 @@ export const configurationSchema = z.strictObject({
     .default("127.0.0.1"),
   logLevel: z.enum(LOG_LEVELS, `must be one of ${LOG_LEVELS.join(", ")}`).default("info"),
   drainSeconds: whole(0, 3600).default(30),
+  /** What network guests have that tenants run or fork. One with `user` reaches whatever the host reaches. */
+  tenantNetwork: z.enum(["none", "user"], "must be none or user").default("none"),
   /** Processor time for transfers the agent plays with itself before its first real one, so that its code is compiled by then; 0 for none. */
   rehearsalMs: whole(0, 60_000).default(2000),
   limits: limits.prefault({}),

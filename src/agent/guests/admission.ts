@@ -93,6 +93,11 @@ export class Admission {
   }
 
   #refusal(bytes: number, what: string): AgentError {
+    // Only a tenant's guest has that in its name, and what others take is not for its tenant to know, who is told this in many wrappings.
+    if (what.includes("@")) {
+      const message = `${what} needs ${mib(bytes)} MiB of memory, which this host has not left: remove a guest, or choose another host`;
+      return new AgentError("no-room", message);
+    }
     const { freeBytes, ownBytes } = this.#room();
     const limited = this.#limitBytes <= freeBytes + ownBytes;
     const bound = limited

@@ -25,7 +25,7 @@ export function requireRoomAmong(
   if (guests.length >= maxGuests) {
     throw new AgentError(
       "too-many-guests",
-      `this host has ${guests.length} guests, the most it may have (limits.maxGuests); remove one first`,
+      "this host has as many guests as it may have (limits.maxGuests); remove one first",
     );
   }
 }

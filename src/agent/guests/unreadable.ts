@@ -37,7 +37,9 @@ export async function unreadableRecord(path: string, id: string, problem: string
 
 async function legibleName(path: string): Promise<string | undefined> {
   try {
-    const [, name] = /"name":\s*"([^"]+)"/.exec((await readIfThere(path)) ?? "") ?? [];
+    // The guest's own: its parent and disks have names as well.
+    const [, name] =
+      /"config":\s*\{\s*"id":\s*"[^"]*",\s*"name":\s*"([^"]+)"/.exec((await readIfThere(path)) ?? "") ?? [];
     return name !== undefined && guestNameProblem(name) === undefined ? name : undefined;
   } catch {
     return undefined;

@@ -10,7 +10,7 @@ export const COPIES_NAME = "copies";
  * Where an agent keeps what.
  *
  *     stateDirectory/             memoryDirectory/
- *       audit.log(.1 to .4)
+ *       audit.log(.1 to .4), audit.log-tenants(.1 to .4)
  *       former-children.json
  *       lock                        <uuid>/ram       a guest's memory, while an emulator has it
  *       host-id

@@ -19,7 +19,8 @@ import { ownName, ownOf } from "./own.js";
 export interface TenantServices {
   readonly book: Pick<Services["book"], "find" | "active">;
   readonly peers: Pick<Services["peers"], "resolve">;
-  readonly configuration: Pick<Services["configuration"], "name" | "peers">;
+  readonly configuration: Pick<Services["configuration"], "name" | "peers" | "tenantNetwork">;
+  readonly isolation: Pick<Services["isolation"], "confines">;
   readonly disks: { readonly store: Pick<Services["disks"]["store"], "find" | "get"> };
 }
 
@@ -35,6 +36,9 @@ export interface TenantCall<Name extends TenantMethod> {
 
 /** Below that ports are for root, whatever the host lets others do. */
 const LEAST_USER_PORT = 1024;
+
+/** The address of a forward that names none; the agent then takes the one of its configuration. */
+const UNNAMED_ADDRESS = "127.0.0.1";
 
 /** The subscription itself is the session's; what comes of it is told apart where it is sent. */
 export type RuledMethod = Exclude<TenantMethod, "events.subscribe">;
@@ -56,9 +60,11 @@ export const TENANT_RULES: { readonly [Name in RuledMethod]: Rule<Name> } = {
     const { guests } = await carryOut(params);
     return { guests: ownOf(tenant, guests, ({ name }) => name) };
   },
-  "guest.run": ({ tenant, params, carryOut }) => {
+  "guest.run": ({ tenant, params, services, carryOut }) => {
     const name = ownName(tenant, params.name);
+    requireConfined(services);
     requireNothingOfHost(params);
+    if (params.network.mode === "user") requireNetwork(services);
     return carryOut({ ...params, name });
   },
   "guest.show": onGuest,
@@ -78,12 +84,14 @@ export const TENANT_RULES: { readonly [Name in RuledMethod]: Rule<Name> } = {
   "guest.swap": ({ tenant, params, carryOut }) =>
     carryOut({ name: ownName(tenant, params.name), child: ownName(tenant, params.child) }),
   "guest.fork": async ({ tenant, params, services, carryOut }) => {
-    const { names, to, priority, forwards } = params;
+    const { names, to, priority, forwards, network } = params;
     const name = ownName(tenant, params.name);
     const children = names?.map((child) => ownName(tenant, child));
     for (const host of to) requireNamedHost(services, host);
+    requireConfined(services);
     requireNoPrecedence(priority);
     requireUserPorts(forwards);
+    if (forwards.length > 0 || network === "attached") requireNetwork(services);
     const own = { ...params, name, ...(children === undefined ? {} : { names: children }) };
     const { transfers } = await carryOut(own);
     return { transfers: transfers.map(outcomeFor) };
@@ -219,13 +227,37 @@ function requireNothingOfHost({ kernel, initrd, disks, network }: Params<"guest.
   if (network.mode === "user") requireUserPorts(network.forwards);
 }
 
+/** Strangers' guests are not run where an emulator that one of them breaks out of can read everything. @throws ControlError `forbidden`. */
+function requireConfined({ isolation }: TenantServices): void {
+  if (isolation.confines) return;
+  throw new ControlError(
+    "forbidden",
+    "this host does not keep emulators apart (isolation.mode in its agent's configuration), and runs no tenant's guests",
+  );
+}
+
+/** @throws ControlError `forbidden` unless the host's configuration gives tenants' guests a network. */
+function requireNetwork({ configuration }: TenantServices): void {
+  if (configuration.tenantNetwork === "user") return;
+  throw new ControlError(
+    "forbidden",
+    "a guest with a network reaches whatever its host reaches, which is for whoever runs the host to give (tenantNetwork in its agent's configuration)",
+  );
+}
+
 /** @throws ControlError `forbidden`. */
 function requireUserPorts(forwards: readonly Forward[]): void {
   const low = forwards.find(({ hostPort }) => hostPort < LEAST_USER_PORT);
-  if (low === undefined) return;
+  if (low !== undefined)
+    throw new ControlError(
+      "forbidden",
+      `port ${low.hostPort} is the host's, and a tenant's guests have ports from ${LEAST_USER_PORT} on`,
+    );
+  const elsewhere = forwards.find(({ address }) => address !== UNNAMED_ADDRESS);
+  if (elsewhere === undefined) return;
   throw new ControlError(
     "forbidden",
-    `port ${low.hostPort} is the host's, and a tenant's guests have ports from ${LEAST_USER_PORT} on`,
+    `the address ${elsewhere.address} is the host's: a tenant's forwards name ports only, and the host says where it listens (forwardAddress)`,
   );
 }
 

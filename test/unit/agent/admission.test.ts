@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { Admission } from "../../../src/agent/guests/admission.js";
+import { requireRoomAmong } from "../../../src/agent/guests/names.js";
 
 const MIB = 1024 * 1024;
 
@@ -49,4 +50,20 @@ describe("admission", () => {
       message: /file system has room for 500 MiB and 400 MiB are taken: .*make room on that file system/,
     });
   });
+});
+
+test("of memory and places that others take, a tenant's guest is not told in whatever the refusal is wrapped", () => {
+  assert.throws(() => requireRoomAmong([], { name: "web@acme", id: undefined, maxGuests: 0 }), {
+    code: "too-many-guests",
+    message: /as many guests as it may have/,
+  });
+  const room = () => ({ totalBytes: 1000 * MIB, freeBytes: 1000 * MIB, ownBytes: 0 });
+  const admission = new Admission({ limitBytes: 100 * MIB, reserveBytes: 0, room });
+  admission.reserve(77 * MIB, "guest db@rival");
+  assert.throws(() => admission.reserve(50 * MIB, "guest web@acme"), {
+    code: "no-room",
+    message:
+      "guest web@acme needs 50 MiB of memory, which this host has not left: remove a guest, or choose another host",
+  });
+  assert.throws(() => admission.reserve(50 * MIB, "guest web"), { message: /77 MiB are taken/ });
 });

@@ -9,6 +9,7 @@ import type { Connection } from "../../../src/lane/index.js";
 import { auditEntry } from "../../../src/agent/api/audit.js";
 import { Sessions } from "../../../src/agent/api/sessions.js";
 import { EventHub } from "../../../src/agent/events.js";
+import { AuditLogs } from "../../../src/agent/store/audit-logs.js";
 import { AUDIT_FILES, AuditLog, MAX_AUDIT_BYTES } from "../../../src/agent/store/audit-log.js";
 import { channelPair, clientHandlers, GUEST, ManualClock } from "../control/support.js";
 
@@ -20,7 +21,7 @@ class Taken extends CodedError<"name-taken"> {}
 /** Sends requests as somebody over a connection of his, and returns the lines they left. */
 async function linesOf(identity: Identity, requests: object[], role: "client" | "peer" = "client") {
   const directory = mkdtempSync(join(scratch, "a-"));
-  const audit = new AuditLog(join(directory, "audit.log"), silentLog);
+  const audit = new AuditLogs(join(directory, "audit.log"), silentLog);
   const { near, far } = channelPair();
   const handlers = clientHandlers({
     "guest.list": () => Promise.resolve({ guests: [] }),
@@ -135,6 +136,22 @@ describe("the audit log", () => {
     const next = new AuditLog(path, silentLog);
     next.append(entry("after"));
     assert.equal(next.last(1)[0]?.method, "after");
+  });
+
+  test("of who runs the host is not pushed out by tenants, and both are read together", () => {
+    const directory = mkdtempSync(join(scratch, "d-"));
+    const audit = new AuditLogs(join(directory, "audit.log"), silentLog);
+    const at = (second: number) => ({ at: new Date(second * 1000).toISOString() });
+    audit.append({ ...entry("guest.remove"), ...at(1) }, undefined);
+    const lines = Math.ceil(((AUDIT_FILES + 1) * MAX_AUDIT_BYTES) / 2048);
+    for (let line = 0; line < lines; line += 1) audit.append({ ...entry("guest.migrate"), ...at(2) }, "acme");
+    audit.append({ ...entry("guest.kill"), ...at(3) }, undefined);
+    const all = audit.last(lines).map(({ method }) => method);
+    assert.deepEqual([all[0], all[1], all.at(-1)], ["guest.remove", "guest.migrate", "guest.kill"]);
+    assert.deepEqual(
+      audit.last(2).map(({ method }) => method),
+      ["guest.migrate", "guest.kill"],
+    );
   });
 
   test("survives a line that a crash cut short, and a file that cannot be written", () => {

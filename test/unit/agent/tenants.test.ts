@@ -28,6 +28,9 @@ interface Named {
   disk: string;
 }
 
+/** A forward as the schema gives it. */
+const forward = (hostPort: number, address = "127.0.0.1") => ({ address, hostPort, guestPort: 80 });
+
 /** The disks' names are told from each other by their last digit. */
 const diskOf = (digit: number) => `00000000-0000-4000-8000-00000000000${digit}`;
 
@@ -49,7 +52,7 @@ const SAMPLES: { readonly [Name in RuledMethod]: (named: Named) => object } = {
   "guest.run": ({ guest: name }) => ({
     name,
     disks: [{ image: "debian-12" }, { parent: OWN.disk }],
-    network: { mode: "user", forwards: [{ hostPort: 1024 }] },
+    network: { mode: "none" },
   }),
   "guest.show": ({ guest: name }) => ({ name }),
   "guest.stop": ({ guest: name }) => ({ name }),
@@ -105,7 +108,11 @@ class World {
   readonly services: TenantServices;
   readonly handlers: Handlers<"client">;
 
-  constructor() {
+  /** @param network what the host gives tenants' guests. @param confines whether it keeps emulators apart. */
+  constructor(
+    readonly network: "none" | "user" = "none",
+    readonly confines = true,
+  ) {
     const entries = THERE.flatMap(({ guest, transfer, migration }) => [
       { transfer, guest, kind: "fork", host: "hostb" },
       { transfer: migration, guest, kind: "migrate", host: "hostb" },
@@ -127,7 +134,8 @@ class World {
         },
       },
       peers: { resolve: (host) => `wss://${host}:7070` },
-      configuration: { name: "hosta", peers: { hostb: "wss://hostb:7070" } },
+      configuration: { name: "hosta", peers: { hostb: "wss://hostb:7070" }, tenantNetwork: this.network },
+      isolation: { confines: this.confines },
       disks: {
         store: {
           find,
@@ -291,15 +299,48 @@ test("a tenant's guest is run with nothing of the host's", async () => {
     "/etc/shadow": { initrd: "/etc/shadow" },
     "from=hostb": { disks: [{ image: "debian-12" }, { image: "debian-12", from: "hostb" }] },
     "a tap interface": { network: { mode: "tap", bridge: "br0" } },
-    "port 1023": { network: { mode: "user", forwards: [{ hostPort: 8080 }, { hostPort: 1023 }] } },
+    "port 1023": { network: { mode: "user", forwards: [forward(8080), forward(1023)] } },
+    "the address 0.0.0.0": { network: { mode: "user", forwards: [forward(8080, "0.0.0.0")] } },
+    "a guest with a network": { network: { mode: "user", forwards: [forward(8080)] } },
   })) {
     const refusal = await refusalOf(world.call("guest.run", { ...plain, ...change }, acme));
     assert.equal(refusal.code, "forbidden", what);
     assert.ok(refusal.message.startsWith(what), refusal.message);
   }
-  const fork = { name: "web", to: [], forwards: [{ hostPort: 80 }] };
-  assert.equal((await refusalOf(world.call("guest.fork", fork, acme))).code, "forbidden");
+  const fork = { name: "web", to: [], forwards: [] };
+  for (const change of [
+    { forwards: [forward(80)] },
+    { forwards: [forward(8080)] },
+    { network: "attached" },
+  ]) {
+    const refusal = await refusalOf(world.call("guest.fork", { ...fork, ...change }, acme));
+    assert.equal(refusal.code, "forbidden", JSON.stringify(change));
+  }
   assert.equal(world.calls.length, 1);
+});
+
+test("a tenant's guest has a network where the host gives it one", async () => {
+  const world = new World("user");
+  const network = { mode: "user", forwards: [forward(8080)] };
+  await world.call("guest.run", { name: "web", disks: [], network }, acme);
+  await world.call("guest.fork", { name: "web", to: [], forwards: [forward(8081)] }, acme);
+  assert.deepEqual(
+    world.calls.map(({ method }) => method),
+    ["guest.run", "guest.fork"],
+  );
+});
+
+test("a host that does not keep emulators apart runs no tenant's guests", async () => {
+  const world = new World("user", false);
+  const run = { name: "web", disks: [], network: { mode: "none" } };
+  for (const call of [
+    world.call("guest.run", run, acme),
+    world.call("guest.fork", { name: "web", to: [], forwards: [] }, acme),
+  ])
+    assert.match((await refusalOf(call)).message, /does not keep emulators apart/);
+  assert.equal(world.calls.length, 0);
+  await world.call("guest.run", run, {});
+  assert.equal(world.calls.length, 1, "who runs the host may");
 });
 
 test("a migration of its guest a tenant sees, and leaves to who has begun it", async () => {

@@ -95,6 +95,21 @@ test("docs/security.md and proto/CONTROL.md have the same table", () => {
   }
 });
 
+test("for guests of the tenant default, which are those of whoever runs the host, its holder needs what everybody does", () => {
+  const of = (tenant: string): Identity => ({ ...holder("operate"), tenant });
+  for (const name of ["guest.run", "guest.remove"] as const) {
+    requireAccess(of("acme"), name);
+    assert.throws(() => requireAccess(of("default"), name), {
+      code: "forbidden",
+      message: /needs the role admin/,
+    });
+  }
+  requireAccess(of("default"), "guest.stop");
+  assert.throws(() => requireAccess({ ...holder("admin"), tenant: "default" }, "agent.audit"), {
+    message: /not for tenants/,
+  });
+});
+
 test("docs/security.md says of every method what a tenant's holder needs, or that it is the host's", () => {
   const text = read("docs/security.md").split("\n");
   const methodsOf = (line: string) =>
