@@ -3,7 +3,7 @@
 
 # Schedules the simulation plays in scripts/check, where seconds count, and in scripts/test.
 readonly SCHEDULES_QUICK=300
-readonly SCHEDULES_FULL=600
+readonly SCHEDULES_FULL=400
 
 # The longest any one test, or file of tests, may take. The simulation at its full number of schedules is the longest.
 readonly TEST_TIMEOUT_MS=900000
