@@ -44,13 +44,21 @@ describe("a transfer is steered while it runs", () => {
   });
 
   test("compression is found to be worth it where bytes are scarce", async () => {
-    const transfer = await fork({ rateLimitBytesPerSecond: 8 * MIB });
+    // So few that this is so on a machine that is busy with other tests, too.
+    const transfer = await fork({ rateLimitBytesPerSecond: 2 * MIB });
     assert.deepEqual((await viewOf(transfer)).compression?.choice, "auto");
+    await eventually(
+      "fewer bytes are sent than pages hold",
+      async () => {
+        const { compression, bytes, pages } = await viewOf(transfer);
+        const isFound = compression?.measured !== undefined && compression.now === "lz4";
+        return isFound && bytes.bulk < 0.9 * 4 * KIB * (pages.received - pages.zero);
+      },
+      60_000,
+    );
+    await a.call("transfer.steer", { transfer, rateLimitBytesPerSecond: 0 });
     await whenTransfersEnd(a);
-    // What the guest's memory ends with may be such as does not become less.
-    const { compression, verify, bytes, pages } = await viewOf(transfer);
-    assert.ok(compression?.measured !== undefined);
-    assert.ok(bytes.bulk < 0.9 * 4 * KIB * (pages.total - pages.zero), `${bytes.bulk} bytes were sent`);
+    const { verify } = await viewOf(transfer);
     assert.deepEqual(verify, { checked: 65536, mismatches: 0 });
     await removeChild();
   });
