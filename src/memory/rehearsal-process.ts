@@ -2,7 +2,7 @@ import { spawn, type ChildProcess } from "node:child_process";
 import { closeSync } from "node:fs";
 import { createInterface } from "node:readline";
 import type { Readable, Writable } from "node:stream";
-import { assert, deferred, type Deferred } from "../base/index.js";
+import { assert, deferred, withDeadline, type Clock, type Deferred } from "../base/index.js";
 import { openUserfaultDevice, preloadEnvironment } from "./device.js";
 import { MemoryError } from "./errors.js";
 import { nativePaths } from "./native.js";
@@ -10,6 +10,9 @@ import type { PageRange } from "./range.js";
 
 /** The first that a process inherits besides its standard ones. */
 const DEVICE_NUMBER = 3;
+
+/** How long one may take to be ready, and for a command: also one that waits for pages. */
+const DEADLINE_MS = 60_000;
 
 /** A process with memory of its own, in the place of an emulator: see native/rehearsal.c. It ends with whoever started it, at the latest. */
 export class RehearsalProcess {
@@ -19,10 +22,11 @@ export class RehearsalProcess {
   readonly #process: ChildProcess;
   readonly #input: Writable;
   readonly #answers: Deferred<void>[];
+  readonly #clock: Clock;
 
   private constructor(
     process: ChildProcess,
-    parts: { input: Writable; answers: Deferred<void>[]; fd: number },
+    parts: { input: Writable; answers: Deferred<void>[]; fd: number; clock: Clock },
   ) {
     assert(process.pid !== undefined, "a process that has said something has a number");
     this.pid = process.pid;
@@ -30,10 +34,11 @@ export class RehearsalProcess {
     this.#process = process;
     this.#input = parts.input;
     this.#answers = parts.answers;
+    this.#clock = parts.clock;
   }
 
-  /** Starts one whose memory has so many pages, all of them holes. @throws MemoryError `not-built`, `not-permitted`, `unsupported` or `gone`. */
-  static async start(pageCount: number): Promise<RehearsalProcess> {
+  /** Starts one whose memory has so many pages, all of them holes. @throws MemoryError `not-built`, `not-permitted`, `unsupported` or `gone`; DeadlineError. Nothing is left then. */
+  static async start(pageCount: number, clock: Clock): Promise<RehearsalProcess> {
     const device = openUserfaultDevice();
     let child: ChildProcess;
     try {
@@ -61,10 +66,16 @@ export class RehearsalProcess {
     input.on("error", () => {});
     child.once("error", onEnd);
     child.once("exit", onEnd);
-    return new RehearsalProcess(child, { input, answers, fd: await ready.promise });
+    try {
+      const fd = await withDeadline(clock, DEADLINE_MS, "the start of a rehearsal's process", ready.promise);
+      return new RehearsalProcess(child, { input, answers, fd, clock });
+    } catch (error) {
+      child.kill("SIGKILL");
+      throw error;
+    }
   }
 
-  /** Puts content of every kind into some of its pages. The promises of all commands reject with MemoryError `gone` when it ends. */
+  /** Puts content of every kind into some of its pages. The promises of all commands reject with MemoryError `gone` when it ends, or DeadlineError. */
   fill(range: PageRange): Promise<void> {
     return this.#tell(`fill ${range.first} ${range.count}`);
   }
@@ -91,14 +102,15 @@ export class RehearsalProcess {
 
   #tell(command: string): Promise<void> {
     const answer = deferred<void>();
+    const answered = withDeadline(this.#clock, DEADLINE_MS, "a rehearsal's process", answer.promise);
     // Whoever has given up a rehearsal does not wait for what was under way.
-    answer.promise.catch(() => {});
+    answered.catch(() => {});
     if (this.#process.exitCode !== null || this.#process.signalCode !== null) {
       answer.reject(new MemoryError("gone", "the process that transfers are rehearsed on has ended"));
-      return answer.promise;
+      return answered;
     }
     this.#answers.push(answer);
     this.#input.write(`${command}\n`);
-    return answer.promise;
+    return answered;
   }
 }

@@ -44,8 +44,8 @@ export class Stage {
     log: Log;
   }): Promise<Stage> {
     const started = await Promise.allSettled([
-      RehearsalProcess.start(options.pageCount),
-      RehearsalProcess.start(options.pageCount),
+      RehearsalProcess.start(options.pageCount, options.clock),
+      RehearsalProcess.start(options.pageCount, options.clock),
     ]);
     try {
       const [parent, child] = started.map((result) => {
