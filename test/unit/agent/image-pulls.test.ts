@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { mkdir, open, utimes } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -175,15 +175,18 @@ test("an agent that ends goes on where it was when it is started again", () =>
     await again.close();
   }));
 
+/** Writes `to`, which differs from an image's file in a byte at 4 MiB. */
+function wrongCopyOf(path: string, to: string): string {
+  const wrong = readFileSync(path);
+  wrong[4 * MIB] = (wrong[4 * MIB] as number) ^ 1;
+  writeFileSync(to, wrong);
+  return to;
+}
+
 test("what is not what its digest says never becomes an image, and nothing of it stays", () =>
   withField(async ({ directory, library, store, image, newPulls }) => {
-    const path = join(directory, "..", "wrong");
     const held = await library.store.hold(image.digest, TENANT);
-    const wrong = readFileSync(held.path);
-    wrong[4 * MIB] = (wrong[4 * MIB] as number) ^ 1;
-    const file = await open(path, "w");
-    await file.writeFile(wrong);
-    await file.close();
+    const path = wrongCopyOf(held.path, join(directory, "..", "wrong"));
     const chunks = join(held.path, "..", "chunks");
     library.other = { disk: path, chunks };
     const pull = await newPulls().begin(wanted(image), [library.origin]);
@@ -310,13 +313,8 @@ test("whoever brings an image waits while what had come of it is cleared", () =>
 
 test("a source that gives something wrong to who runs on it is said to, and what it gives right is taken", () =>
   withField(async ({ directory, library, store, image, raw }) => {
-    const path = join(directory, "..", "wrong");
     const held = await library.store.hold(image.digest, TENANT);
-    const wrong = readFileSync(held.path);
-    wrong[4 * MIB] = (wrong[4 * MIB] as number) ^ 1;
-    const file = await open(path, "w");
-    await file.writeFile(wrong);
-    await file.close();
+    const path = wrongCopyOf(held.path, join(directory, "..", "wrong"));
     library.other = { disk: path, chunks: join(held.path, "..", "chunks") };
     // A thousand times as fast: it is asked again after 10 s, 20 s and so on.
     const clock: Clock = {
