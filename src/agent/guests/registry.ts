@@ -247,6 +247,8 @@ export class GuestRegistry {
       return;
     }
     const guest = this.#enter(record);
+    // Left by an agent that ended while it froze the guest, or while it thawed it.
+    if (record.state !== "frozen") await rm(paths.template(id), { force: true });
     try {
       const suspension = await takeUpSuspended(this.#options, guest);
       if (suspension.isSuspended) return;

@@ -15,7 +15,7 @@ import {
 import type { ImageOrigin } from "../blocks/image-origins.js";
 import type { ImagePull, ImagePulls } from "../blocks/image-pulls.js";
 import type { Arrived } from "../disks/localise.js";
-import type { ArrivingRecord, KnownOrigin } from "./arriving-record.js";
+import { instancesIn, type ArrivingRecord, type KnownOrigin } from "./arriving-record.js";
 
 /** Pauses before an image that did not come is begun again: they double. */
 const FIRST_PAUSE_MS = 1000;
@@ -98,9 +98,10 @@ export class ArrivingImage {
   #pull: ImagePull | undefined;
   #stopReading: () => void = () => {};
   #file: FileSource | undefined;
+  /** The agent's own hold, from when all of it is here until each tenant whose chains stand on it has one. */
   #held: HeldImage | undefined;
+  readonly #tenants = new Map<string, { users: number; held?: HeldImage }>();
   #problem: string | undefined;
-  #users = 0;
   #settled = false;
   #closed = false;
 
@@ -151,10 +152,10 @@ export class ArrivingImage {
   }
 
   /** A guest of another tenant runs on it: that tenant has it, too, when all of it is here. Changes `record`, which is to be saved. */
-  addTenant(tenant: string): void {
-    const { alsoFor = [] } = this.#record;
-    if (tenant === this.#record.tenant || alsoFor.includes(tenant)) return;
-    this.#record = { ...this.#record, alsoFor: [...alsoFor, tenant] };
+  addTenant(tenant: string, identifier: string | undefined): void {
+    if (instancesIn(this.#record).some((instance) => instance.tenant === tenant)) return;
+    const instance = { tenant, ...(identifier === undefined ? {} : { identifier }) };
+    this.#record = { ...this.#record, alsoFor: [...(this.#record.alsoFor ?? []), instance] };
   }
 
   /** Its file, whatever that is called at the moment. */
@@ -183,10 +184,22 @@ export class ArrivingImage {
     };
   }
 
-  /** Has it stay, for a chain over it. What is told of where it is read changes with the time. */
-  hold(): HeldImage {
+  /** Has it stay, for a tenant's chain over it. What is told of where it is read changes with the time. Errors as those of `Images.hold`. */
+  async hold(tenant: string): Promise<HeldImage> {
     let isHolding = true;
-    this.#users += 1;
+    const letGo = (): void => {
+      if (isHolding) this.#leave(tenant);
+      isHolding = false;
+    };
+    const entry = this.#tenants.get(tenant) ?? { users: 0 };
+    this.#tenants.set(tenant, entry);
+    entry.users += 1;
+    try {
+      if (this.isHere) await this.#mark(tenant);
+    } catch (error) {
+      letGo();
+      throw error;
+    }
     const path = (): string =>
       this.#held?.path ?? join(this.#host.imagesDirectory, this.record.digest, "disk.raw");
     const isOnItsWay = (): boolean => !this.#settled;
@@ -200,12 +213,7 @@ export class ArrivingImage {
       get arriving() {
         return isOnItsWay() ? { socket: socketPath, file: linkPath } : undefined;
       },
-      letGo: () => {
-        if (!isHolding) return;
-        isHolding = false;
-        this.#users -= 1;
-        this.#letGoUnused();
-      },
+      letGo,
     };
   }
 
@@ -282,26 +290,18 @@ export class ArrivingImage {
     return (this.#pull as unknown as ImagePull).image;
   }
 
-  /** The tenant has it, guests read it where it lies, and nothing is left of how it came. Never rejects. */
+  /** Its tenants have it, guests read it where it lies, and nothing is left of how it came. Never rejects. */
   async #settle(): Promise<void> {
-    const { digest, tenant, identifier } = this.record;
-    const { images, clock } = this.#host;
     const wireBytes = this.#pull?.progress.wireBytes ?? 0;
-    try {
-      await images.assign(digest, { tenant, identifier });
-    } catch (error) {
-      this.#log.warn({ identifier, problem: messageOf(error) }, "an image that came has no name here");
-      await images.assign(digest, { tenant, identifier: undefined }).catch(() => {});
-    }
-    for (const other of this.record.alsoFor ?? [])
-      await images.assign(digest, { tenant: other, identifier: undefined }).catch((error: unknown) => {
-        this.#log.warn(
-          { tenant: other, problem: messageOf(error) },
-          "a tenant was not given an image that came",
-        );
+    for (const instance of instancesIn(this.record)) await this.#assign(instance);
+    for (const tenant of [...this.#tenants.keys()])
+      await this.#mark(tenant).catch((error: unknown) => {
+        this.#log.warn({ tenant, problem: messageOf(error) }, "a tenant's use of an image is not noted");
       });
-    const arrived = { id: digest, path: (this.#held as HeldImage).path };
-    while (!this.#closed && !(await this.#host.localise(arrived))) await sleep(clock, LOCALISE_RETRY_MS);
+    const held = this.#held as HeldImage;
+    const arrived = { id: held.digest, path: held.path };
+    while (!this.#closed && !(await this.#host.localise(arrived)))
+      await sleep(this.#host.clock, LOCALISE_RETRY_MS);
     if (this.#closed) return;
     this.#settled = true;
     await this.close();
@@ -311,12 +311,51 @@ export class ArrivingImage {
     } catch (error) {
       this.#log.warn({ problem: messageOf(error) }, "something is left of how an image came");
     }
-    this.#log.info({ sizeBytes: this.record.sizeBytes, wireBytes }, "all of an image is here");
-    this.#letGoUnused();
+    const { sizeBytes } = this.record;
+    this.#log.info({ sizeBytes, wireBytes }, "all of an image is here");
+    this.#letGoUnneeded();
   }
 
-  #letGoUnused(): void {
-    if (this.#settled && this.#users === 0) this.#held?.letGo();
+  async #assign({ tenant, identifier }: { tenant: string; identifier?: string }): Promise<void> {
+    const { images } = this.#host;
+    const { digest } = this.record;
+    const warn = (message: string) => (error: unknown) => {
+      this.#log.warn({ tenant, identifier, problem: messageOf(error) }, message);
+      return false;
+    };
+    if (
+      identifier !== undefined &&
+      (await images.assign(digest, { tenant, identifier }).catch(warn("an image that came has no name here")))
+    )
+      return;
+    await images
+      .assign(digest, { tenant, identifier: undefined })
+      .catch(warn("a tenant was not given an image that came"));
+  }
+
+  /** Notes that chains of a tenant's use it. Errors as those of `Images.hold`. */
+  async #mark(tenant: string): Promise<void> {
+    if (this.#tenants.get(tenant)?.held !== undefined) return;
+    const held = await this.#host.images.hold(this.record.digest, tenant);
+    const entry = this.#tenants.get(tenant);
+    if (entry === undefined || entry.held !== undefined) held.letGo();
+    else entry.held = held;
+  }
+
+  #leave(tenant: string): void {
+    const entry = this.#tenants.get(tenant);
+    if (entry === undefined) return;
+    entry.users -= 1;
+    if (entry.users > 0) return;
+    this.#tenants.delete(tenant);
+    entry.held?.letGo();
+    this.#letGoUnneeded();
+  }
+
+  /** A chain whose tenant's use could not be noted keeps the agent's own hold. */
+  #letGoUnneeded(): void {
+    if (this.#settled && [...this.#tenants.values()].every(({ held }) => held !== undefined))
+      this.#held?.letGo();
   }
 }
 

@@ -1,7 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { codeOf, messageOf, type Clock, type Log } from "../../base/index.js";
+import { codeOf, DEFAULT_TENANT, messageOf, type Clock, type Log } from "../../base/index.js";
 import type { ArrivalView, ImageView } from "../../control/index.js";
 import {
   DiskError,
@@ -19,7 +19,7 @@ import { CALL_DEADLINE_MS, originAt, type PullServices } from "../blocks/pull-im
 import { localise } from "../disks/localise.js";
 import type { Services } from "../services.js";
 import { ArrivingImage, linkPrefix, SOCKET_PREFIX, type ArrivingImageHost } from "./arriving-image.js";
-import { ArrivingRecords, type ArrivingRecord, type KnownOrigin } from "./arriving-record.js";
+import { ArrivingRecords, instancesIn, type ArrivingRecord, type KnownOrigin } from "./arriving-record.js";
 
 /** What is needed to ask other hosts, and to have guests read what has come. */
 type HostServices = PullServices & Pick<Services, "registry">;
@@ -88,8 +88,9 @@ export class ArrivingImages {
   }
 
   /** Keeps a base disk for a chain, whether it is here or on its way. Errors as those of `Images.hold`. */
-  async hold(digest: string, tenant?: string): Promise<HeldImage> {
-    return this.#images.get(digest)?.hold() ?? this.#options.images.hold(digest, tenant);
+  async hold(digest: string, tenant = DEFAULT_TENANT): Promise<HeldImage> {
+    const coming = this.#images.get(digest);
+    return coming === undefined ? this.#options.images.hold(digest, tenant) : coming.hold(tenant);
   }
 
   /**
@@ -133,7 +134,7 @@ export class ArrivingImages {
     const bringing = this.#beginning.then(async () => {
       const { images } = this.#options;
       const { digest, sizeBytes, identifier } = found;
-      if (this.#images.has(digest)) await this.#addTenant(digest, tenant);
+      if (this.#images.has(digest)) await this.#addTenant(digest, { tenant, identifier });
       if (this.#images.has(digest)) return digest;
       if (await images.has(digest)) {
         await images.assign(digest, { tenant, identifier });
@@ -157,13 +158,12 @@ export class ArrivingImages {
   }
 
   /** A tenant has an image that comes for another one, too: at once when all of it is here, else when it is. */
-  async #addTenant(digest: string, tenant: string): Promise<void> {
+  async #addTenant(digest: string, as: { tenant: string; identifier: string | undefined }): Promise<void> {
     const coming = this.#images.get(digest);
-    if (coming === undefined || coming.record.tenant === tenant) return;
-    coming.addTenant(tenant);
+    if (coming === undefined || instancesIn(coming.record).some(({ tenant }) => tenant === as.tenant)) return;
+    coming.addTenant(as.tenant, as.identifier);
     await this.#records.save(coming.record);
-    if (await this.#options.images.has(digest))
-      await this.#options.images.assign(digest, { tenant, identifier: undefined });
+    if (await this.#options.images.has(digest)) await this.#options.images.assign(digest, as);
   }
 
   /** How far an image is; undefined when it is here. */
@@ -173,8 +173,11 @@ export class ArrivingImages {
 
   /** What comes for a tenant. */
   list(tenant: string): ImageView[] {
-    const records = [...this.#images.values()].map(({ record }) => record);
-    return records.filter((record) => record.tenant === tenant).flatMap((record) => this.#view(record) ?? []);
+    return [...this.#images.values()].flatMap(({ record }) => {
+      const mine = instancesIn(record).find((instance) => instance.tenant === tenant);
+      const view = mine === undefined ? undefined : this.#view(record, mine);
+      return view === undefined ? [] : [view];
+    });
   }
 
   /** Removes what came of images that nobody brings any more; those that guests run on stay. As `clearLeftPulls`. */
@@ -211,12 +214,12 @@ export class ArrivingImages {
     void image.run();
   }
 
-  #view(record: ArrivingRecord): ImageView | undefined {
-    const { digest, sizeBytes, tenant, identifier, sinceMs } = record;
+  #view(record: ArrivingRecord, mine: { tenant: string; identifier?: string }): ImageView | undefined {
+    const { digest, sizeBytes, sinceMs } = record;
     const arriving = this.arrivalOf(digest);
-    if (arriving === undefined) return undefined;
-    const name = identifier === undefined ? {} : { identifier };
-    return { digest, sizeBytes, tenant, sinceMs, isUsed: true, ...name, arriving };
+    return arriving === undefined
+      ? undefined
+      : { digest, sizeBytes, ...mine, sinceMs, isUsed: true, arriving };
   }
 
   /** What a reference means of what comes for a tenant. */

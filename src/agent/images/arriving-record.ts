@@ -15,14 +15,18 @@ const originSchema = z.discriminatedUnion("kind", [
 /** Where an image may be had: from another host's agent, or from a directory that is copied from. */
 export type KnownOrigin = z.infer<typeof originSchema>;
 
+const instanceShape = {
+  tenant: z.string().regex(TENANT_PATTERN),
+  identifier: z.string().max(63).exactOptional(),
+};
+
 const recordSchema = z.strictObject({
   version: z.literal(1),
   digest: z.string().regex(/^[0-9a-f]{64}$/),
   sizeBytes: z.int().min(1).max(MAX_DISK_BYTES),
-  tenant: z.string().regex(TENANT_PATTERN),
-  identifier: z.string().max(63).exactOptional(),
-  /** Other tenants whose guests have come to run on it meanwhile. */
-  alsoFor: z.array(z.string().regex(TENANT_PATTERN)).exactOptional(),
+  ...instanceShape,
+  /** Other tenants whose guests have come to run on it meanwhile, and what each calls it. */
+  alsoFor: z.array(z.strictObject(instanceShape)).exactOptional(),
   /** What its socket and its file are called: nobody else is told. */
   key: z.uuid(),
   origins: z.array(originSchema).max(64),
@@ -31,6 +35,12 @@ const recordSchema = z.strictObject({
 
 /** What is kept of an image that guests run on before all of it is here. */
 export type ArrivingRecord = z.infer<typeof recordSchema>;
+
+/** The tenants that have the image when all of it is here, the one it was begun for first, with what each calls it. */
+export function instancesIn(record: ArrivingRecord): { tenant: string; identifier?: string }[] {
+  const { tenant, identifier, alsoFor = [] } = record;
+  return [{ tenant, ...(identifier === undefined ? {} : { identifier }) }, ...alsoFor];
+}
 
 /** The records of images on their way, `<digest>.json` each: they outlive the agent, as emulators do. */
 export class ArrivingRecords {

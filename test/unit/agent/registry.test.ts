@@ -68,6 +68,15 @@ describe("the registry of guests", () => {
     assert.deepEqual(emulator.calls, [], "it runs on");
   });
 
+  test("removes the state of a freezing that did not come to its end, and keeps a frozen guest's", async () => {
+    const running = await leave(fakeRecord(), {});
+    const frozen = await leave(fakeRecord({ state: "frozen", config: { name: "golden" } }), {});
+    for (const { config } of [running, frozen]) writeFileSync(paths.template(config.id), "state");
+    await open();
+    assert.ok(!existsSync(paths.template(running.config.id)));
+    assert.ok(existsSync(paths.template(frozen.config.id)));
+  });
+
   test("takes a guest whose emulator has ended for crashed, and a stopped one for stopped", async () => {
     const crashed = await leave(fakeRecord());
     await leave(fakeRecord({ state: "stopped", config: { name: "off" } }));
