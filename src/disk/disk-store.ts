@@ -34,7 +34,7 @@ import {
 } from "./disk-record.js";
 import type { ChainLayer, Disk, DiskStoreOptions, Entry, ExpectedDisk, NewDisk } from "./disk-entry.js";
 import { DiskError } from "./errors.js";
-import type { HeldImage } from "./images.js";
+import type { HeldImage, HoldOptions } from "./images.js";
 import { MAX_CHAIN_DISKS } from "./limits.js";
 import { SharedDisks } from "./shared-disks.js";
 import { removeUnused } from "./unused-disks.js";
@@ -283,7 +283,7 @@ export class DiskStore {
     const { record: old, isAway } = this.#entry(id);
     assert(old.frozen && !isAway && old.lent === undefined, "a disk that is renewed is here, and nobody's");
     const { parent, sizeBytes, tenant } = old;
-    const image = await this.#holdBelow(parent, tenant);
+    const image = await this.#holdBelow(parent, tenant, { evenDamaged: true });
     try {
       const createdAtMs = this.#options.clock.wallMs();
       const below = parent === undefined ? {} : { parent };
@@ -301,7 +301,7 @@ export class DiskStore {
   /** From here on a disk stands on something else, which reads the same from there. @throws DiskError `no-such-disk`, `no-such-image`. */
   async restand(id: string, parent: DiskParent | undefined): Promise<void> {
     const entry = this.#entry(id);
-    const image = await this.#holdBelow(parent, entry.record.tenant);
+    const image = await this.#holdBelow(parent, entry.record.tenant, { evenDamaged: true });
     const { parent: _, ...record } = entry.record;
     entry.image?.letGo();
     entry.image = image;
@@ -350,10 +350,9 @@ export class DiskStore {
     return isShared === true ? new DiskDirectories(record?.sharedAt ?? "") : this.#directories;
   }
 
-  async #holdBelow(parent: DiskParent | undefined, tenant?: string): Promise<HeldImage | undefined> {
-    return parent !== undefined && "image" in parent
-      ? this.#options.images.hold(parent.image, tenant)
-      : undefined;
+  async #holdBelow(parent?: DiskParent, tenant?: string, how?: HoldOptions): Promise<HeldImage | undefined> {
+    if (parent === undefined || !("image" in parent)) return undefined;
+    return this.#options.images.hold(parent.image, tenant, how);
   }
 
   #below(
@@ -375,7 +374,7 @@ export class DiskStore {
     const path = this.#directories.recordOf(id);
     try {
       const record = parseDiskRecord(path, await readFile(path, "utf8"));
-      const image = await this.#holdBelow(record.parent, record.tenant);
+      const image = await this.#holdBelow(record.parent, record.tenant, { evenDamaged: true });
       const isElsewhere = !existsSync(this.#directories.pathOf(id));
       const isAway = record.arriving !== undefined && isElsewhere;
       const isShared = record.sharedAt !== undefined && isElsewhere;

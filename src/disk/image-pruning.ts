@@ -58,7 +58,11 @@ export class ImagePruning {
   #isDue(image: StoredImage, options: PruneOptions): boolean {
     if (image.usedBy.length > 0 || image.otherHosts.length > 0) return false;
     if (options.keepOwned && image.owners.length > 0) return false;
-    return image.lastUsedMs + options.unusedForMs <= this.#clock.wallMs();
+    return this.#isOld(image.lastUsedMs, options);
+  }
+
+  #isOld(lastUsedMs: number, { unusedForMs }: PruneOptions): boolean {
+    return lastUsedMs + unusedForMs <= this.#clock.wallMs();
   }
 
   /** Nothing is waited for between the look at what this host uses and the note that it is being removed. */
@@ -84,9 +88,11 @@ export class ImagePruning {
       if (isMissing(error)) return false;
       throw error;
     }
-    const { otherHosts, tenants } = await this.#marks.useOf(aside, digest);
+    const { otherHosts, tenants, lastMs } = await this.#marks.useOf(aside, digest);
     const owners = options.keepOwned ? await this.#instances.ownersOf({ ...image, files: aside }) : [];
-    if (otherHosts.length + tenants.size + owners.length > 0) {
+    const isUsed = otherHosts.length + tenants.size + owners.length > 0;
+    // It may have been used, or imported again, since it was looked at.
+    if (isUsed || !this.#isOld(Math.max(lastMs, image.createdAtMs), options)) {
       await this.#directories.putBack(image, aside);
       return false;
     }

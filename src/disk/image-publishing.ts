@@ -11,6 +11,9 @@ import type { HeldImage, UnfinishedImage } from "./images.js";
 import { RACE_ATTEMPTS, RACE_PAUSE_MS } from "./limits.js";
 import type { UseMarks } from "./use-marks.js";
 
+/** Holds what a tenant is being given; no tenant is called so. */
+const GIVING = "#give";
+
 /** Whom an image is for. */
 interface As {
   tenant: string;
@@ -157,7 +160,7 @@ export class ImagePublishing {
       try {
         const { image, isOurs } = await place();
         // What was made here says already whom it is for; whoever sees it may remove it by now.
-        const instance = isOurs ? { image, ...as } : await this.#instances.add(image, as);
+        const instance = isOurs ? { image, ...as } : await this.#add(image, as);
         if (await this.#instances.isAlone(instance)) return instance;
         // Perhaps the other host gives way, too, and both come again: not at the same time.
         await this.#instances.remove(instance);
@@ -169,6 +172,16 @@ export class ImagePublishing {
       }
     }
     throw new DiskError("timeout", `the image ${digest} is removed or named by another host again and again`);
+  }
+
+  /** It counts as used now: who has just been given an image has it as long before it is pruned as one that is new here. */
+  async #add(image: FoundImage, as: As): Promise<Instance> {
+    const letGo = await this.#marks.take(image.files, image.digest, GIVING);
+    try {
+      return await this.#instances.add(image, as);
+    } finally {
+      letGo();
+    }
   }
 
   /** Another host may remove the image that was there before it is held; what was made here is there still. */

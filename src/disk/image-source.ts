@@ -67,6 +67,7 @@ export class ImageSource {
       // A pipe would be waited for otherwise, and holds a thread of the pool as long.
       file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOCTTY);
     } catch (error) {
+      if (codeOf(error) === "ENOENT") throw bad("is not there, on the agent's machine");
       throw new DiskError("bad-image", `the image ${path} cannot be read: ${messageOf(error)}`, {
         cause: error,
       });
@@ -178,7 +179,7 @@ export class ImageSource {
     const checking = { files: [copy.fd], uid, signal, accept: [CHECK_CORRUPT, CHECK_LEAKS] };
     try {
       const answer = await qemuImg.run({ args: ["check", "-f", "qcow2", passedPath(0)], ...checking });
-      return answer.code === CHECK_CORRUPT ? `${answer.output.trim()} ${answer.words}`.trim() : undefined;
+      return answer.code === CHECK_CORRUPT ? wordsIn(answer) : undefined;
     } catch (error) {
       if (codeOf(error) !== "tool-failed") throw error;
       return messageOf(error);
@@ -228,6 +229,12 @@ export class ImageSource {
       `${this.#path} takes ${neededBytes} bytes, and the file system of ${files.directory} has ${bavail * bsize} left: make room there; ramet image prune removes images nobody uses`,
     );
   }
+}
+
+/** What the program said, in one line: first what it found in all. */
+function wordsIn({ output, words }: { output: string; words: string }): string {
+  const lines = [...output.split("\n"), words].map((line) => line.trim());
+  return lines.filter((line) => line !== "").join("; ");
 }
 
 /** Writes what is not zero of a chunk, so that the file has holes where there is nothing. */

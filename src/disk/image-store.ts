@@ -25,7 +25,15 @@ import { ImageInstances, type Instance } from "./image-instances.js";
 import { ImagePruning, type PruneOptions } from "./image-pruning.js";
 import { ImagePublishing } from "./image-publishing.js";
 import { ImageSource } from "./image-source.js";
-import type { HeldImage, Images, ImageView, ImportOptions, StoredImage, UnfinishedImage } from "./images.js";
+import type {
+  HeldImage,
+  HoldOptions,
+  Images,
+  ImageView,
+  ImportOptions,
+  StoredImage,
+  UnfinishedImage,
+} from "./images.js";
 import { CHUNK_BYTES, CHUNK_DIGEST_BYTES, OPEN_DEADLINE_MS, RACE_ATTEMPTS, RACE_PAUSE_MS } from "./limits.js";
 import { isDigest, requireDigest, requireIdentifier, requireTenantName } from "./names.js";
 import type { QemuImg } from "./qemu-img.js";
@@ -174,10 +182,20 @@ export class ImageStore implements Images {
     return isDigest(digest) && (await this.#directories.find(digest)) !== undefined;
   }
 
-  async hold(digest: string, tenant = DEFAULT_TENANT): Promise<HeldImage> {
+  /** Whether the bytes are here, and no check has found them damaged. As `has`. */
+  async hasSound(digest: string): Promise<boolean> {
+    const found = isDigest(digest) ? await this.#directories.find(digest) : undefined;
+    return found !== undefined && (await problemOf(found.files)) === undefined;
+  }
+
+  async hold(
+    digest: string,
+    tenant = DEFAULT_TENANT,
+    { evenDamaged = false }: HoldOptions = {},
+  ): Promise<HeldImage> {
     requireTenantName(tenant);
-    const held = await this.#hold(digest, tenant);
-    const problem = await problemOf(held.files);
+    const held = await this.#hold(digest, tenant, { evenDamaged });
+    const problem = evenDamaged ? undefined : await problemOf(held.files);
     if (problem === undefined) return held.image;
     held.image.letGo();
     throw damaged(digest.slice(0, 12), problem);
@@ -257,7 +275,11 @@ export class ImageStore implements Images {
   }
 
   /** Another host may be about to find that it must not remove the image after all: it puts it back at once. */
-  async #hold(digest: string, tenant: string): Promise<{ image: HeldImage; files: ImageFiles }> {
+  async #hold(
+    digest: string,
+    tenant: string,
+    how: HoldOptions = {},
+  ): Promise<{ image: HeldImage; files: ImageFiles }> {
     requireDigest(digest);
     await this.#pruning.whenDone(digest);
     for (let attempt = 0; attempt < RACE_ATTEMPTS; attempt += 1) {
@@ -265,20 +287,21 @@ export class ImageStore implements Images {
       const found = await this.#directories.find(digest);
       if (found === undefined && attempt === 0) break;
       if (found === undefined) continue;
-      const held = await this.#take(found, tenant);
+      const held = await this.#take(found, tenant, how);
       if (held !== undefined) return { image: held, files: found.files };
     }
     throw new DiskError("no-such-image", `there is no image ${digest.slice(0, 12)}… on this host`);
   }
 
   /** The mark first, then a look whether the image is still where it was; undefined when it is not. */
-  async #take(found: FoundImage, tenant: string): Promise<HeldImage | undefined> {
+  async #take(found: FoundImage, tenant: string, how: HoldOptions): Promise<HeldImage | undefined> {
     const { digest, files, sizeBytes } = found;
     let letGo: (() => void) | undefined;
     try {
       letGo = await this.#marks.take(files, digest, tenant);
       const { size } = await stat(files.disk);
-      if (size === sizeBytes) return { digest, sizeBytes, path: files.disk, letGo };
+      if (size === sizeBytes || how.evenDamaged === true)
+        return { digest, sizeBytes, path: files.disk, letGo };
       letGo();
     } catch (error) {
       letGo?.();

@@ -57,6 +57,10 @@ export interface HeldImage {
   letGo(): void;
 }
 
+export interface HoldOptions {
+  evenDamaged?: boolean;
+}
+
 export interface ImportOptions {
   tenant: string;
   identifier?: string | undefined;
@@ -96,9 +100,10 @@ export interface Images {
   has(digest: string): Promise<boolean>;
   /**
    * Keeps the bytes, whoever has them, for a tenant's chain. That it is used lasts on the disk until it is let go: whoever stops, and still has chains, does not let go.
+   * @param how `evenDamaged` for a chain that stands on it already: that keeps what it has, whatever a check has found.
    * @throws DiskError `no-such-image`, `damaged`.
    */
-  hold(digest: string, tenant?: string): Promise<HeldImage>;
+  hold(digest: string, tenant?: string, how?: HoldOptions): Promise<HeldImage>;
   /** Begins an image that comes from elsewhere. A crash leaves nothing of it. */
   begin(): Promise<UnfinishedImage>;
   /**

@@ -22,6 +22,7 @@ export { ImageStore, type ImageStoreOptions } from "./image-store.js";
 export type { PruneOptions } from "./image-pruning.js";
 export type {
   HeldImage,
+  HoldOptions,
   Images,
   ImageView,
   ImportOptions,

@@ -32,7 +32,11 @@ export function checkQcow2Header(
   about: { path: string; fileBytes: number },
 ): { sizeBytes: number } {
   const { path, fileBytes } = about;
-  const bad = (problem: string) => new DiskError("bad-image", `${path} is no sound qcow2 file: ${problem}`);
+  const bad = (problem: string) =>
+    new DiskError(
+      "bad-image",
+      `${path} is no sound qcow2 file: ${problem} (say --format raw, if these are a disk's own bytes)`,
+    );
   if (head.length < VERSION_2_BYTES) throw bad(`it ends within its header`);
   const version = head.readUInt32BE(4);
   if (version !== 2 && version !== 3) throw bad(`version ${version} is not known`);

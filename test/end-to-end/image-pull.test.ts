@@ -124,6 +124,23 @@ describe("images between hosts", () => {
     await host.call("image.verify", { reference: "large" });
   });
 
+  test("a damaged image is brought again, which puts it right, and not taken for one that is here", async () => {
+    const digest = await newImage("worn", 3);
+    const pull = () => host.call("image.pull", { reference: "worn", from: library.url });
+    await pull();
+    const path = join(host.stateDirectory, "images", digest, "disk.raw");
+    execFileSync("chmod", ["u+w", path]);
+    const file = await open(path, "r+");
+    await file.write(Buffer.from("worn"), 0, 4, MIB + 7);
+    await file.close();
+    await assert.rejects(host.call("image.verify", { reference: "worn" }), { code: "damaged" });
+    const { image, wireBytes } = await pull();
+    assert.equal(image.problem, undefined);
+    assert.ok(wireBytes > 2 * MIB, `${wireBytes} bytes came`);
+    await host.call("image.verify", { reference: "worn" });
+    assert.ok(readdirSync(join(host.stateDirectory, "images")).every((name) => !name.startsWith(".")));
+  });
+
   test("a full file system is told, and it goes on when there is room", async () => {
     const images = join(scratch, "small");
     mkdirSync(images);

@@ -8,6 +8,7 @@ import {
   type DiskStore,
   type FindData,
   type HeldImage,
+  type HoldOptions,
   type ImageLibraries,
   type ImageStore,
 } from "../../disk/index.js";
@@ -88,9 +89,9 @@ export class ArrivingImages {
   }
 
   /** Keeps a base disk for a chain, whether it is here or on its way. Errors as those of `Images.hold`. */
-  async hold(digest: string, tenant = DEFAULT_TENANT): Promise<HeldImage> {
+  async hold(digest: string, tenant = DEFAULT_TENANT, how: HoldOptions = {}): Promise<HeldImage> {
     const coming = this.#images.get(digest);
-    return coming === undefined ? this.#options.images.hold(digest, tenant) : coming.hold(tenant);
+    return coming === undefined ? this.#options.images.hold(digest, tenant, how) : coming.hold(tenant);
   }
 
   /**

@@ -129,6 +129,24 @@ test("a flipped byte is found and its place named; importing the content again p
   });
 });
 
+test("who imports what somebody else has had for long has it as long as anybody before it is pruned", async () => {
+  await withDirectory(async (directory) => {
+    const { clock, move } = movableClock();
+    const raw = await makeRaw(join(directory, "raw"), { seed: 12, sizeBytes: MIB });
+    const store = await openStore(join(directory, "images"), { clock });
+    const month = prune(30 * DAY_MS);
+    await store.import(raw, { tenant: "acme", identifier: "base" });
+    for (const tenant of ["globex", "globex", "acme"]) {
+      move(31 * DAY_MS);
+      await store.import(raw, { tenant, identifier: "base" });
+      assert.deepEqual(await store.prune(month), []);
+    }
+    move(31 * DAY_MS);
+    assert.equal((await store.prune(month)).length, 1);
+    await store.close();
+  });
+});
+
 test("a crash leaves no half image: what this host left is removed at open, what others make is left alone", async () => {
   await withDirectory(async (directory) => {
     const images = join(directory, "images");
