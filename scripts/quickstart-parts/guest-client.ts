@@ -11,6 +11,8 @@ import { setTimeout as sleep } from "node:timers/promises";
 const READY_DEADLINE_MS = 60_000;
 const ANSWER_DEADLINE_MS = 10_000;
 const REST_MS = 20;
+/** So many are told of by name. */
+const MOST_ERRORS = 10;
 
 interface Answer {
   counter: number;
@@ -63,7 +65,7 @@ async function talk(url: string): Promise<void> {
   let going = true;
   let answers = 0;
   let connections = 0;
-  let errors = 0;
+  const errors: string[] = [];
   let slowestMs = 0;
   process.on("SIGTERM", () => (going = false));
   while (going) {
@@ -73,14 +75,17 @@ async function talk(url: string): Promise<void> {
       if (answers === 1) console.log("the first answer");
       if (!reused) connections += 1;
       slowestMs = Math.max(slowestMs, tookMs);
-    } catch {
-      errors += 1;
+    } catch (error) {
+      errors.push(`after ${answers} answers: ${error instanceof Error ? error.message : String(error)}`);
     }
     await sleep(REST_MS);
   }
   agent.destroy();
   const over = `over ${connections} TCP connection${connections === 1 ? "" : "s"}`;
-  console.log(`${answers} answers ${over}, ${errors} errors, slowest answer ${slowestMs.toFixed(0)} ms`);
+  console.log(
+    `${answers} answers ${over}, ${errors.length} errors, slowest answer ${slowestMs.toFixed(0)} ms`,
+  );
+  for (const error of errors.slice(0, MOST_ERRORS)) console.log(error);
 }
 
 const [verb, url, what = "verify"] = process.argv.slice(2);

@@ -44,6 +44,7 @@ describe("two hosts with a network between them", () => {
     });
     const talk = new Talk({ prefix: networks.inside(0), url: `http://${GUEST_ADDRESS}` });
     await talk.begin();
+    const addresses = networks.bridgeAddresses();
     await a.call("guest.fork", { name: "roamer", to: ["b"], names: ["alone"], verify: true });
     await whenTransfersEnd(a);
     for (const [from, to] of [
@@ -53,10 +54,11 @@ describe("two hosts with a network between them", () => {
       await from.call("guest.migrate", { name: "roamer", to: to.name, verify: true });
       await whenTransfersEnd(from);
       assert.equal((await to.guests()).get("roamer")?.state, "running");
+      assert.deepEqual(networks.bridgeAddresses(), addresses, "the hosts are where they were");
       await sleep(realClock, 500);
     }
     const report = await talk.end();
-    assert.equal(report.errors, 0);
+    assert.equal(report.errors, 0, talk.said);
     assert.equal(report.connections, 1);
     assert.ok(report.answers > 20, `${report.answers} answers`);
     for (const host of hosts.all) {

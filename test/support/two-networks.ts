@@ -7,6 +7,8 @@ import { eventually } from "./hosts.js";
 const ROOT = new URL("../..", import.meta.url).pathname;
 const BRIDGE = "br0";
 const CABLE_ENDS = ["ra", "rb"] as const;
+/** A bridge has the lowest address of its ports: these are above nearly all that the kernel makes up. */
+const CABLE_ADDRESSES = ["fa:00:00:00:00:0a", "fa:00:00:00:00:0b"] as const;
 
 function ip(...args: string[]): void {
   execFileSync("ip", args, { stdio: ["ignore", "pipe", "pipe"] });
@@ -44,7 +46,8 @@ export class TwoNetworks {
         ip(...inside, "link", "set", "lo", "up");
         ip(...inside, "link", "add", BRIDGE, "type", "bridge");
         ip(...inside, "addr", "add", `${this.addresses[index]}/24`, "dev", BRIDGE);
-        ip(...inside, "link", "set", port, "master", BRIDGE, "up");
+        const address = CABLE_ADDRESSES[index] as string;
+        ip(...inside, "link", "set", port, "address", address, "master", BRIDGE, "up");
         ip(...inside, "link", "set", BRIDGE, "up");
       }
     } catch (error) {
@@ -63,6 +66,15 @@ export class TwoNetworks {
     const args = ["-n", this.names[index], "-j", "link", "show", "master", this.bridge];
     const devices = JSON.parse(execFileSync("ip", args, { encoding: "utf8" })) as { ifname: string }[];
     return devices.map(({ ifname }) => ifname).filter((name) => name !== CABLE_ENDS[index]);
+  }
+
+  /** The hardware addresses of both hosts on their bridges. */
+  bridgeAddresses(): string[] {
+    return this.names.map((name) => {
+      const shown = execFileSync("ip", ["-n", name, "-j", "link", "show", BRIDGE], { encoding: "utf8" });
+      const [link] = JSON.parse(shown) as { address: string }[];
+      return link?.address ?? "";
+    });
   }
 
   /** Takes both down, with everything in them. */
@@ -108,6 +120,11 @@ export class Talk {
     this.#process.once("exit", () => process.off("exit", this.#kill));
     this.#process.unref();
     (this.#process.stdout as Socket).unref();
+  }
+
+  /** What it has printed. */
+  get said(): string {
+    return this.#output;
   }
 
   /** Waits until it has been answered for the first time. */
