@@ -108,10 +108,18 @@ export class DeviceStateSaver {
    * @throws GuestError `unsupported-memory` when the emulator has memory that cannot be carried or found.
    */
   async prepare(qmp: QmpClient, options: { handOver: boolean; ahead?: boolean }): Promise<Uint8Array> {
+    // What was prepared before was given up.
+    if (options.ahead !== true) this.discard();
+    const blocks = await this.#findBlocks(qmp);
+    if (options.ahead === true) return this.#headOf(blocks);
+    this.#prepareTarget(qmp, options);
+    return this.#prepareWriter(blocks, options);
+  }
+
+  async #findBlocks(qmp: QmpClient): Promise<MemoryBlock[]> {
     const listed = blocksToCarry(parseBlockList(await qmp.executeHuman("info ramblock")));
     this.#memory ??= openSync(`/proc/${this.#pid}/mem`, "r");
     this.#pagemap ??= openSync(`/proc/${this.#pid}/pagemap`, "r");
-    if (options.ahead !== true) this.#prepareTarget(qmp, options);
     const blocks: MemoryBlock[] = [];
     // All of them were listed, so they are mapped by now.
     let maps: string | undefined;
@@ -119,13 +127,16 @@ export class DeviceStateSaver {
     for (const block of listed) {
       blocks.push({ ...block, kind: kindOf(block.name), address: await this.#placeOf(block, qmp, mapsOf) });
     }
+    return blocks;
+  }
+
+  #prepareWriter(blocks: readonly MemoryBlock[], { handOver }: { handOver: boolean }): Buffer {
     const inPause = blocks.filter((block) => block.kind !== "fixed");
     const head = this.#headOf(blocks);
-    if (options.ahead === true) return head;
     const changingBytes = sumBytes(blocks.filter((block) => block.kind === "changing"));
     const writer = new StateWriter(head.length + changingBytes * 1.1 + PREPARED_ROOM_BYTES);
     writer.bytes(head);
-    this.#prepared = { writer, inPause, handOver: options.handOver };
+    this.#prepared = { writer, inPause, handOver };
     return head;
   }
 
@@ -180,7 +191,7 @@ export class DeviceStateSaver {
     if (this.#prepared === undefined || this.#file === undefined) {
       this.discard();
       this.#file = this.#createFile();
-      await this.prepare(qmp, options);
+      this.#prepareWriter(await this.#findBlocks(qmp), options);
     }
     const { writer, inPause } = this.#prepared as Prepared;
     this.#prepared = undefined;
@@ -235,8 +246,6 @@ export class DeviceStateSaver {
 
   /** Makes what the emulator is to save to: a pipe that holds it up, or else a file. */
   #prepareTarget(qmp: QmpClient, options: { handOver: boolean }): void {
-    if (this.#file !== undefined || (this.#held !== undefined && !options.handOver)) return;
-    this.#held?.close();
     this.#held = options.handOver
       ? undefined
       : this.#heldSaves?.begin({

@@ -75,6 +75,8 @@ export interface Emulator {
    * @returns the first part of the state, by far the largest, which cannot change any more: what `compose` gives begins with it.
    */
   prepareDeviceState(options?: { handOver: boolean; ahead?: boolean }): Promise<Uint8Array>;
+  /** Forgets what was prepared, for a guest that is not to be stopped after all. */
+  forgetDeviceState(): void;
   /**
    * Stops a running guest, saves its state and lets it run on, in as short a pause as this emulator can; `prepareDeviceState` first. When it rejects, also with
    * what `work` throws, the guest may stand still: `resume` it.

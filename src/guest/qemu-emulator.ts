@@ -90,10 +90,7 @@ export class QemuEmulator implements Emulator {
     return this.#version;
   }
 
-  /**
-   * Connects to the emulator, unless that has been done, and watches over its process from then on.
-   * @throws GuestError `gone`, `protocol`, `timeout`.
-   */
+  /** Connects to the emulator, unless that has been done, and watches over its process from then on. @throws GuestError `gone`, `protocol`, `timeout`. */
   async connect(deadlineMs = COMMAND_DEADLINE_MS): Promise<void> {
     if (this.#qmp?.open !== true) await this.#openOnce(deadlineMs);
     this.watch();
@@ -119,8 +116,7 @@ export class QemuEmulator implements Emulator {
   }
 
   async status(): Promise<EmulatorStatus> {
-    if (this.#exit !== undefined) return "ended";
-    return statusOf(await this.#execute("query-status"));
+    return this.#exit === undefined ? statusOf(await this.#execute("query-status")) : "ended";
   }
 
   async stop(options = { forGood: false }): Promise<{ stoppedAtUs: number }> {
@@ -154,6 +150,10 @@ export class QemuEmulator implements Emulator {
   async prepareDeviceState(options: { handOver: boolean; ahead?: boolean } = { handOver: false }) {
     if (options.ahead !== true) this.#priority.hurry();
     return this.#saver.prepare(this.#connection(), options).finally(() => this.#priority.calm());
+  }
+
+  forgetDeviceState(): void {
+    this.#saver.discard();
   }
 
   async snapshot(work: InPause): Promise<Snapshot> {

@@ -1,10 +1,10 @@
 import assert from "node:assert/strict";
-import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { setImmediate as turn } from "node:timers/promises";
 import { after, afterEach, before, describe, test } from "node:test";
 import { codeOf } from "../../src/base/index.js";
 import type { ExchangeOutcome, GuestView, TransferView } from "../../src/control/index.js";
+import { killInExchange, type Killing } from "../support/exchange-killings.js";
 import { emulatorsBelow, eventually, Hosts, type Host } from "../support/hosts.js";
 import { missingNextEmulator, nextEmulator } from "../support/next-emulator.js";
 import { ask, runSample, whenTransfersEnd } from "../support/sample-guest.js";
@@ -15,23 +15,14 @@ const STAMPED_MIB = 24;
 const STAMPED_PAGES = STAMPED_MIB * 256;
 const MEMORY_MIB = 128;
 const PAGES = MEMORY_MIB * 256;
-const SPIN_MS = 30_000;
-const MAX_TRIES = 5;
 
 interface Verified {
   checked: number;
   bad: number;
 }
 
-/** What can be seen of an exchange from outside, in turn. */
-const KILLINGS: readonly {
-  victims: readonly ("agent" | "new")[];
-  at: "started" | "saving" | "told";
-  ms: number;
-  /** Called at that moment, too. */
-  hangs?: () => void;
-  always?: true;
-}[] = [
+/** Who is killed, how long after what was seen. RAMET_EXCHANGE_KILLS=all plays each. */
+const KILLINGS: readonly (Killing & { always?: true })[] = [
   { victims: ["agent"], at: "started", ms: 0 },
   { victims: ["agent"], at: "saving", ms: 0 },
   { victims: ["agent"], at: "saving", ms: 4 },
@@ -189,54 +180,14 @@ describe("the emulator of a child that lacks pages is exchanged", { skip }, () =
     assert.deepEqual(hosts.problems, []);
   });
 
-  /** Kills who is to be killed as soon as the exchange is seen to have come so far. @returns what its record said then. */
-  async function killAt(id: string, killing: (typeof KILLINGS)[number], isOver: () => boolean) {
-    const { victims, at, ms, hangs = () => {} } = killing;
-    const memory = join(b.memoryDirectory, id);
-    const recordPath = join(memory, "exchange.json");
-    const until = performance.now() + SPIN_MS;
-    while (!isOver()) {
-      const record = readIfThere<{ step: string; to: string }>(recordPath);
-      const next =
-        record && readIfThere<number>(join(b.stateDirectory, "guests", id, record.to, "emulator.pid"));
-      const isSaving =
-        existsSync(memory) && readdirSync(memory).some((name) => name.includes("device-state"));
-      const sights = { started: true, saving: isSaving, told: record?.step === "told" };
-      // The new one is the guest's own by then, which would end with it.
-      const isLate = sights.told && at !== "told" && victims.includes("new");
-      if (record !== undefined && next !== undefined && (sights[at] || sights.told) && !isLate) {
-        const from = performance.now();
-        while (performance.now() < from + ms);
-        hangs();
-        for (const victim of victims) kill(victim === "agent" ? b.pid : next);
-        return readIfThere<{ step: string }>(recordPath)?.step ?? "over";
-      }
-      assert.ok(performance.now() < until, "an exchange is seen");
-      await turn();
-    }
-    return "not seen";
-  }
+  const killIn = (killing: Killing) => killInExchange(b, { ...killing, name: "child", exchange });
 
   if (process.env["RAMET_EXCHANGE_KILLS"] === "all")
     test("stands still in an old emulator that hangs, is shown to, and goes on when that does", async () => {
       const transfer = await forkHeld();
       await ask(b, CHILD_PORT);
-      let outcome = "done";
-      // On a busy machine one may be over before it was looked at.
-      for (let tries = 0; tries < MAX_TRIES && outcome === "done"; tries += 1) {
-        const { id, pid = 0 } = await child();
-        const hangs = () => process.kill(pid, "SIGSTOP");
-        let isOver = false;
-        const done = exchange(tries % 2 === 0 ? "10.0" : undefined)
-          .then(
-            () => "done",
-            (error: { code: string }) => error.code,
-          )
-          .finally(() => (isOver = true));
-        await killAt(id, { victims: ["new"], at: "saving", ms: 0, hangs }, () => isOver);
-        outcome = await done;
-      }
-      assert.equal(outcome, "exchange-failed");
+      const { done } = await killIn({ victims: ["new"], hangs: ["old"], at: "saving", ms: 0 });
+      assert.equal(await done, "exchange-failed");
       const { state, message, pid = 0 } = await child();
       assert.equal(state, "paused");
       assert.match(message ?? "", /stands still .* ramet resume child lets it run on/);
@@ -252,14 +203,7 @@ describe("the emulator of a child that lacks pages is exchanged", { skip }, () =
     test(`${victims.join(" and ")} killed ${ms} ms after it was ${at}`, async (context) => {
       const transfer = await forkHeld();
       const { boot_id, counter } = await ask(b, CHILD_PORT);
-      let isOver = false;
-      const done = exchange("10.0")
-        .then(
-          () => "done",
-          (error: { code: string }) => error.code,
-        )
-        .finally(() => (isOver = true));
-      const step = await killAt((await child()).id, killing, () => isOver);
+      const { step, done } = await killIn(killing);
       if (victims.includes("agent")) {
         await b.end("SIGKILL");
         await b.start();
@@ -279,19 +223,3 @@ describe("the emulator of a child that lacks pages is exchanged", { skip }, () =
     });
   }
 });
-
-function readIfThere<T>(path: string): T | undefined {
-  try {
-    return JSON.parse(readFileSync(path, "utf8")) as T;
-  } catch {
-    return undefined;
-  }
-}
-
-function kill(pid: number): void {
-  try {
-    process.kill(pid, "SIGKILL");
-  } catch {
-    // It has ended.
-  }
-}

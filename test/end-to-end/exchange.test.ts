@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
-import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
+import { existsSync, readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
-import { setImmediate as turn } from "node:timers/promises";
 import { after, before, describe, test } from "node:test";
 import type { ExchangeOutcome } from "../../src/control/index.js";
+import { killInExchange, type Killing } from "../support/exchange-killings.js";
 import { eventually, emulatorsBelow, Hosts, type Host } from "../support/hosts.js";
 import { missingNextEmulator, nextEmulator } from "../support/next-emulator.js";
 import { lockFile } from "../support/file-lock.js";
@@ -17,19 +17,8 @@ const ROUNDS = Number(process.env["RAMET_EXCHANGE_ROUNDS"] ?? 10);
 /** After so many exchanges the agent is killed, too. */
 const EXCHANGES_OF_AN_AGENT = 20;
 
-type Victim = "agent" | "old" | "new";
-/** What can be seen of an exchange from outside, in turn. */
-type Sight = "preparing" | "started" | "saving" | "told";
-
 /** Who is killed, how long after what was seen. RAMET_EXCHANGE_KILLS=all plays each. */
-const KILLINGS: readonly {
-  victims: readonly Victim[];
-  at: Sight;
-  ms: number;
-  /** Who stands still from then on. */
-  hangs?: readonly Victim[];
-  always?: true;
-}[] = [
+const KILLINGS: readonly (Killing & { always?: true })[] = [
   { victims: ["agent"], at: "preparing", ms: 0 },
   { victims: ["agent"], at: "started", ms: 0 },
   { victims: ["agent"], at: "saving", ms: 0 },
@@ -44,8 +33,6 @@ const KILLINGS: readonly {
   { victims: ["old"], at: "told", ms: 0 },
   { victims: ["agent", "old"], at: "told", ms: 0, always: true },
 ];
-const SPIN_MS = 30_000;
-const MAX_TRIES = 5;
 
 interface Stamps {
   checked: number;
@@ -151,64 +138,7 @@ describe("a guest under load whose emulator is exchanged", { skip }, () => {
     assert.deepEqual(hosts.problems, []);
   });
 
-  /** Kills who is to be killed as soon as an exchange is seen to have come so far. @returns what its record said then. */
-  async function killAt(
-    id: string,
-    over: { isOver: boolean },
-    { victims, at, ms, hangs = [] }: (typeof KILLINGS)[number],
-  ): Promise<string> {
-    const memory = join(a.memoryDirectory, id);
-    const recordPath = join(memory, "exchange.json");
-    const until = performance.now() + SPIN_MS;
-    for (;;) {
-      const record = readIfThere<{ step: string; to: string }>(recordPath);
-      const pidOf = (seat: string) =>
-        readIfThere<number>(join(a.stateDirectory, "guests", id, seat, "emulator.pid"));
-      const next = record === undefined ? undefined : pidOf(record.to);
-      const isSaving = readNames(memory).some((name) => name.includes("device-state"));
-      const sights = {
-        preparing: record !== undefined,
-        started: next !== undefined,
-        saving: record !== undefined && isSaving && next !== undefined,
-        told: record?.step === "told",
-      };
-      // The new one is the guest's own by then, which would end with it.
-      const isLate = sights.told && at !== "told" && victims.includes("new");
-      if (record !== undefined && (sights[at] || sights.told) && !isLate) {
-        const from = performance.now();
-        while (performance.now() < from + ms);
-        const pids = { agent: a.pid, new: next, old: pidOf(record.to === "run" ? "alt" : "run") };
-        for (const victim of hangs) signal(pids[victim], "SIGSTOP");
-        for (const victim of victims) signal(pids[victim], "SIGKILL");
-        return readIfThere<{ step: string }>(recordPath)?.step ?? "over";
-      }
-      if (over.isOver) return "not seen";
-      assert.ok(performance.now() < until, "an exchange is seen");
-      await turn();
-    }
-  }
-
-  /** Begins an exchange in which somebody is killed. @returns what its record said then, and what came of it. */
-  async function playAt(
-    killing: (typeof KILLINGS)[number],
-  ): Promise<{ step: string; done: Promise<string> }> {
-    const { id = "", emulatorVersion } = (await a.guests()).get("web") ?? {};
-    const wanted = emulatorVersion?.startsWith("10") === true ? undefined : "10.0";
-    // On a busy machine one may be over before it was looked at.
-    for (let tries = 0; tries < MAX_TRIES; tries += 1) {
-      const over = { isOver: false };
-      const killed = killAt(id, over, killing);
-      const done = exchange(tries % 2 === 0 ? wanted : undefined)
-        .then(
-          () => "done",
-          (error: { code: string }) => error.code,
-        )
-        .finally(() => (over.isOver = true));
-      const step = await killed;
-      if (step !== "not seen") return { step, done };
-    }
-    throw new Error(`no exchange was seen to be ${killing.at}`);
-  }
+  const killIn = (killing: Killing) => killInExchange(a, { ...killing, name: "web", exchange });
 
   for (const killing of KILLINGS) {
     if (process.env["RAMET_EXCHANGE_KILLS"] !== "all" && killing.always !== true) continue;
@@ -216,7 +146,7 @@ describe("a guest under load whose emulator is exchanged", { skip }, () => {
     test(`${victims.join(" and ")} killed ${ms} ms after it was ${at}`, async (context) => {
       const guest = (await a.guests()).get("web");
       const first = await ask(a, PORT);
-      const { step, done } = await playAt(killing);
+      const { step, done } = await killIn(killing);
       if (victims.includes("agent")) {
         await a.end("SIGKILL");
         await a.start();
@@ -227,9 +157,11 @@ describe("a guest under load whose emulator is exchanged", { skip }, () => {
       assert.deepEqual(emulatorsBelow(a.stateDirectory), [pid], "one emulator has it");
       const again = await ask(a, PORT);
       assert.deepEqual([again.boot_id, again.counter], [first.boot_id, first.counter + 1]);
-      await eventually(
-        "its record is gone",
-        () => !existsSync(join(a.memoryDirectory, guest?.id ?? "", "exchange.json")),
+      const directory = join(a.memoryDirectory, guest?.id ?? "");
+      await eventually("its record is gone", () => !existsSync(join(directory, "exchange.json")));
+      assert.deepEqual(
+        readdirSync(directory).filter((name) => name.includes("device-state")),
+        [],
       );
       await isSound();
     });
@@ -266,7 +198,7 @@ describe("a guest under load whose emulator is exchanged", { skip }, () => {
 
   if (process.env["RAMET_EXCHANGE_KILLS"] === "all")
     test("old that hangs when it is to go on stands still, and runs when it does", async () => {
-      const { done } = await playAt({ victims: ["new"], hangs: ["old"], at: "saving", ms: 0 });
+      const { done } = await killIn({ victims: ["new"], hangs: ["old"], at: "saving", ms: 0 });
       assert.equal(await done, "exchange-failed");
       const { pid = 0 } = (await a.guests()).get("web") ?? {};
       await standsStill(pid);
@@ -277,30 +209,9 @@ describe("a guest under load whose emulator is exchanged", { skip }, () => {
     });
 
   test("old killed before its state was saved is the end of the guest, and of both emulators", async () => {
-    const { id = "" } = (await a.guests()).get("web") ?? {};
-    const killed = killAt(id, { isOver: false }, { victims: ["old"], at: "started", ms: 0 });
-    await Promise.all([killed, assert.rejects(exchange(), { code: /gone|exchange-failed/ })]);
+    const { done } = await killIn({ victims: ["old"], at: "started", ms: 0, before: "saving" });
+    assert.match(await done, /^(gone|exchange-failed)$/);
     await eventually("it has crashed", async () => (await a.guests()).get("web")?.state === "crashed");
     await eventually("no emulator is left", () => emulatorsBelow(a.stateDirectory).length === 0);
   });
 });
-
-function readIfThere<T>(path: string): T | undefined {
-  try {
-    return JSON.parse(readFileSync(path, "utf8")) as T;
-  } catch {
-    return undefined;
-  }
-}
-
-function readNames(directory: string): string[] {
-  return existsSync(directory) ? readdirSync(directory) : [];
-}
-
-function signal(pid: number | undefined, name: NodeJS.Signals): void {
-  try {
-    if (pid !== undefined) process.kill(pid, name);
-  } catch {
-    // It has ended.
-  }
-}

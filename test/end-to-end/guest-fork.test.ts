@@ -1,4 +1,6 @@
 import { strict as assert } from "node:assert";
+import { readdirSync } from "node:fs";
+import { dirname } from "node:path";
 import { afterEach, beforeEach, describe, it } from "node:test";
 import { ask, EmulatorLab, whenBooted, type Started } from "../support/emulators.js";
 import { HeldSaves } from "../../src/guest/index.js";
@@ -104,6 +106,28 @@ class Noting extends HeldSaves {
     Object.assign(this, { kind, sizeBytes: stateBytes });
   }
 }
+
+describe("a guest that is not handed over after all", () => {
+  it("has nothing left of what was prepared, and is saved at once the next time", async () => {
+    const heldSaves = new Noting();
+    const { emulator } = await boot({ name: "guest", start: { heldSaves } });
+    const left = () => readdirSync(dirname(emulator.ramPath)).filter((name) => name.includes("device-state"));
+    const snapshot = () => emulator.snapshot({ onStopped: () => {}, atInstant: () => {} });
+    await emulator.prepareDeviceState();
+    await snapshot();
+    await emulator.prepareDeviceState({ handOver: true });
+    assert.equal(left().length, 1);
+    emulator.forgetDeviceState();
+    assert.deepEqual(left(), []);
+    // Nor is it in the way where whoever prepared it has gone without a word.
+    await emulator.prepareDeviceState({ handOver: true });
+    heldSaves.begun = "in steps";
+    await emulator.prepareDeviceState();
+    await snapshot();
+    assert.equal(heldSaves.begun, "at once");
+    assert.deepEqual(left(), []);
+  });
+});
 
 describe("a guest whose device state has grown", () => {
   it("runs on, is saved in steps the next time, and at once again when its size is known", async () => {

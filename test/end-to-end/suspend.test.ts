@@ -189,6 +189,7 @@ describe("a guest under load that is suspended and resumed", { skip }, () => {
           )
           .finally(() => (over.isOver = true));
         step = await killed;
+        if (step === "not seen") await done;
       }
       assert.notEqual(step, "not seen");
       if (victims.includes("agent")) {

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { setImmediate as turn } from "node:timers/promises";
 import { ask } from "./sample-guest.js";
 import { eventually, emulatorsBelow, type Host } from "./hosts.js";
+import { signal, whileItStandsStill } from "./stand-still.js";
 
 const STAMPED_MIB = 16;
 const PAGES_PER_MIB = 256;
@@ -68,7 +69,7 @@ export class SuspendedLoad {
 /** What can be seen from outside of a guest that is suspended or resumed, in turn. */
 export type Sight = "saving" | "stopped" | "written" | "saved" | "started" | "told";
 
-/** Kills processes as soon as something is seen, `ms` later. @returns what the record said then, or `not seen` when it was over before. */
+/** Kills processes as soon as something is seen, `ms` later. @returns what the record said then, or `not seen` when it was over before, or too far. */
 export async function killAt(
   host: Host,
   memory: string,
@@ -93,8 +94,14 @@ export async function killAt(
       const from = performance.now();
       while (performance.now() < from + ms);
       const emulator = started ?? before[0] ?? emulatorsBelow(host.stateDirectory)[0];
-      for (const victim of victims) kill(victim === "agent" ? host.pid : emulator);
-      return stepOf(memory) ?? "over";
+      return whileItStandsStill(host.pid, () => {
+        const now = stepOf(memory);
+        // The new one is the guest's own by then, which would end with it.
+        const isLate = victims.includes("emulator") && started !== undefined && now !== "saved";
+        if (isLate) return "not seen";
+        for (const victim of victims) signal(victim === "agent" ? host.pid : emulator, "SIGKILL");
+        return now ?? "over";
+      });
     }
     if (over.isOver) return "not seen";
     assert.ok(performance.now() < until, "it is seen");
@@ -107,14 +114,6 @@ function stepOf(memory: string): string | undefined {
     return (JSON.parse(readFileSync(join(memory, "suspended.json"), "utf8")) as { step: string }).step;
   } catch {
     return undefined;
-  }
-}
-
-function kill(pid: number | undefined): void {
-  try {
-    if (pid !== undefined) process.kill(pid, "SIGKILL");
-  } catch {
-    // It has ended.
   }
 }
 

@@ -227,12 +227,15 @@ class Exchange {
       // Before the memory's last mapping but the old one's is gone, and with it who installs pages.
       this.#moveBack();
       await next.end();
-      if (!hasStopped) return;
+      if (!hasStopped) return this.#old.emulator.forgetDeviceState();
       this.#file.takeBack();
       if (this.#isToRun) await this.#old.emulator.resume();
     } catch (error) {
-      guest.log.error({ problem: messageOf(error) }, "a guest stands still after an exchange that failed");
-      if (this.#old.exit === undefined)
+      guest.log.error(
+        { problem: messageOf(error), hasStopped },
+        "an exchange that failed could not be taken back",
+      );
+      if (hasStopped && this.#old.exit === undefined)
         noteStandsStill(guest, this.#old, "an exchange of its emulator failed", error);
     } finally {
       if (hasStopped) guest.endExchange(this.#old);

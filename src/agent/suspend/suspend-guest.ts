@@ -142,11 +142,14 @@ class Suspending {
     const guest = this.#guest;
     try {
       await this.#files.remove();
-      if (!hasStopped) return;
+      if (!hasStopped) return this.#live.emulator.forgetDeviceState();
       if (this.#live.exit === undefined) await this.#live.emulator.resume();
     } catch (error) {
-      guest.log.error({ problem: messageOf(error) }, "a guest stands still after it could not be suspended");
-      if (this.#live.exit === undefined)
+      guest.log.error(
+        { problem: messageOf(error), hasStopped },
+        "the suspension of a guest could not be taken back",
+      );
+      if (hasStopped && this.#live.exit === undefined)
         noteStandsStill(guest, this.#live, "it could not be suspended", error);
     } finally {
       if (hasStopped) guest.endExchange(this.#live);

@@ -54,6 +54,10 @@ export class FakeEmulator {
     if (this.isSilent) throw new Error("it does not answer");
   }
 
+  forgetDeviceState(): void {
+    this.calls.push("forget");
+  }
+
   async resume(): Promise<void> {
     this.calls.push("resume");
     this.state = "running";

@@ -170,5 +170,11 @@ describe("a suspended guest", () => {
     await assert.rejects(suspendGuest(services, guest), { code: "suspend-failed", message: /it is running/ });
     assert.deepEqual([guest.state, guest.occupation], ["running", undefined]);
     assert.deepEqual(readdirSync(host.paths.guestMemory(record.config.id)), []);
+    assert.deepEqual(emulator.calls, ["forget"], "it was never stopped");
+    emulator.forgetDeviceState = () => {
+      throw new Error("a descriptor is gone");
+    };
+    await assert.rejects(suspendGuest(services, guest), { code: "suspend-failed", message: /it is running/ });
+    assert.equal(guest.state, "running");
   });
 });
