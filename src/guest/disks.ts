@@ -107,9 +107,14 @@ export function blockNode(
   };
 }
 
+/** A file of this host's. What the host has of it in memory stays there when an emulator that waited for a device state takes its disks: nobody on another host has written it, and others stand on it, too. */
+function localFile(path: string): object {
+  return { driver: "file", filename: path, "drop-cache": false };
+}
+
 /** Where a layer's file is. What is on its way is waited for, however long that takes: a guest is never told that its disk failed. */
 function fileOf({ path, socket }: DiskLayer): object {
-  if (socket === undefined) return { driver: "file", filename: path };
+  if (socket === undefined) return localFile(path);
   return {
     driver: "nbd",
     "read-only": true,
@@ -122,8 +127,7 @@ function fileOf({ path, socket }: DiskLayer): object {
 export function fileNode(disk: GuestDisk, layer: DiskLayer): { "node-name": string } {
   return {
     "node-name": `${nodeOf(disk, layer)}f`,
-    driver: "file",
-    filename: layer.path,
+    ...localFile(layer.path),
     "read-only": true,
     cache: { direct: disk.cache === "none", "no-flush": false },
     discard: "unmap",

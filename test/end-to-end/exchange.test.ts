@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
 import { existsSync, readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
@@ -77,6 +78,16 @@ describe("a guest under load whose emulator is exchanged", { skip }, () => {
     return statSync(join(a.memoryDirectory, id, "ram"));
   };
 
+  /** Bytes of its disk's file that the host has in memory, and its size (fincore(1)). */
+  const cachedOf = async () => {
+    const disk = (await a.guests()).get("web")?.disks?.[0]?.chain[0]?.id ?? "";
+    const path = join(a.stateDirectory, "disks", disk, "disk.qcow2");
+    return execFileSync("fincore", ["-bno", "RES,SIZE", path]).toString().trim().split(/\s+/).map(Number) as [
+      number,
+      number,
+    ];
+  };
+
   /** What must hold after every exchange. @returns what the guest counts now. */
   async function isWhole(outcome: ExchangeOutcome, before: Counted): Promise<Counted> {
     const { guest, to, memory } = outcome;
@@ -135,6 +146,9 @@ describe("a guest under load whose emulator is exchanged", { skip }, () => {
     assert.deepEqual([ram.ino, ram.dev], [ino, dev], "the memory is the same file");
     assert.equal((await ask<{ changes: number }>(a, PORT, "/vmgenid")).changes, generation.changes);
     await isSound();
+    await exchange();
+    const [cached, size] = await cachedOf();
+    assert.ok(cached > size / 2, `of ${size} bytes of its disk ${cached} are in the host's memory`);
     assert.deepEqual(hosts.problems, []);
   });
 

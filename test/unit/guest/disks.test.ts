@@ -49,6 +49,10 @@ describe("a guest's disks on the emulator's command line", () => {
       assert.ok(device.split(",").includes(part), part);
   });
 
+  it("leave what the host has of their files in memory where it is, for whoever stands on them", () => {
+    for (const node of nodes) assert.equal((node["file"] as Record<string, unknown>)["drop-cache"], false);
+  });
+
   it("go past the page cache where that is asked for, and never lose a flush", () => {
     const [node] = diskArguments([{ ...disk, cache: "none" }], "").slice(1);
     const { cache } = JSON.parse(node ?? "{}") as { cache: unknown };
