@@ -338,7 +338,7 @@ export class ImageStore implements Images {
 function damaged(name: string, problem: string): DiskError {
   return new DiskError(
     "damaged",
-    `image ${name} is damaged: ${problem}; import it again from its source, which puts it right`,
+    `image ${name} is damaged: ${problem}; import it again from its source, or bring it with ramet image pull, which puts it right`,
   );
 }
 

@@ -23,7 +23,7 @@ interface Used {
   /** How many uses each tenant has. */
   users: Map<string, number>;
   /** Tenants as the file has them; undefined when it is not known what it says. */
-  written: string | undefined;
+  written: readonly string[] | undefined;
   /** The writing that is under way, and what waits for it. */
   turn: Promise<void>;
 }
@@ -75,7 +75,7 @@ export class UseMarks {
       this.#drop(digest, used, tenant);
     };
     try {
-      await this.#write(used);
+      await this.#write(used, { orMore: true });
     } catch (error) {
       letGo();
       throw error;
@@ -115,7 +115,9 @@ export class UseMarks {
 
   /** Says that what was used by a former agent and is not by this one is not used from now on. */
   async settle(files: ImageFiles, digest: string): Promise<void> {
-    if (await this.isLeftOver(files, digest)) await this.#writeMark(files, []);
+    const used = this.#used.get(digest);
+    if (used !== undefined) await this.#write(used);
+    else if (await this.isLeftOver(files, digest)) await this.#writeMark(files, []);
   }
 
   /** Waits for what is being written. */
@@ -135,20 +137,29 @@ export class UseMarks {
     void writing.finally(() => this.#writing.delete(writing));
   }
 
-  /** One after the other for each image; what came meanwhile is in the next. */
-  #write(used: Used): Promise<void> {
+  /**
+   * One after the other for each image; what came meanwhile is in the next.
+   * @param options.orMore a mark that says more will do. That of a former agent does: what this one takes over is used also where the file system has no room for another mark.
+   */
+  #write(used: Used, { orMore = false } = {}): Promise<void> {
     const writing = used.turn
       .catch(() => {})
       .then(async () => {
         const tenants = [...used.users.keys()].sort();
-        const text = JSON.stringify(tenants);
-        if (used.written === text) return;
+        if (orMore) used.written ??= await this.#readMark(used.files);
+        const { written } = used;
+        const isNoted = written !== undefined && tenants.every((tenant) => written.includes(tenant));
+        if (isNoted && (orMore || written.length === tenants.length)) return;
         used.written = undefined;
         await this.#writeMark(used.files, tenants);
-        used.written = text;
+        used.written = tenants;
       });
     used.turn = writing.catch(() => {});
     return writing;
+  }
+
+  async #readMark(files: ImageFiles): Promise<readonly string[] | undefined> {
+    return (await readRecord(files.host(this.#host.id), markRecord))?.usedBy;
   }
 
   async #writeMark(files: ImageFiles, usedBy: string[]): Promise<void> {

@@ -10,7 +10,7 @@ import {
   type BlockSource,
   type FindData,
   type HeldImage,
-  type Images,
+  type ImageStore,
 } from "../../disk/index.js";
 import type { ImageOrigin } from "../blocks/image-origins.js";
 import type { ImagePull, ImagePulls } from "../blocks/image-pulls.js";
@@ -26,7 +26,7 @@ const LOCALISE_RETRY_MS = 500;
 
 /** What an agent does for an image on its way. */
 export interface ArrivingImageHost {
-  readonly images: Pick<Images, "has" | "hold" | "assign">;
+  readonly images: Pick<ImageStore, "hasSound" | "hold" | "assign">;
   readonly pulls: Pick<ImagePulls, "begin">;
   /** Where the image will lie, and its file is linked meanwhile: on one file system. */
   readonly imagesDirectory: string;
@@ -279,7 +279,7 @@ export class ArrivingImage {
   async #arrive(): Promise<HeldImage> {
     const { images, pulls, findData } = this.#host;
     const { digest, tenant } = this.record;
-    if (this.#pull === undefined && (await images.has(digest))) {
+    if (this.#pull === undefined && (await images.hasSound(digest))) {
       const held = await images.hold(digest, tenant);
       this.#file = await FileSource.open(held.path, findData);
       this.#source.use(this.#file);

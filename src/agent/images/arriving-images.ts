@@ -138,7 +138,7 @@ export class ArrivingImages {
       if (this.#images.has(digest)) await this.#addTenant(digest, { tenant, identifier });
       if (this.#images.has(digest)) return digest;
       if (await images.has(digest)) {
-        await images.assign(digest, { tenant, identifier });
+        await giveAsCalled(images, digest, { tenant, identifier });
         return digest;
       }
       const record: ArrivingRecord = {
@@ -164,7 +164,8 @@ export class ArrivingImages {
     if (coming === undefined || instancesIn(coming.record).some(({ tenant }) => tenant === as.tenant)) return;
     coming.addTenant(as.tenant, as.identifier);
     await this.#records.save(coming.record);
-    if (await this.#options.images.has(digest)) await this.#options.images.assign(digest, as);
+    const { images } = this.#options;
+    if (await images.has(digest)) await giveAsCalled(images, digest, as);
   }
 
   /** How far an image is; undefined when it is here. */
@@ -199,7 +200,7 @@ export class ArrivingImages {
     const image = await ArrivingImage.begin(record, this.#host());
     if (image === undefined) {
       const { tenant, identifier } = record;
-      await this.#options.images.assign(record.digest, { tenant, identifier });
+      await giveAsCalled(this.#options.images, record.digest, { tenant, identifier });
       return;
     }
     try {
@@ -326,6 +327,20 @@ export class ArrivingImages {
           );
       }
     }
+  }
+}
+
+/** Gives a tenant an image that is here: as it is called elsewhere, or without a name where the tenant calls another one so. */
+async function giveAsCalled(
+  images: Pick<ImageStore, "assign">,
+  digest: string,
+  as: { tenant: string; identifier: string | undefined },
+): Promise<void> {
+  try {
+    await images.assign(digest, as);
+  } catch (error) {
+    if (codeOf(error) !== "name-taken") throw error;
+    await images.assign(digest, { tenant: as.tenant, identifier: undefined });
   }
 }
 

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { writeFileSync } from "node:fs";
-import { mkdir } from "node:fs/promises";
+import { chmod, mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
 import type { ImagePull } from "../../../src/agent/blocks/image-pulls.js";
@@ -151,5 +151,45 @@ test("what each tenant's chains use of an image that came is noted as that tenan
     } finally {
       await coming.close();
     }
+  });
+});
+
+test("one that was found damaged before its guests read it where it lies comes again", async () => {
+  await withDirectory(async (directory) => {
+    const imagesDirectory = join(directory, "images");
+    const raw = await makeRaw(join(directory, "raw"), { seed: 1, sizeBytes: MIB });
+    const store = await openStore(imagesDirectory);
+    const { digest, sizeBytes } = await store.import(raw, { tenant: "acme", identifier: "debian" });
+    const path = join(imagesDirectory, digest, "disk.raw");
+    await chmod(path, 0o600);
+    await writeFile(path, Buffer.alloc(MIB, 1));
+    await assert.rejects(store.verify("debian", { tenant: "acme" }), { code: "damaged" });
+    const asked = deferred<string>();
+    const host: ArrivingImageHost = {
+      images: store,
+      pulls: {
+        begin: (image) => {
+          asked.resolve(image.digest);
+          return Promise.reject(new Error("there is nobody"));
+        },
+      },
+      imagesDirectory,
+      socketDirectory: directory,
+      hostId: "hosta",
+      findData: allData,
+      clock: realClock,
+      log: silentLog,
+      origins: () => [],
+      localise: () => Promise.resolve(true),
+      settled: () => Promise.resolve(),
+    };
+    const key = "00000000-0000-4000-8000-000000000001";
+    const as = { tenant: "acme", identifier: "debian" };
+    const record: ArrivingRecord = { version: 1, digest, sizeBytes, ...as, key, origins: [], sinceMs: 0 };
+    const image = await ArrivingImage.takeUp(record, host);
+    void image.run();
+    assert.equal(await asked.promise, digest);
+    await image.close();
+    await store.close();
   });
 });

@@ -129,6 +129,33 @@ test("a flipped byte is found and its place named; importing the content again p
   });
 });
 
+test("an agent that takes over what is used writes nothing for it, for there may be no room, and gives up what is not", async () => {
+  await withDirectory(async (directory) => {
+    const images = join(directory, "images");
+    const raw = await makeRaw(join(directory, "raw"), { seed: 13, sizeBytes: MIB });
+    const before = await openStore(images);
+    const { digest } = await before.import(raw, { tenant: "acme", identifier: "base" });
+    for (const tenant of ["acme", "globex"]) await before.hold(digest, tenant);
+    await before.close();
+    // A record is replaced by another file.
+    const mark = async () => (await stat(join(images, digest, "hosts", "id-of-hosta.json"))).ino;
+    const left = await mark();
+    const next = await openStore(images);
+    const held = await next.hold(digest, "acme");
+    await next.hold(digest, "acme");
+    assert.equal(await mark(), left);
+    await next.settle();
+    assert.notEqual(await mark(), left);
+    const usedBy = async () => (await (await openStore(images, { host: "hostb" })).stored())[0]?.usedBy;
+    assert.deepEqual(await usedBy(), ["acme"]);
+    await next.hold(digest, "globex");
+    assert.deepEqual(await usedBy(), ["acme", "globex"]);
+    held.letGo();
+    await next.close();
+    assert.deepEqual(await usedBy(), ["acme", "globex"]);
+  });
+});
+
 test("who imports what somebody else has had for long has it as long as anybody before it is pruned", async () => {
   await withDirectory(async (directory) => {
     const { clock, move } = movableClock();
