@@ -20,7 +20,33 @@ test_files() {
 }
 
 # Tests that need neither root nor an emulator, the longest first, so that none is left to run alone in the end.
-quick_test_files() { test_files test/simulation test/unit test/conformance test/hostile test/fuzz proto; }
+quick_test_files() {
+  test_files test/simulation
+  unit_test_files
+  test_files test/conformance test/hostile test/fuzz proto
+}
+
+# Prints, for each room, a file in build/unit that imports its unit tests and is made here: in a process of its own, a file takes
+# far longer to load what it tests than to test it. Those with hooks for all tests of their process have one nevertheless, and so have
+# those of disks, which wait for files and programs and do that two at a time.
+unit_test_files() {
+  local directory room together apart file
+  mkdir -p "$BUILD/unit"
+  for directory in "$ROOT"/test/unit/*/; do
+    room=$(basename "$directory") together=() apart=()
+    while read -r file; do
+      if grep -qE '^(before|after)(Each)?\(' "$ROOT/$file" || [[ $room == disk ]]; then
+        apart+=("$file")
+      else
+        together+=("$file")
+      fi
+    done < <(test_files "test/unit/$room")
+    ((${#apart[@]} == 0)) || printf '%s\n' "${apart[@]}"
+    ((${#together[@]} > 0)) || continue
+    printf 'import "../../%s";\n' "${together[@]}" >"$BUILD/unit/$room.test.ts"
+    echo "build/unit/$room.test.ts"
+  done
+}
 
 # Tests with real emulators, likewise.
 guest_test_files() { test_files test/chaos test/end-to-end; }
@@ -71,6 +97,18 @@ note_failed() {
   local record=$1
   shift
   if (($# == 1)); then echo "$1"; else echo "the quick tests, which are named above"; fi >"$record"
+}
+
+# How many files with guests are played at a time. They wait a good part of their time, so two leave two processors idle for a fifth of it; a third
+# takes memory.
+usual_lanes() {
+  local available_kib
+  available_kib=$(awk '/^MemAvailable:/ { print $2 }' /proc/meminfo)
+  if (($(nproc) == 1)); then
+    echo 1
+  else
+    echo $((available_kib < 8 * 1024 * 1024 ? 2 : 3))
+  fi
 }
 
 # run_lanes LANES FILE...: each file as a batch, so many at a time. What one says is shown when it has ended.
