@@ -112,10 +112,10 @@ describe("what children are given", () => {
   });
   after(() => hosts.stop());
 
-  test("three children on two hosts, of a 512 MiB guest that writes as fast as it can: every page, by digest and by the guest's own check", async () => {
+  test("three children on two hosts, of a 256 MiB guest that writes as fast as it can: every page, by digest and by the guest's own check", async () => {
     const c = hosts.at(2);
-    await runSample(a, { name: "parent", memoryMiB: 512, hostPort: PARENT_PORT });
-    await ask(a, PARENT_PORT, "/stamp/start?mib=300&fill=page");
+    await runSample(a, { name: "parent", memoryMiB: 256, hostPort: PARENT_PORT });
+    await ask(a, PARENT_PORT, "/stamp/start?mib=150&fill=page");
     await eventually(
       "all was written once",
       async () => (await ask<{ generation: number }>(a, PARENT_PORT, "/stamp/status")).generation > 1,
@@ -137,7 +137,7 @@ describe("what children are given", () => {
     const counters: number[] = [];
     for (const [index, { transfer, guest, host }] of transfers.entries()) {
       const { transfer: view } = await a.call("transfer.show", { transfer });
-      assertAllVerified(view, 131_072);
+      assertAllVerified(view, 65_536);
       pushed += view.pages.push;
       const childHost = host === "b" ? b : c;
       counters.push((await ask(childHost, CHILD_PORT + index)).counter);
@@ -146,7 +146,7 @@ describe("what children are given", () => {
         CHILD_PORT + index,
         "/stamp/verify?order=random",
       );
-      assert.deepEqual({ checked, bad }, { checked: 300 * 256, bad: 0 });
+      assert.deepEqual({ checked, bad }, { checked: 150 * 256, bad: 0 });
       assert.deepEqual(
         registrationOf(await pidOf(childHost, guest)),
         [],
@@ -161,11 +161,11 @@ describe("what children are given", () => {
     );
     assert.deepEqual(registrationOf(await pidOf(a, "parent")), [], "nothing of the parent is protected");
     const own = await ask<Verified>(a, PARENT_PORT, "/stamp/verify");
-    assert.deepEqual({ checked: own.checked, bad: own.bad }, { checked: 300 * 256, bad: 0 });
+    assert.deepEqual({ checked: own.checked, bad: own.bad }, { checked: 150 * 256, bad: 0 });
   });
 
   test("a child that faults every page in random order before the sweep may run, and gets the rest by the sweep", async () => {
-    await runSample(a, { name: "parent", memoryMiB: 256, hostPort: PARENT_PORT });
+    await runSample(a, { name: "parent", memoryMiB: 128, hostPort: PARENT_PORT });
     await ask(a, PARENT_PORT, "/stamp/start?mib=40&fill=page");
     await eventually(
       "all was written once",
@@ -189,13 +189,13 @@ describe("what children are given", () => {
     await a.call("transfer.sweep", { transfer, sweep: "on" });
     await whenTransfersEnd(a);
     const { transfer: view } = await a.call("transfer.show", { transfer });
-    assertAllVerified(view, 65_536);
+    assertAllVerified(view, 32_768);
     assert.ok(view.pages.sweep > 0);
   });
 
   test("only the sweep: the memory files of parent and child are alike, byte for byte", async () => {
-    await runSample(a, { name: "parent", memoryMiB: 256, hostPort: PARENT_PORT });
-    await ask(a, PARENT_PORT, "/stamp/start?mib=60&fill=page");
+    await runSample(a, { name: "parent", memoryMiB: 128, hostPort: PARENT_PORT });
+    await ask(a, PARENT_PORT, "/stamp/start?mib=30&fill=page");
     await eventually(
       "all was written once",
       async () => (await ask<{ generation: number }>(a, PARENT_PORT, "/stamp/status")).generation > 1,
@@ -214,10 +214,10 @@ describe("what children are given", () => {
     await whenTransfersEnd(a);
     for (const { transfer } of transfers) {
       const { transfer: view } = await a.call("transfer.show", { transfer });
-      assertAllVerified(view, 65_536);
+      assertAllVerified(view, 32_768);
     }
     const [left, right] = [digestsOf(await ramOf(a, "left")), digestsOf(await ramOf(b, "right"))];
-    assert.equal(left.length, 65_536);
+    assert.equal(left.length, 32_768);
     // Loading a device state writes the generation id of the child, which no two children share, and nothing else.
     const differing = left.flatMap((digest, page) => (digest === right[page] ? [] : [page]));
     assert.ok(differing.length <= 1, `pages ${differing.join(", ")} differ`);
@@ -225,6 +225,6 @@ describe("what children are given", () => {
     await ask(a, PARENT_PORT, "/stamp/stop");
     const parent = digestsOf(await ramOf(a, "parent"));
     const same = parent.filter((digest, page) => digest === left[page]).length;
-    assert.ok(same > 65_536 * 0.6, `${same} of 65536 pages are the parent's`);
+    assert.ok(same > 32_768 * 0.6, `${same} of 32768 pages are the parent's`);
   });
 });

@@ -56,7 +56,7 @@ for (const architecture of ["x86_64", "aarch64"] as const) {
   describe(`a guest of ${architecture}`, { skip }, () => {
     it("runs on in a second emulator from the same instant, and survives a reboot there", async () => {
       const parent = await boot({ name: "parent", architecture, cpus: 2 });
-      await ask(parent, "/stamp/start?mib=64");
+      await ask(parent, "/stamp/start?mib=64&rate=16");
       const before = await ask<Counter>(parent, "/counter");
       const child = await forkOf(parent, { name: "child", architecture, cpus: 2 });
       // A second one from the parent, which must be as it was: the state can be saved again and again.
