@@ -10,11 +10,12 @@ import { withDirectory } from "../../support/images.js";
 async function stand(
   script: string,
   body: (tool: QemuImg, directory: string) => Promise<void>,
+  stallMs = 400,
 ): Promise<void> {
   await withDirectory(async (directory) => {
     const program = join(directory, "tool");
     await writeFile(program, `#!/bin/sh\n${script}\n`, { mode: 0o755 });
-    await body(new QemuImg({ clock: realClock, log: silentLog, program, stallMs: 400 }), directory);
+    await body(new QemuImg({ clock: realClock, log: silentLog, program, stallMs }), directory);
   });
 }
 
@@ -60,12 +61,13 @@ test("a program that does not end, or does not get on, is killed; one that gets 
     const error = await failureOf(tool, { onPercent: () => {} });
     assert.match(error.message, /did not get on for 0.4 seconds/);
   });
-  const slow = 'for i in 1 2 3 4; do printf "(${i}0.00/100%%)\\r"; sleep 0.2; done';
-  await stand(slow, async (tool) => {
+  const slow = 'for i in 1 2 3 4 5; do printf "(${i}0.00/100%%)\\r"; sleep 0.5; done';
+  const body = async (tool: QemuImg): Promise<void> => {
     const percents: number[] = [];
     await tool.run({ args: ["convert"], onPercent: (percent) => percents.push(percent) });
-    assert.equal(percents.at(-1), 40);
-  });
+    assert.equal(percents.at(-1), 50);
+  };
+  await stand(slow, body, 2000);
 });
 
 test("a run is cancelled by its signal, before and while it runs", async () => {
