@@ -13,6 +13,7 @@ import type { Services } from "../services.js";
 import type { ChildMove } from "../transfers/child-move.js";
 import { ExchangeFile } from "./exchange-record.js";
 import { receivingOf, requireExchangeable } from "./exchangeable.js";
+import { untilQuick } from "./until-quick.js";
 
 /** What an exchange cost, in microseconds, and what it moved. */
 type Figures = Pick<ExchangeOutcome, "pauseUs" | "parts" | "stateBytes" | "memory">;
@@ -275,7 +276,13 @@ class Exchange {
 
   /** Writes to the disk what the host has of the guest's disks in memory, so that its stop, which waits for that, takes less. */
   async #syncDisks(): Promise<void> {
-    for (const { chain } of this.#guest.config.disks) await syncFile(chain[0]?.path ?? "");
+    for (const { chain } of this.#guest.config.disks) {
+      const path = chain[0]?.path ?? "";
+      await untilQuick(
+        () => syncFile(path),
+        () => this.#nowUs(),
+      );
+    }
   }
 
   /** @throws AgentError `draining`. */
