@@ -29,7 +29,8 @@ export async function settleAllDisks(
       await settleDisks(services, guest);
       const isToRun = guest.state === "running" || isStoppedByDisk(guest);
       if (!isToRun || (await guest.live.emulator.status()) !== "paused") return;
-      await guest.update({ state: "running" });
+      // Where the file system of the records is full, it goes on, or says itself that its disk has no room.
+      guest.note({ state: "running" });
       await guest.live.emulator.resume();
     });
   }

@@ -384,7 +384,8 @@ export class GuestRegistry {
     guest.log.info({ state }, "a running guest was taken over");
     const { message } = guest.record;
     const kept = state === guest.state && message !== undefined && !message.startsWith(SILENT);
-    await guest.update({
+    // It is taken over, too, where there is no room for its record.
+    guest.note({
       state,
       ...(state === "receiving" ? { message: INTERRUPTED } : kept ? { message } : {}),
     });
