@@ -35,3 +35,8 @@ export function cutExtents(found: Iterable<BlockExtent>, lengthBytes: number, at
   }
   return extents;
 }
+
+/** An answer of one piece: `hole` where it is known to hold nothing but zeros. */
+export function oneOf(lengthBytes: number, hole: boolean): Promise<BlockExtent[]> {
+  return Promise.resolve([{ lengthBytes, hole }]);
+}

@@ -1,6 +1,5 @@
-import { codeOf } from "../base/index.js";
 import type { ChainLayer } from "./disk-entry.js";
-import { DiskError } from "./errors.js";
+import { DiskError, isNoRoom } from "./errors.js";
 import type { HeldImage } from "./images.js";
 import { MAX_CHAIN_DISKS, MAX_DISK_BYTES, SECTOR_BYTES } from "./limits.js";
 
@@ -62,7 +61,7 @@ export function checkedSize(sizeBytes: number | undefined, leastBytes = SECTOR_B
 
 /** What went wrong in making a disk, by the name it has where a full file system was the cause. */
 export function asDiskError(error: unknown, directory: string): unknown {
-  if (codeOf(error) !== "ENOSPC" && codeOf(error) !== "EDQUOT") return error;
+  if (!isNoRoom(error)) return error;
   const message = `the file system of ${directory} is full: make room there`;
   return new DiskError("no-room", message, { cause: error });
 }

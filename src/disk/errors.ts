@@ -1,4 +1,4 @@
-import { CodedError } from "../base/index.js";
+import { CodedError, codeOf } from "../base/index.js";
 
 /** What can be wrong with a disk or an image. Stable; listed in docs/errors.md. */
 export type DiskErrorCode =
@@ -27,3 +27,8 @@ export type DiskErrorCode =
 
 /** What a user, the machine or qemu-img got wrong about a disk. */
 export class DiskError extends CodedError<DiskErrorCode> {}
+
+/** Whether a file system had no room for something, or a quota none: what may be tried again. */
+export function isNoRoom(error: unknown): boolean {
+  return ["ENOSPC", "EDQUOT"].includes(codeOf(error));
+}

@@ -1,8 +1,8 @@
 import type { FileHandle } from "node:fs/promises";
 import { assert, Bitmap, codeOf, deferred, messageOf, sleep, type Clock, type Timer } from "../base/index.js";
-import type { BlockExtent, BlockSource } from "./block-source.js";
+import { oneOf, type BlockExtent, type BlockSource } from "./block-source.js";
 import { isZero, readWhole } from "./content-digest.js";
-import { DiskError } from "./errors.js";
+import { DiskError, isNoRoom } from "./errors.js";
 import { FillingChecks } from "./filling-checks.js";
 import { coversBlock, FillingFetches, type Fetched } from "./filling-fetches.js";
 import { BLOCK_BYTES, NOTE_EVERY_MS, ROOM_RETRY_MS } from "./filling-limits.js";
@@ -42,6 +42,8 @@ export class FillingDisk implements BlockSource {
   #noteTimer: Timer | undefined;
   #noting: Promise<void> = Promise.resolve();
   #sweep: FillingSweep | undefined;
+  /** What sweeps have brought, those that were stopped included, and is on its way into the file or being looked at. */
+  readonly #keeping = new Set<Promise<void>>();
   #sources = deferred<FillingSources>();
   #attached: FillingSources | undefined;
   readonly #whole = deferred<void>();
@@ -104,15 +106,12 @@ export class FillingDisk implements BlockSource {
     this.detach();
     this.#attached = sources;
     this.#sources.resolve(sources);
-    const sweep = new FillingSweep({
+    const sweep: FillingSweep = new FillingSweep({
       here: this.#here,
       source: sources.bulk,
       sizeBytes: this.sizeBytes,
-      // What comes late from a source that was left, perhaps because it is wrong, is not taken.
-      keep: async (firstBlock, bytes) => {
-        if (this.#sweep === sweep) await this.#keepWhenRoom(firstBlock, bytes);
-      },
-      keepHole: (firstBlock, count) => this.#keepHole(firstBlock, count),
+      keep: (firstBlock, bytes) => this.#takeFrom(sweep, () => this.#keepWhenRoom(firstBlock, bytes)),
+      keepHole: (firstBlock, count) => this.#takeFrom(sweep, () => this.#keepHole(firstBlock, count)),
     });
     this.#sweep = sweep;
     void sweep.run().then(
@@ -158,14 +157,14 @@ export class FillingDisk implements BlockSource {
     const open = this.#checks.unsettled(block);
     // Nobody is told that there is nothing where that was not found right.
     if (open !== undefined)
-      return one(Math.min((open.first + open.count) * BLOCK_BYTES, offset + lengthBytes) - offset, false);
+      return oneOf(Math.min((open.first + open.count) * BLOCK_BYTES, offset + lengthBytes) - offset, false);
     const known = this.#here.has(block);
     const change = known ? this.#here.nextClear(block) : this.#here.nextSet(block);
     const end = Math.min(change === -1 ? this.sizeBytes : change * BLOCK_BYTES, offset + lengthBytes);
     const data = known ? this.#dataAt(offset) : { start: offset, end };
-    if (data === undefined || data.start >= end) return one(end - offset, true);
-    if (data.start > offset) return one(data.start - offset, true);
-    return one(Math.min(data.end, end) - offset, false);
+    if (data === undefined || data.start >= end) return oneOf(end - offset, true);
+    if (data.start > offset) return oneOf(data.start - offset, true);
+    return oneOf(Math.min(data.end, end) - offset, false);
   }
 
   /** Stops; what has come is noted. Reads that wait are refused. May be called twice. */
@@ -176,7 +175,7 @@ export class FillingDisk implements BlockSource {
     this.#sources.reject(gone);
     this.#whole.reject(gone);
     await this.#sweep?.stop();
-    await this.#fetches.settled();
+    await this.#settled();
     this.#noteTimer?.cancel();
     await this.#note();
     await this.#notes.close();
@@ -332,9 +331,22 @@ export class FillingDisk implements BlockSource {
     return this.#noting;
   }
 
-  /** The sweep has found everything here; what was asked for urgently may still be on its way into the file. */
+  /** What comes late from a source that was left, perhaps because it is wrong, is not taken. */
+  async #takeFrom(sweep: FillingSweep, keep: () => Promise<void>): Promise<void> {
+    if (this.#sweep !== sweep) return;
+    const keeping = keep();
+    this.#keeping.add(keeping);
+    await keeping.finally(() => this.#keeping.delete(keeping));
+  }
+
+  /** Resolves when nothing that has come is on its way into the file. */
+  async #settled(): Promise<void> {
+    await Promise.allSettled([this.#fetches.settled(), ...this.#keeping]);
+  }
+
+  /** A sweep has nothing to bring any more. What others are bringing may have yet to be found right. */
   async #onSwept(sweep: FillingSweep): Promise<void> {
-    await this.#fetches.settled();
+    await this.#settled();
     for (;;) {
       if (this.#sweep !== sweep || this.#closed || this.#here.count < this.#here.length) return;
       await this.#note();
@@ -383,12 +395,4 @@ export class FillingDisk implements BlockSource {
   #requireUndamaged(): void {
     if (this.#state.phase === "damaged") throw new DiskError("damaged", this.#state.message);
   }
-}
-
-function one(lengthBytes: number, hole: boolean): Promise<BlockExtent[]> {
-  return Promise.resolve([{ lengthBytes, hole }]);
-}
-
-function isNoRoom(error: unknown): boolean {
-  return ["ENOSPC", "EDQUOT"].includes(codeOf(error));
 }

@@ -1,8 +1,8 @@
 import { randomUUID } from "node:crypto";
-import { mkdir, rename, rm, stat } from "node:fs/promises";
+import { mkdir, rename, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { messageOf, type Clock, type Log } from "../base/index.js";
-import { DiskError } from "./errors.js";
+import { messageOf, sleep, type Clock, type Log } from "../base/index.js";
+import { DiskError, isNoRoom } from "./errors.js";
 import {
   asDiskError,
   ImageFiles,
@@ -11,9 +11,10 @@ import {
   isThere,
   namesIn,
   readRecord,
+  REMOVING_BY,
 } from "./image-files.js";
 import { syncDirectory } from "./synced.js";
-import { LEFTOVER_MS } from "./limits.js";
+import { LEFTOVER_MS, RACE_ATTEMPTS, RACE_PAUSE_MS } from "./limits.js";
 import { isDigest } from "./names.js";
 
 const UNFINISHED = ".unfinished-";
@@ -63,6 +64,8 @@ export class ImageDirectories {
           if (name.startsWith(`${UNFINISHED}${this.#hostId}-`)) await this.#remove(join(path, name));
           if (name.startsWith(`${REMOVING}${this.#hostId}-`)) await this.#goOnRemoving(join(path, name));
         }
+        for (const name of await namesIn(path))
+          if (isDigest(name)) await this.leave(new ImageFiles(join(path, name)));
       });
     }
   }
@@ -130,6 +133,34 @@ export class ImageDirectories {
       this.#log.error({ path, problem: messageOf(error) }, "a directory of images cannot be read");
       return otherwise;
     }
+  }
+
+  /**
+   * Lets others know that this host may be about to set an image aside: who begins to use it waits until it is said whether. Where the file system has no room for that,
+   * it is done without: removing makes room. @throws ENOENT when the image is not there.
+   */
+  async intend(files: ImageFiles): Promise<void> {
+    try {
+      await writeFile(files.removing(this.#hostId), "", { mode: 0o600 });
+    } catch (error) {
+      if (!isNoRoom(error)) throw error;
+    }
+  }
+
+  /** It is not set aside, or is back. */
+  async leave(files: ImageFiles): Promise<void> {
+    await rm(files.removing(this.#hostId), { force: true });
+  }
+
+  /** Waits until no host is about to set an image aside, but not for one that went down meanwhile. @returns whether the image is there then. */
+  async whenLeft(files: ImageFiles): Promise<boolean> {
+    let names: string[] = [];
+    for (let attempt = 0; attempt < RACE_ATTEMPTS; attempt += 1) {
+      if (attempt > 0) await sleep(this.#clock, RACE_PAUSE_MS);
+      names = await namesIn(files.directory);
+      if (names.length > 0 && !names.some((name) => name.startsWith(REMOVING_BY))) break;
+    }
+    return names.length > 0;
   }
 
   /** Takes an image out of everybody's sight. @throws ENOENT when it is not there. */

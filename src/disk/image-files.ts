@@ -4,7 +4,7 @@ import { open, readdir, readFile, rename, rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { z } from "zod";
 import { codeOf, messageOf } from "../base/index.js";
-import { DiskError } from "./errors.js";
+import { DiskError, isNoRoom } from "./errors.js";
 import { MAX_DISK_BYTES } from "./limits.js";
 import { isDigest } from "./names.js";
 import { syncDirectory, writeSynced } from "./synced.js";
@@ -14,6 +14,9 @@ const MAX_RECORD_BYTES = 64 * 1024;
 
 /** The name of an instance without an identifier; no identifier is like it. */
 const UNNAMED = "@";
+
+/** What a host's intention to remove an image is called begins with it. */
+export const REMOVING_BY = "removing-";
 
 const wall = z.number().int().min(0);
 
@@ -50,6 +53,7 @@ export const damageRecord = z.object({ version: z.literal(1), problem: z.string(
  *     tenants/<tenant>/<identifier>.json  who has it, and calls it what
  *     hosts/<host>.json                   which host uses it, or used it last
  *     damaged.json                        only after a check found it damaged
+ *     removing-<host>                     while that host looks whether anybody uses it, to remove it otherwise
  */
 export class ImageFiles {
   readonly directory: string;
@@ -78,6 +82,9 @@ export class ImageFiles {
   }
   host(id: string): string {
     return join(this.hosts, `${id}.json`);
+  }
+  removing(host: string): string {
+    return join(this.directory, `${REMOVING_BY}${host}`);
   }
   tenant(tenant: string): string {
     return join(this.tenants, tenant);
@@ -176,7 +183,7 @@ export function isThere(error: unknown): boolean {
 export function asDiskError(error: unknown, path: string): unknown {
   const code = codeOf(error);
   if (error instanceof DiskError) return error;
-  if (code === "ENOSPC" || code === "EDQUOT") {
+  if (isNoRoom(error)) {
     return new DiskError(
       "no-room",
       `the file system of ${dirname(path)} is full: make room there; ramet image prune removes images nobody uses`,

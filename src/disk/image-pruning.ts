@@ -1,5 +1,5 @@
 import type { Clock, Log } from "../base/index.js";
-import type { ImageDirectories } from "./image-directories.js";
+import type { FoundImage, ImageDirectories } from "./image-directories.js";
 import { isMissing } from "./image-files.js";
 import type { ImageInstances } from "./image-instances.js";
 import type { StoredImage } from "./images.js";
@@ -15,8 +15,9 @@ export interface PruneOptions {
 }
 
 /**
- * The only thing that removes images' bytes. An image is set aside first, where no host finds it any more, and then the marks are looked at again: a
- * host that came before that has left its mark, and the image is put back; one that comes later finds nothing.
+ * The only thing that removes images' bytes. That it may come to that is said first, and then the marks are looked at: a host that left its mark earlier keeps the image where
+ * it is, and one that leaves its mark later finds what was said, and waits. Then the image is set aside, where no host finds it any more, and the marks are looked at again: for one
+ * that came meanwhile the image is put back; one that comes later finds nothing.
  */
 export class ImagePruning {
   readonly #directories: ImageDirectories;
@@ -82,23 +83,33 @@ export class ImagePruning {
     if (image === undefined) return false;
     let aside;
     try {
+      await this.#directories.intend(image.files);
+      if (!(await this.#isUnused(image, options))) {
+        await this.#directories.leave(image.files);
+        return false;
+      }
       aside = await this.#directories.setAside(image);
     } catch (error) {
       // Another host was first.
       if (isMissing(error)) return false;
       throw error;
     }
-    const { otherHosts, tenants, lastMs } = await this.#marks.useOf(aside, digest);
-    const owners = options.keepOwned ? await this.#instances.ownersOf({ ...image, files: aside }) : [];
-    const isUsed = otherHosts.length + tenants.size + owners.length > 0;
     // It may have been used, or imported again, since it was looked at.
-    if (isUsed || !this.#isOld(Math.max(lastMs, image.createdAtMs), options)) {
+    if (!(await this.#isUnused({ ...image, files: aside }, options))) {
       await this.#directories.putBack(image, aside);
+      await this.#directories.leave(image.files);
       return false;
     }
     this.#marks.forget(digest);
     await this.#directories.removeAside(aside);
     this.#log.info({ digest, directory: image.directory }, "an image nobody used was removed");
     return true;
+  }
+
+  async #isUnused(image: FoundImage, options: PruneOptions): Promise<boolean> {
+    const { otherHosts, tenants, lastMs } = await this.#marks.useOf(image.files, image.digest);
+    const owners = options.keepOwned ? await this.#instances.ownersOf(image) : [];
+    if (otherHosts.length + tenants.size + owners.length > 0) return false;
+    return this.#isOld(Math.max(lastMs, image.createdAtMs), options);
   }
 }

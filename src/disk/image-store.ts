@@ -293,12 +293,16 @@ export class ImageStore implements Images {
     throw new DiskError("no-such-image", `there is no image ${digest.slice(0, 12)}… on this host`);
   }
 
-  /** The mark first, then a look whether the image is still where it was; undefined when it is not. */
+  /** The mark first, then a look whether the image is still where it was, and stays there; undefined when it is not. */
   async #take(found: FoundImage, tenant: string, how: HoldOptions): Promise<HeldImage | undefined> {
     const { digest, files, sizeBytes } = found;
     let letGo: (() => void) | undefined;
     try {
       letGo = await this.#marks.take(files, digest, tenant);
+      if (!(await this.#directories.whenLeft(files))) {
+        letGo();
+        return undefined;
+      }
       const { size } = await stat(files.disk);
       if (size === sizeBytes || how.evenDamaged === true)
         return { digest, sizeBytes, path: files.disk, letGo };

@@ -254,6 +254,16 @@ test("a chunk that came wrong is thrown away, and comes again from the next sour
   assert.equal(refused.length, 1);
 });
 
+test("what the source before brought last, and is still looked at, is waited for", async () => {
+  const bytes = content();
+  const { disk, urgent, bulk } = await begin(bytes, { chunks: await chunksOf(bytes) });
+  disk.attach({ urgent, bulk });
+  while (disk.progress.hereBytes < bytes.length) await new Promise((resolve) => setImmediate(resolve));
+  disk.attach({ urgent: new ArraySource(bytes), bulk: new ArraySource(bytes) });
+  await disk.whole;
+  await disk.close();
+});
+
 test("content where the digest says there is none is refused, and the reverse", async () => {
   const bytes = content();
   const chunks = await chunksOf(bytes);

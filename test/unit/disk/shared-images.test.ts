@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { existsSync } from "node:fs";
 import { copyFile, readdir, rm, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -105,22 +106,46 @@ test("while one host holds and the other prunes, over and over, what is held is 
       }
     })();
     const { digest } = await digestFile(raw, { clock: realClock, findData: allData });
-    for (let round = 0; round < 12; round += 1) {
-      await b.import(raw, as);
-      try {
-        const image = await b.hold(digest, "default");
-        held += 1;
-        await sleep(realClock, round % 5);
-        const content = await digestFile(image.path, { clock: realClock, findData: allData });
-        assert.equal(content.digest, digest);
-        image.letGo();
-      } catch (error) {
-        assert.ok(error instanceof DiskError && error.code === "no-such-image", String(error));
+    try {
+      for (let round = 0; round < 12; round += 1) {
+        await b.import(raw, as);
+        try {
+          const image = await b.hold(digest, "default");
+          held += 1;
+          await sleep(realClock, round % 5);
+          const content = await digestFile(image.path, { clock: realClock, findData: allData });
+          assert.equal(content.digest, digest);
+          image.letGo();
+        } catch (error) {
+          assert.ok(error instanceof DiskError && error.code === "no-such-image", String(error));
+        }
       }
+    } finally {
+      over = true;
+      await pruning;
     }
-    over = true;
-    await pruning;
     assert.ok(held > 0 && pruned > 0, `held ${held} times, pruned ${pruned} times`);
+  });
+});
+
+test("who begins to use an image waits while another host is about to set it aside, and not for one that has gone", async () => {
+  await withHosts(async ({ b, shared, directory }) => {
+    const raw = await makeRaw(join(directory, "raw"), { seed: 6, sizeBytes: MIB });
+    const { digest } = await b.import(raw, { tenant: "default" });
+    const intention = join(shared, digest, "removing-id-of-hosta");
+    await writeFile(intention, "");
+    let isHeld = false;
+    const holding = b.hold(digest, "default").finally(() => (isHeld = true));
+    await sleep(realClock, 20);
+    assert.equal(isHeld, false);
+    await rm(intention);
+    (await holding).letGo();
+    await writeFile(intention, "");
+    (await b.hold(digest, "default")).letGo();
+    const own = join(shared, digest, "removing-id-of-hostb");
+    await writeFile(own, "");
+    await (await openStore(shared, { host: "hostb" })).close();
+    assert.equal(existsSync(own), false, "what an agent left that ended is gone");
   });
 });
 
