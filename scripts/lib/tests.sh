@@ -99,18 +99,6 @@ note_failed() {
   if (($# == 1)); then echo "$1"; else echo "the quick tests, which are named above"; fi >"$record"
 }
 
-# How many files with guests are played at a time. They wait a good part of their time, so two leave two processors idle for a fifth of it; a third
-# takes memory.
-usual_lanes() {
-  local available_kib
-  available_kib=$(awk '/^MemAvailable:/ { print $2 }' /proc/meminfo)
-  if (($(nproc) == 1)); then
-    echo 1
-  else
-    echo $((available_kib < 8 * 1024 * 1024 ? 2 : 3))
-  fi
-}
-
 # run_lanes LANES FILE...: each file as a batch, so many at a time. What one says is shown when it has ended.
 run_lanes() {
   local lanes=$1 lane waiting=()
