@@ -105,9 +105,15 @@ describe("a migration that has switched", () => {
     await b.end("SIGKILL");
     await b.start();
     await a.start();
-    await eventually("it is known that the child ran", async () =>
-      /has run on b; it is there no more/.test((await a.guests()).get("web")?.message ?? ""),
-    );
+    let said: string | undefined;
+    const isKnown = async (): Promise<boolean> => {
+      said = (await a.guests()).get("web")?.message;
+      return /has run on b; it is there no more/.test(said ?? "");
+    };
+    // It is asked ever less often, up to every 15 s.
+    await eventually("it is known that the child ran", isKnown, 90_000).catch((error: unknown) => {
+      throw new Error(`its parent says: ${said}`, { cause: error });
+    });
     assert.deepEqual([await stateAt(a), await runs(a)], ["paused", false]);
     // It had not all its memory, so it cannot have gone on from there: no word of the operator is needed.
     assert.equal((await a.call("guest.rollback", { name: "web" })).done, true);
