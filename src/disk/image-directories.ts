@@ -63,9 +63,8 @@ export class ImageDirectories {
           if (this.#making.has(name)) continue;
           if (name.startsWith(`${UNFINISHED}${this.#hostId}-`)) await this.#remove(join(path, name));
           if (name.startsWith(`${REMOVING}${this.#hostId}-`)) await this.#goOnRemoving(join(path, name));
-        }
-        for (const name of await namesIn(path))
           if (isDigest(name)) await this.leave(new ImageFiles(join(path, name)));
+        }
       });
     }
   }

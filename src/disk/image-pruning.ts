@@ -92,6 +92,7 @@ export class ImagePruning {
     } catch (error) {
       // Another host was first.
       if (isMissing(error)) return false;
+      await this.#directories.leave(image.files);
       throw error;
     }
     // It may have been used, or imported again, since it was looked at.
