@@ -4,8 +4,8 @@
 # dist/ is made at once from all of src/, so one stamp stands for it. Directories count: a removed file changes its own.
 dist_is_fresh() {
   [[ -f $BUILD/dist.stamp && -d $ROOT/dist ]] || return 1
-  [[ -z $(find "$ROOT/src" "$ROOT/tsconfig.json" "$ROOT/tsconfig.build.json" "$ROOT/node_modules/.ramet-setup" \
-    \( -name '*.ts' -o -name '*.json' -o -name .ramet-setup -o -type d \) -newer "$BUILD/dist.stamp" -print -quit 2>/dev/null) ]]
+  [[ -z $(find "$ROOT/src" "$ROOT/scripts/build" "$ROOT/tsconfig.json" "$ROOT/node_modules/.ramet-setup" \
+    \( -name '*.ts' -o -name build -o -name '*.json' -o -name .ramet-setup -o -type d \) -newer "$BUILD/dist.stamp" -print -quit 2>/dev/null) ]]
 }
 
 native_is_fresh() {

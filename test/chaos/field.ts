@@ -173,7 +173,7 @@ export class Field {
   async #bootNursery(): Promise<void> {
     const port = GUEST_PORTS.nursery;
     const host = this.hosts.at(0);
-    await runSample(host, { name: "nursery", memoryMiB: GUEST_MIB, hostPort: port, append: "quiet" });
+    await runSample(host, { name: "nursery", memoryMiB: GUEST_MIB, hostPort: port });
     this.nursery = new Subject({ name: "nursery", host, port });
     const answer = await this.nursery.ask<{ checking?: boolean; error?: string }>(
       `/stamp/start?mib=${STAMPED_MIB}&rate=${WRITE_MIB_PER_S}&check=${CHECK_MIB_PER_S}&fill=page`,

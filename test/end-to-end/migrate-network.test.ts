@@ -40,7 +40,7 @@ describe("two hosts with a network between them", () => {
       name: "roamer",
       memoryMiB: 256,
       network: { mode: "tap", bridge: networks.bridge },
-      append: `quiet ip=${GUEST_ADDRESS}::10.98.0.1:255.255.255.0:roamer`,
+      append: `ip=${GUEST_ADDRESS}::10.98.0.1:255.255.255.0:roamer`,
     });
     const talk = new Talk({ prefix: networks.inside(0), url: `http://${GUEST_ADDRESS}` });
     await talk.begin();

@@ -112,7 +112,7 @@ describe("a migration that has switched", () => {
     };
     // It is asked ever less often, up to every 15 s.
     await eventually("it is known that the child ran", isKnown, 90_000).catch((error: unknown) => {
-      throw new Error(`its parent says: ${said}`, { cause: error });
+      throw new Error(`its parent says: ${said}, and its agent:\n${a.log.slice(-4000)}`, { cause: error });
     });
     assert.deepEqual([await stateAt(a), await runs(a)], ["paused", false]);
     // It had not all its memory, so it cannot have gone on from there: no word of the operator is needed.

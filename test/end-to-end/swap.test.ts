@@ -306,7 +306,7 @@ describe("a guest on a bridge, and its isolated child", () => {
       name: "web",
       memoryMiB: 128,
       network: { mode: "tap", bridge: networks.bridge },
-      append: `quiet ip=${GUEST_ADDRESS}::10.98.0.1:255.255.255.0:web`,
+      append: `ip=${GUEST_ADDRESS}::10.98.0.1:255.255.255.0:web`,
     });
   });
   const clients: RoleClient[] = [];

@@ -5,7 +5,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { GuestView, ParamsInput } from "../../src/control/index.js";
 import type { Host } from "./hosts.js";
-import { whenReady } from "./sample-guest.js";
+import { BRIEFLY, whenReady } from "./sample-guest.js";
 
 const ROOT = new URL("../..", import.meta.url).pathname;
 const BUILT = join(ROOT, "build/disk-guest");
@@ -40,7 +40,7 @@ export async function runDiskGuest(
   const { guest } = await host.call("guest.run", {
     kernel,
     initrd,
-    append: "console=ttyS0 no_timer_check",
+    append: `console=ttyS0 no_timer_check ${BRIEFLY}`,
     network: { mode: "user", forwards: [`${hostPort}:80`] },
     disks: [{ image: ROOT_IMAGE }],
     ...rest,

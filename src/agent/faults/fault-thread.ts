@@ -79,6 +79,7 @@ export class FaultThreadHandle {
   }) {
     this.#clock = options.clock;
     this.#onArrived = options.onArrived;
+    // What scripts/build makes of this file and of that lies side by side.
     const url = new URL("./worker.js", import.meta.url);
     // It is given descriptors that it has not opened, and closes them.
     const descriptors = { trackUnmanagedFds: false };

@@ -12,7 +12,7 @@ import { filesIn } from "../../support/certificates.js";
 import { clientHandlers, GUEST } from "../control/support.js";
 
 /** The real program, in a process of its own, with a fake agent behind real sockets. */
-const MAIN = fileURLToPath(new URL("../../../src/cli/main.ts", import.meta.url));
+const MAIN = fileURLToPath(new URL("../../../dist/cli/main.js", import.meta.url));
 const KEY = "0123456789abcdef0123456789abcdef";
 
 const directory = mkdtempSync(join(tmpdir(), "ramet-cli-"));
@@ -67,7 +67,7 @@ interface Ended {
 }
 
 function start(...argv: string[]): { child: ChildProcess; ended: Promise<Ended> } {
-  const child = spawn(process.execPath, ["--import", "tsx", MAIN, ...argv], {
+  const child = spawn(process.execPath, [MAIN, ...argv], {
     env: { ...process.env, RAMET_AGENT: `unix:${socket}` },
     stdio: ["pipe", "pipe", "pipe"],
   });
