@@ -99,21 +99,23 @@ note_failed() {
   if (($# == 1)); then echo "$1"; else echo "the quick tests, which are named above"; fi >"$record"
 }
 
-# run_lanes LANES FILE...: each file as a batch, so many at a time. What one says is shown when it has ended.
+# run_lanes LANES FILE...: each file as a batch, so many at a time. What one says is shown when it has ended. Every other lane begins at the end:
+# files beside each other in the alphabet are of one kind, and starve each other of what that needs most.
 run_lanes() {
   local lanes=$1 lane waiting=()
   shift
   printf '%s\n' "$@" | awk '{ printf "%03d %s\n", NR, $0 }' >"$RAMET_TEST_SCRATCH/queue"
   for ((lane = 0; lane < lanes; lane++)); do
-    run_lane &
+    run_lane $((lane % 2 == 0 ? 1 : -1)) &
     waiting+=("$!")
   done
   wait "${waiting[@]}"
 }
 
+# run_lane FROM: files from the beginning of the queue (1) or from its end (-1).
 run_lane() {
-  local next number file started
-  while next=$(next_in_queue) && [[ -n $next ]]; do
+  local from=$1 next number file started
+  while next=$(next_in_queue "$from") && [[ -n $next ]]; do
     number=${next%% *} file=${next#* } started=$SECONDS
     run_batch "$number" 1 "$file" >"$RAMET_TEST_SCRATCH/out.$number" 2>&1
     (
@@ -126,9 +128,12 @@ run_lane() {
 }
 
 next_in_queue() (
+  local from=$1
+  local line=1
+  ((from > 0)) || line='$'
   flock 9
-  head -n 1 "$RAMET_TEST_SCRATCH/queue"
-  sed -i 1d "$RAMET_TEST_SCRATCH/queue"
+  sed -n "${line}p" "$RAMET_TEST_SCRATCH/queue"
+  sed -i "${line}d" "$RAMET_TEST_SCRATCH/queue"
 ) 9>"$RAMET_TEST_SCRATCH/queue.lock"
 
 # Says how long the slowest files took, by what scripts/lib/test-times.mjs wrote of each.

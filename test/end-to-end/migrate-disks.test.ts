@@ -122,7 +122,9 @@ describe("migrations of a guest that writes its disk", () => {
       }
       await eventually("it is at it again", async () => (await stateAt(a)) === "migrated");
       execFileSync("mount", ["-o", "remount,size=400M", directory]);
-      await eventually("it is complete", async () => (await stateAt(a)) === undefined, 60_000);
+      await eventually("it has left", async () => (await stateAt(a)) === undefined, 60_000);
+      // That is said once nothing of the guest is here any more.
+      await whenTransfersEnd(a);
       const { transfer } = await a.call("transfer.show", { transfer: again?.transfer ?? 0 });
       assert.equal(transfer.phase, "complete", transfer.message);
       assert.equal(await stateAt(b), "running");

@@ -148,7 +148,7 @@ export class Host {
       url: `unix:${this.socket}`,
       hello: { purpose: "control", role: "client" },
       clock: realClock,
-      deadlineMs: 5000,
+      deadlineMs: START_DEADLINE_MS,
     });
     this.#client = new RpcClient(connection, { clock: realClock, log: silentLog });
   }

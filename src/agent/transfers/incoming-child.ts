@@ -22,7 +22,7 @@ import {
   type PrepareParams,
   noteVerified,
 } from "./hosted-child.js";
-import { endCrashed, isKept } from "./incomplete-child.js";
+import { endCrashed, isKept, standStill } from "./incomplete-child.js";
 import {
   commandsOf,
   countsOf,
@@ -109,8 +109,8 @@ export class IncomingChild implements HostedChild {
     if (params.precopy && !recovered) this.#precopy = precopyOf(services, this.#log, { ...made, onFailed });
     this.#disks = new AwaitedDisks(services, guest, params.kind);
     const leased = { ...options, machine: this.#machine, disks: this.#disks };
-    if (params.kind === "migrate")
-      this.#lease = leaseOf(services, this.#log, { ...leased, letRun: () => this.#letRun() });
+    const letRun = (): Promise<void> => this.#letRun();
+    if (params.kind === "migrate") this.#lease = leaseOf(services, this.#log, { ...leased, letRun });
     const told = { entry: this.entry, machine: this.#machine, custody: this.#custody, disks: this.#disks };
     this.#telling = new ChildTelling({ ...told, clock: services.clock, onLook: () => this.#look() });
     const precopy = () => (this.#step === "prepared" ? this.#precopy : undefined);
@@ -132,8 +132,7 @@ export class IncomingChild implements HostedChild {
     this.#stopWatching = this.guest.onExit((why) => this.#onEmulatorEnd(why));
     this.#machine.start();
     this.#precopy?.start();
-    const ended = this.#machine.ended.then((phase) => this.#onMachineEnd(phase));
-    runAside(this.#log, "machine", ended);
+    runAside(this.#log, "machine", this.#machine.ended.then(this.#onMachineEnd.bind(this)));
   }
 
   /** Takes a piece of what the child lacks. @throws AgentError `bad-state` or `bad-request`. */
@@ -224,6 +223,8 @@ export class IncomingChild implements HostedChild {
   async fence(reason: string): Promise<void> {
     const latest = await this.moving?.settled();
     if (latest !== undefined && latest !== this) return latest.fence(reason);
+    if (this.#step === "running")
+      await standStill(this.#services, { guest: this.guest, live: this.#live, entry: this.entry });
     if (this.entry.phase === "complete") throw isComplete(this.guest);
     await this.#end("failed", new TransferError("rolled-back", reason));
   }
@@ -316,8 +317,7 @@ export class IncomingChild implements HostedChild {
   }
 
   #end(phase: "failed" | "cancelled", error: TransferError): Promise<void> {
-    this.#ending ??= this.#endNow(phase, error);
-    return this.#ending;
+    return (this.#ending ??= this.#endNow(phase, error));
   }
 
   async #endNow(phase: "failed" | "cancelled", error: TransferError): Promise<void> {

@@ -4,10 +4,14 @@ import type { TransferError } from "../../transfer/index.js";
 import type { Guest } from "../guests/guest.js";
 import type { LiveEmulator } from "../guests/live-emulator.js";
 import type { Services } from "../services.js";
+import type { TransferEntry } from "./transfer-entry.js";
 import type { ChildRecord, RecordFile } from "./transfer-record.js";
 
 /** How long after a failure the emulator's end may still become known. */
 const END_NOTICE_MS = 1000;
+
+/** How long a child is given to stop while its pages still come. */
+const STAND_STILL_MS = 2000;
 
 /** What a child is kept with that ran and cannot be completed. */
 interface Kept {
@@ -15,6 +19,25 @@ interface Kept {
   live: LiveEmulator;
   record: RecordFile<ChildRecord>;
   error: TransferError;
+}
+
+/**
+ * To be called while a child's pages still come: a processor that waits for one cannot be stopped, and once nothing comes any more that would be waited for in vain. One that is
+ * whole by then runs on.
+ */
+export async function standStill(
+  { clock }: Pick<Services, "clock">,
+  { guest, live, entry }: { guest: Guest; live: LiveEmulator; entry: TransferEntry },
+): Promise<void> {
+  const isWhole = (): boolean => entry.phase === "complete";
+  if (isWhole()) return;
+  const { emulator } = live;
+  try {
+    await withDeadline(clock, STAND_STILL_MS, "the stop of a child", emulator.stop({ forGood: true }));
+  } catch (error) {
+    guest.log.debug({ problem: messageOf(error) }, "a child could not be stopped while its pages came");
+  }
+  if (isWhole()) await emulator.resume();
 }
 
 /** Keeps a child that ran and cannot be completed: what a migrated one did since is nowhere else. False for one of which nothing need be kept, or is left. */
@@ -28,11 +51,17 @@ export async function isKept(
   return true;
 }
 
-/** Whether the emulator still has the guest. That it has ended may be known a moment later than that its memory is gone. */
+/** Whether the emulator still has the guest, which it says. That it has ended may be known a moment later than that its memory is gone. */
 async function livesOn(guest: Guest, live: LiveEmulator, clock: Clock): Promise<boolean> {
+  const ended = live.exited.then(() => false);
+  const answered = live.emulator.status().then((status) => status !== "ended");
   try {
-    await withDeadline(clock, END_NOTICE_MS, "the end of the emulator", live.exited);
-    return false;
+    return await withDeadline(
+      clock,
+      END_NOTICE_MS,
+      "the end of the emulator",
+      Promise.any([ended, answered]),
+    );
   } catch {
     return guest.hasEmulator;
   }
