@@ -1,22 +1,25 @@
-import { closeSync, constants, openSync, writeSync } from "node:fs";
+import { closeSync, constants, openSync } from "node:fs";
 import { PAGE_HASH_BYTES } from "../../base/index.js";
+import { writeAll } from "../store/files.js";
 
 /** The digests a child notes (`FileNotes`), from another thread: it writes those of the pages it installs. */
 export class DigestNotes {
   readonly #fd: number;
+  readonly #path: string;
 
-  private constructor(fd: number) {
+  private constructor(fd: number, path: string) {
     this.#fd = fd;
+    this.#path = path;
   }
 
   /** Opens the file, which is there. Throws the file system's error. */
   static open(path: string): DigestNotes {
-    return new DigestNotes(openSync(path, constants.O_WRONLY | constants.O_NOFOLLOW));
+    return new DigestNotes(openSync(path, constants.O_WRONLY | constants.O_NOFOLLOW), path);
   }
 
-  /** Notes the digests of consecutive pages. Throws the file system's error, such as ENOSPC. */
+  /** Notes the digests of consecutive pages. @throws AgentError `no-room`. */
   noteDigests(firstPage: number, digests: Uint8Array): void {
-    writeSync(this.#fd, digests, 0, digests.length, firstPage * PAGE_HASH_BYTES);
+    writeAll(this.#fd, digests, { offset: firstPage * PAGE_HASH_BYTES, path: this.#path });
   }
 
   close(): void {

@@ -1,4 +1,5 @@
 import { randomBytes } from "node:crypto";
+import { writeSync } from "node:fs";
 import { open, readFile, rename, rm } from "node:fs/promises";
 import { dirname } from "node:path";
 import { codeOf } from "../../base/index.js";
@@ -38,6 +39,16 @@ export function asRoomError(error: unknown, path: string): unknown {
     `the file system of ${dirname(path)} is full: make room there, or remove guests and boot files they use`,
     { cause: error },
   );
+}
+
+/** Writes all of `bytes` at an offset of an open file. @throws AgentError `no-room` that names the file system of `path`, or the file system's error. */
+export function writeAll(fd: number, bytes: Uint8Array, at: { offset: number; path: string }): void {
+  try {
+    for (let done = 0; done < bytes.length;)
+      done += writeSync(fd, bytes, done, bytes.length - done, at.offset + done);
+  } catch (error) {
+    throw asRoomError(error, at.path);
+  }
 }
 
 /** A name nobody else uses, beside `path`, that start-up recognises as unfinished. */

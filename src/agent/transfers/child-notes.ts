@@ -1,17 +1,9 @@
-import {
-  closeSync,
-  constants,
-  fstatSync,
-  ftruncateSync,
-  openSync,
-  readSync,
-  rmSync,
-  writeSync,
-} from "node:fs";
+import { closeSync, constants, fstatSync, ftruncateSync, openSync, readSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { Bitmap, codeOf, PAGE_HASH_BYTES } from "../../base/index.js";
 import type { ChildNotes, PageRange } from "../../transfer/index.js";
 import { AgentError } from "../errors.js";
+import { writeAll } from "../store/files.js";
 
 /**
  * A child's notes in files beside its memory, on tmpfs: `zeros`, a bit for each page (page 0 is bit 0 of byte 0), and `digests`, 16 bytes for each page,
@@ -121,9 +113,9 @@ class NotesFile {
     return bytes;
   }
 
-  /** Throws the file system's error, such as ENOSPC: the child then fails as one whose page finds no room. */
+  /** @throws AgentError `no-room`, with which the child fails as one whose page finds no room. */
   write(offset: number, bytes: Uint8Array): void {
-    writeSync(this.#fd, bytes, 0, bytes.length, offset);
+    writeAll(this.#fd, bytes, { offset, path: this.path });
   }
 
   close(): void {

@@ -1,9 +1,10 @@
 import assert from "node:assert/strict";
-import { existsSync, mkdtempSync, rmSync, truncateSync } from "node:fs";
+import { closeSync, existsSync, mkdtempSync, openSync, rmSync, truncateSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, it } from "node:test";
 import { AgentError } from "../../../src/agent/errors.js";
+import { writeAll } from "../../../src/agent/store/files.js";
 import { FileNotes } from "../../../src/agent/transfers/child-notes.js";
 
 const PAGE_COUNT = 100;
@@ -14,6 +15,15 @@ describe("a child's notes", () => {
   afterEach(() => rmSync(directory, { recursive: true }));
   const open = (recover: boolean, verify = true) =>
     new FileNotes(directory, { pageCount: PAGE_COUNT, verify, recover });
+
+  it("say which file system is full", (context) => {
+    const full = openSync("/dev/full", "r+");
+    context.after(() => closeSync(full));
+    assert.throws(() => writeAll(full, new Uint8Array(16), { offset: 32, path: "/dev/shm/ramet/digests" }), {
+      code: "no-room",
+      message: /^the file system of \/dev\/shm\/ramet is full: make room there/,
+    });
+  });
 
   it("are found by the next agent", () => {
     const notes = open(false);
