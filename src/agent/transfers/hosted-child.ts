@@ -75,9 +75,16 @@ export function isComplete(guest: Guest): AgentError {
 export async function letRun(
   emulator: Emulator,
   network: GuestConfig["network"],
-  { kind, log, onRuns }: Pick<PrepareParams, "kind"> & { log: Log; onRuns(): void },
+  {
+    kind,
+    log,
+    child,
+    onRuns,
+  }: Pick<PrepareParams, "kind"> & { log: Log; child: { requireGoing(): void }; onRuns(): void },
 ): Promise<void> {
   if (kind === "migrate") await connectGuest(emulator, network);
+  // Its end may have begun meanwhile: what stops it for good must come after all that lets it run.
+  child.requireGoing();
   await emulator.resume();
   onRuns();
   if (kind === "migrate") announce(emulator, network, log);

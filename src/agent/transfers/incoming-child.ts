@@ -97,8 +97,7 @@ export class IncomingChild implements HostedChild {
     });
     this.entry = entryOf(services, guest, options.record.record);
     this.#loading = new StateLoading(live.emulator, this.entry);
-    const size = { pageCount: params.pageCount, verify: params.verify };
-    this.#notes = new FileNotes(services.paths.guestMemory(guest.id), { ...size, recover: recovered });
+    this.#notes = new FileNotes(services.paths.guestMemory(guest.id), { ...params, recover: recovered });
     const made = { record: options.record.record, live, notes: this.#notes };
     const onEverything = (): void => {
       if (!this.#disks.any) noteComplete(this.#record, this.#machine, this.#log);
@@ -108,9 +107,8 @@ export class IncomingChild implements HostedChild {
     const onFailed = (error: TransferError): void => this.#machine.cancel(error);
     if (params.precopy && !recovered) this.#precopy = precopyOf(services, this.#log, { ...made, onFailed });
     this.#disks = new AwaitedDisks(services, guest, params.kind);
-    const leased = { ...options, machine: this.#machine, disks: this.#disks };
-    const letRun = (): Promise<void> => this.#letRun();
-    if (params.kind === "migrate") this.#lease = leaseOf(services, this.#log, { ...leased, letRun });
+    const leased = { ...options, machine: this.#machine, disks: this.#disks, letRun: () => this.#letRun() };
+    if (params.kind === "migrate") this.#lease = leaseOf(services, this.#log, leased);
     const told = { entry: this.entry, machine: this.#machine, custody: this.#custody, disks: this.#disks };
     this.#telling = new ChildTelling({ ...told, clock: services.clock, onLook: () => this.#look() });
     const precopy = () => (this.#step === "prepared" ? this.#precopy : undefined);
@@ -225,6 +223,8 @@ export class IncomingChild implements HostedChild {
     if (latest !== undefined && latest !== this) return latest.fence(reason);
     if (this.#step === "running")
       await standStill(this.#services, { guest: this.guest, live: this.#live, entry: this.entry });
+    if (this.#detached) throw this.#badStep("stopped");
+    if (this.moving !== undefined) return this.fence(reason);
     if (this.entry.phase === "complete") throw isComplete(this.guest);
     await this.#end("failed", new TransferError("rolled-back", reason));
   }
@@ -243,7 +243,7 @@ export class IncomingChild implements HostedChild {
   #letRun(): Promise<void> {
     // One that was complete may have been given another emulator.
     const { emulator } = this.guest.hasEmulator ? this.guest.live : this.#live;
-    const of = { kind: this.#params.kind, log: this.#log, onRuns: () => this.#noteRuns() };
+    const of = { kind: this.#params.kind, log: this.#log, child: this, onRuns: () => this.#noteRuns() };
     this.#lettingRun ??= letRun(emulator, this.guest.config.network, of).finally(
       () => (this.#lettingRun = undefined),
     );

@@ -37,7 +37,10 @@ export async function standStill(
   } catch (error) {
     guest.log.debug({ problem: messageOf(error) }, "a child could not be stopped while its pages came");
   }
-  if (isWhole()) await emulator.resume();
+  if (!isWhole()) return;
+  await emulator.resume().catch((error: unknown) => {
+    guest.log.error({ problem: messageOf(error) }, "a child that is complete could not be let run on");
+  });
 }
 
 /** Keeps a child that ran and cannot be completed: what a migrated one did since is nowhere else. False for one of which nothing need be kept, or is left. */
