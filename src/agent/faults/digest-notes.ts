@@ -19,7 +19,7 @@ export class DigestNotes {
 
   /** Notes the digests of consecutive pages. @throws AgentError `no-room`. */
   noteDigests(firstPage: number, digests: Uint8Array): void {
-    writeAll(this.#fd, digests, { offset: firstPage * PAGE_HASH_BYTES, path: this.#path });
+    writeAll(this.#fd, digests, firstPage * PAGE_HASH_BYTES, this.#path);
   }
 
   close(): void {

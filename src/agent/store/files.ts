@@ -42,12 +42,12 @@ export function asRoomError(error: unknown, path: string): unknown {
 }
 
 /** Writes all of `bytes` at an offset of an open file. @throws AgentError `no-room` that names the file system of `path`, or the file system's error. */
-export function writeAll(fd: number, bytes: Uint8Array, at: { offset: number; path: string }): void {
+export function writeAll(fd: number, bytes: Uint8Array, offset: number, path: string): void {
   try {
     for (let done = 0; done < bytes.length;)
-      done += writeSync(fd, bytes, done, bytes.length - done, at.offset + done);
+      done += writeSync(fd, bytes, done, bytes.length - done, offset + done);
   } catch (error) {
-    throw asRoomError(error, at.path);
+    throw asRoomError(error, path);
   }
 }
 

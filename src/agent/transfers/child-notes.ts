@@ -115,7 +115,7 @@ class NotesFile {
 
   /** @throws AgentError `no-room`, with which the child fails as one whose page finds no room. */
   write(offset: number, bytes: Uint8Array): void {
-    writeAll(this.#fd, bytes, { offset, path: this.path });
+    writeAll(this.#fd, bytes, offset, this.path);
   }
 
   close(): void {

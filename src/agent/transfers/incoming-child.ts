@@ -2,7 +2,7 @@ import { assert, messageOf, type Log } from "../../base/index.js";
 import type { ChildReport, Params, Result, RpcServerSession } from "../../control/index.js";
 import { TransferError, type ChildMachine, type ChildPhase } from "../../transfer/index.js";
 import { AwaitedDisks } from "../disks/awaited-disks.js";
-import type { AgentError } from "../errors.js";
+import { AgentError } from "../errors.js";
 import type { Guest } from "../guests/guest.js";
 import type { LiveEmulator } from "../guests/live-emulator.js";
 import { noteReceived, noteRuns } from "../guests/stands-still.js";
@@ -223,8 +223,8 @@ export class IncomingChild implements HostedChild {
     if (latest !== undefined && latest !== this) return latest.fence(reason);
     if (this.#step === "running")
       await standStill(this.#services, { guest: this.guest, live: this.#live, entry: this.entry });
-    if (this.#detached) throw this.#badStep("stopped");
     if (this.moving !== undefined) return this.fence(reason);
+    if (this.#detached) throw new AgentError("not-ready", "this agent is ending; ask again in a moment");
     if (this.entry.phase === "complete") throw isComplete(this.guest);
     await this.#end("failed", new TransferError("rolled-back", reason));
   }

@@ -19,7 +19,7 @@ describe("a child's notes", () => {
   it("say which file system is full", (context) => {
     const full = openSync("/dev/full", "r+");
     context.after(() => closeSync(full));
-    assert.throws(() => writeAll(full, new Uint8Array(16), { offset: 32, path: "/dev/shm/ramet/digests" }), {
+    assert.throws(() => writeAll(full, new Uint8Array(16), 32, "/dev/shm/ramet/digests"), {
       code: "no-room",
       message: /^the file system of \/dev\/shm\/ramet is full: make room there/,
     });
