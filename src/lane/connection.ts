@@ -116,8 +116,7 @@ export class SocketConnection implements Connection {
     this.#handlers = handlers;
     for (let frame = this.#early.take(); frame !== undefined; frame = this.#early.take())
       handlers.onFrame(frame);
-    const inTurns = this.hello.purpose !== "urgent";
-    this.#lane?.divert((message) => this.#onMessage(message, true), { inTurns });
+    this.#lane?.divert((message) => this.#onMessage(message, true));
     this.#tellEnd();
     this.#webSocket.resume();
   }

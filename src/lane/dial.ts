@@ -89,8 +89,7 @@ class DialAttempt {
       key: encrypted ? undefined : options.key,
     });
     const route = routeOf(options.hello.purpose);
-    this.#lane =
-      options.hello.purpose === "control" ? undefined : new LaneStream({ ...route, clock: options.clock });
+    this.#lane = options.hello.purpose === "control" ? undefined : new LaneStream(route);
     this.#socket = this.#connect(address);
     this.#lane?.adopt(this.#socket);
     const authority = "path" in address ? "localhost" : new URL(options.url).host;

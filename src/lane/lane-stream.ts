@@ -1,7 +1,5 @@
 import type { Socket } from "node:net";
 import { Duplex } from "node:stream";
-import { TLSSocket } from "node:tls";
-import type { Clock } from "../base/index.js";
 import { FrameSplitter } from "./frame-splitter.js";
 
 /**
@@ -13,18 +11,15 @@ export class LaneStream extends Duplex {
   /** To connect the socket with (net.connect, tls.connect). */
   readonly onread: { buffer: () => Buffer; callback: (length: number) => boolean };
   readonly #splitter: FrameSplitter;
-  readonly #clock: Clock;
   #socket: Socket | undefined;
   #space: Buffer = Buffer.alloc(0);
   #framed = false;
   #diverted = false;
-  #takesTurns = false;
   #hasRoom = true;
 
   /** @param options.maxMessageBytes longer messages are left to the reader of the stream, who refuses them. */
-  constructor(options: { maxMessageBytes: number; clock: Clock }) {
+  constructor(options: { maxMessageBytes: number }) {
     super({ allowHalfOpen: false });
-    this.#clock = options.clock;
     this.#splitter = new FrameSplitter({
       maxMessageBytes: options.maxMessageBytes,
       pass: (bytes) => this.#pass(bytes),
@@ -51,13 +46,11 @@ export class LaneStream extends Duplex {
   /**
    * Gives binary messages to `take` from here on, after whoever reads the stream has been given what it has not read yet. The bytes are valid only until it
    * returns.
-   * @param options.inTurns other work of the event loop has its turn after each read: for a lane that brings more than faults may wait for.
    */
-  divert(take: (message: Uint8Array) => void, options: { inTurns: boolean }): void {
+  divert(take: (message: Uint8Array) => void): void {
     // Reading gives it to the listeners as well, at once.
     while (this.read() !== null);
     this.#diverted = true;
-    this.#takesTurns = options.inTurns;
     this.#splitter.divert(take);
     this.#socket?.resume();
   }
@@ -103,11 +96,6 @@ export class LaneStream extends Duplex {
     if (this.destroyed) return true;
     if (this.#framed) this.#splitter.filled(length);
     else this.#pass(this.#space.subarray(0, length));
-    if (!this.#diverted) return this.#hasRoom;
-    // A read that leaves room ends the turn by itself; what TLS gives may be a part of one.
-    const endsTurn = length < this.#space.length && !(this.#socket instanceof TLSSocket);
-    if (!this.#takesTurns || endsTurn) return true;
-    this.#clock.soon(() => this.#socket?.resume());
-    return false;
+    return this.#diverted || this.#hasRoom;
   }
 }
