@@ -6,6 +6,7 @@ import type { BlockPurpose } from "./blocks/block-supply.js";
 import type { LoadedConfiguration } from "./configuration/index.js";
 import { FaultThreadHandle } from "./faults/fault-thread.js";
 import type { Socketed } from "./faults/messages.js";
+import { goFirst } from "./priority.js";
 import type { Services } from "./services.js";
 import { takeArrived, type LaneRoutes } from "./transfers/lane-routes.js";
 import { LanesAhead } from "./transfers/lanes-ahead.js";
@@ -18,7 +19,7 @@ export function startFaultThread(
   { clock, log, routes }: { clock: Clock; log: Log; routes: LaneRoutes },
 ): FaultThreadHandle {
   const onArrived = (lane: Parameters<typeof takeArrived>[1]): void => takeArrived(routes, lane, log);
-  return new FaultThreadHandle({ settings: { tls, key, logLevel }, clock, onArrived });
+  return new FaultThreadHandle({ settings: { tls, key, logLevel }, clock, onArrived, onThread: goFirst });
 }
 
 /** The page lanes that wait for transfers to come, of this host's guests and of its children; `close` ends all of them. */

@@ -3,6 +3,7 @@ import { spawnSync } from "node:child_process";
 import { existsSync, readdirSync } from "node:fs";
 import { createServer } from "node:net";
 import { once } from "node:events";
+import { getPriority } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { emulatorsBelow, eventually, Hosts, type Host } from "../support/hosts.js";
@@ -21,6 +22,24 @@ function refusal(code: string, message: RegExp) {
   };
 }
 
+/** Of a thread, unless it has ended meanwhile. */
+function nicenessOf(thread: string): number[] {
+  try {
+    return [getPriority(Number(thread))];
+  } catch {
+    return [];
+  }
+}
+
+/** Faults are served ahead of whatever else the agent does, and that ahead of guests. */
+async function assertServesFaultsFirst(host: Host): Promise<void> {
+  await eventually("the thread that serves faults goes first", () => {
+    const threads = readdirSync(`/proc/${host.pid}/task`).flatMap(nicenessOf);
+    const others = threads.filter((niceness) => niceness !== -20);
+    return others.length === threads.length - 1 && others.every((niceness) => niceness === -10);
+  });
+}
+
 /** An agent that is started anew plays transfers with itself, which end for a real one, of this guest, and go on; nothing of them is left. */
 async function assertRehearses(host: Host, name: string): Promise<void> {
   const rehearsal = async () => (await host.call("agent.info", {})).rehearsal;
@@ -32,6 +51,7 @@ async function assertRehearses(host: Host, name: string): Promise<void> {
   assert.equal(transfers[0]?.state, "running");
   await eventually("the rehearsal is over", async () => (await rehearsal())?.phase === "done");
   assert.equal((await rehearsal())?.interrupted, 1);
+  await assertServesFaultsFirst(host);
   assert.ok(!existsSync(join(host.stateDirectory, "rehearsal")), "no file is left");
   const { stdout } = spawnSync("ps", ["--ppid", String(host.pid), "-o", "comm="], { encoding: "utf8" });
   assert.doesNotMatch(stdout, /rehears/);
@@ -62,6 +82,7 @@ describe("an agent", () => {
     assert.deepEqual(info.addresses, [`unix:${host.socket}`, host.url]);
     assert.equal(info.memory.totalBytes, 512 * 1024 * 1024);
     assert.ok(info.emulators.some(({ machine }) => machine === "pc-q35-7.2"));
+    await assertServesFaultsFirst(host);
   });
 
   test("runs a guest, shows its console and logs, stops and removes it", async () => {

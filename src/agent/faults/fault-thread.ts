@@ -66,19 +66,25 @@ export class FaultThreadHandle {
   readonly #parked = new Map<number, () => void>();
   readonly #children = new Map<number, FaultHandlers>();
   readonly #onArrived: (lane: ArrivedLane) => void;
+  readonly #onThread: (thread: number) => void;
   readonly #ended = deferred<void>();
   #lanes = 0;
   #lastChild = 0;
   #ending = false;
 
-  /** @param options.onArrived called with each urgent lane that comes to this agent; a coded error thrown there ends it. */
+  /**
+   * @param options.onArrived called with each urgent lane that comes to this agent; a coded error thrown there ends it.
+   * @param options.onThread called once, with the thread's number on this host (gettid(2)).
+   */
   constructor(options: {
     settings: FaultThreadSettings;
     clock: Clock;
     onArrived: (lane: ArrivedLane) => void;
+    onThread: (thread: number) => void;
   }) {
     this.#clock = options.clock;
     this.#onArrived = options.onArrived;
+    this.#onThread = options.onThread;
     // What scripts/build makes of this file and of that lies side by side.
     const url = new URL("./worker.js", import.meta.url);
     // It is given descriptors that it has not opened, and closes them.
@@ -221,6 +227,8 @@ export class FaultThreadHandle {
 
   #onTold(telling: Telling): void {
     switch (telling.is) {
+      case "thread":
+        return this.#onThread(telling.thread);
       case "arrived":
         return this.#onLane(telling);
       case "dialled":

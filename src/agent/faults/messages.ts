@@ -47,6 +47,8 @@ export type Order =
 
 /** What the fault thread tells. */
 export type Telling =
+  /** Once, before all else: the thread's number on this host (gettid(2)). */
+  | { is: "thread"; thread: number }
   | { is: "arrived"; lane: number; hello: Hello; identity: Identity; remote: string }
   | { is: "dialled"; lane: number }
   | { is: "undialled"; lane: number; error: { code: string; message: string; fatal: boolean } }
