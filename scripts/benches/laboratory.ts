@@ -1,5 +1,5 @@
 import { realClock, sleep } from "../../src/base/index.js";
-import type { ChildOutcome, ParamsInput, TransferView } from "../../src/control/index.js";
+import { isFinal, type ChildOutcome, type ParamsInput, type TransferView } from "../../src/control/index.js";
 import { eventually, Hosts, type Host, type HostDetails } from "../../test/support/hosts.js";
 import { Proxy } from "../../test/chaos/proxy.js";
 import { runSample, whenTransfersEnd } from "../../test/support/sample-guest.js";
@@ -17,14 +17,16 @@ const ADDRESSES = {
   b: { agent: "127.0.0.12", proxy: "127.0.0.52" },
 } as const;
 const MIGRATION_DEADLINE_MS = 180_000;
+/** Between two questions whether a migration is over; the emulator is asked about its own as often. */
+const ASK_INTERVAL_MS = 10;
 
 /** How a migration went. */
 export interface Migration {
-  /** From the command's arrival until the child has every page. */
+  /** From the command's arrival until the child has every page; that the parent is removed then is no part of it, as with the emulator's own migration. */
   totalMs: number;
   /** From the parent's stop until the child runs. */
   downtimeMs: number;
-  /** Processor time of both agents, from the command to the end. */
+  /** Processor time of both agents during that. */
   cpuSeconds: number;
   view: TransferView;
 }
@@ -147,18 +149,18 @@ export class Laboratory {
     return transfers;
   }
 
-  /** Migrates the parent to a warm emulator of the other host, waits until all of it is there, and exchanges the hosts' roles. */
+  /** Migrates the parent over lanes that wait for it, until all of it is there and gone here, and exchanges the hosts' roles. */
   async migrate(params: Partial<ParamsInput<"guest.migrate">> = {}): Promise<Migration> {
     await this.warmForMigration();
     return this.migrateNow(params);
   }
 
-  /** Has the other host make an emulator ready for the parent itself. */
+  /** Has boot files sent to the other host and lanes made ready. The emulator of a migration is started in it: it has its guest's identity on its command line. */
   async warmForMigration(): Promise<void> {
     await this.#parentHost.call("guest.warm", { name: "parent", to: [this.#childHost.name], count: 1 });
   }
 
-  /** As `migrate`, to an emulator that is warm already. */
+  /** As `migrate`, with nothing made ready first. */
   async migrateNow(params: Partial<ParamsInput<"guest.migrate">> = {}): Promise<Migration> {
     const [source, destination] = [this.#parentHost, this.#childHost];
     const used = (): number => processorSeconds(source.pid) + processorSeconds(destination.pid);
@@ -169,12 +171,15 @@ export class Laboratory {
       ...params,
     });
     const outcome = transfers[0];
-    const view = await this.whenComplete(outcome?.transfer ?? 0);
+    const transfer = outcome?.transfer ?? 0;
+    const there = await whenThere(destination, transfer);
     const cpuSeconds = used() - usedBefore;
-    await whenTransfersEnd(destination);
+    const view = await this.whenComplete(transfer);
     [this.#parentHost, this.#childHost] = [destination, source];
     const downtimeMs = (outcome?.pauseUs ?? NaN) / 1000;
-    return { totalMs: view.elapsedMs, downtimeMs, cpuSeconds, view };
+    // Both hosts have this machine's clock.
+    const totalMs = there.startedAtMs + there.elapsedMs - view.startedAtMs;
+    return { totalMs, downtimeMs, cpuSeconds, view };
   }
 
   /** Port of the child's host that leads to the child. */
@@ -227,4 +232,15 @@ export class Laboratory {
       return !(await this.parentHost.guests()).has("parent");
     });
   }
+}
+
+/** Waits until a child has every page, and says how its host saw the transfer. */
+async function whenThere(host: Host, transfer: number): Promise<TransferView> {
+  const untilUs = realClock.nowUs() + MIGRATION_DEADLINE_MS * 1000;
+  while (realClock.nowUs() < untilUs) {
+    const { transfer: view } = await host.call("transfer.show", { transfer });
+    if (isFinal(view.phase)) return view;
+    await sleep(realClock, ASK_INTERVAL_MS);
+  }
+  throw new Error(`transfer ${transfer} is not over after ${MIGRATION_DEADLINE_MS} ms`);
 }

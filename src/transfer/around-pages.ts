@@ -1,4 +1,4 @@
-import { PAGE_BYTES, SharedBits, SWEEP_RUN_PAGES } from "../base/index.js";
+import { Bitmap, MAX_RUN_PAGES, PAGE_BYTES, SharedBits } from "../base/index.js";
 import type { PageRun } from "../wire/index.js";
 import type { Gate } from "./gate.js";
 import { packPages } from "./pack-pages.js";
@@ -6,7 +6,7 @@ import type { PageRange, SessionShare } from "./ports.js";
 
 /**
  * What lies around a page that was asked for and may go with the answer: the rest of its block, as far as guest memory has it as it was at the instant and it was not
- * sent. Each block is given once over one lane, so that asking for the same page again and again costs no more than that page.
+ * sent. Each page is given once over one lane, so that asking for the same page again and again costs no more than that page.
  */
 export class AroundPages {
   readonly #gate: Gate;
@@ -14,8 +14,8 @@ export class AroundPages {
   readonly #sent: SharedBits;
   readonly #pageCount: number;
   readonly #read: (range: PageRange, into: Uint8Array) => void;
-  readonly #given: Uint8Array;
-  readonly #scratch = new Uint8Array(SWEEP_RUN_PAGES * PAGE_BYTES);
+  readonly #given: Bitmap;
+  readonly #scratch = new Uint8Array(MAX_RUN_PAGES * PAGE_BYTES);
 
   constructor(options: {
     gate: Gate;
@@ -31,24 +31,24 @@ export class AroundPages {
     this.#pageCount = pageCount;
     this.#read = read;
     this.#sent = new SharedBits(share.sent);
-    this.#given = new Uint8Array(Math.ceil(pageCount / SWEEP_RUN_PAGES));
+    this.#given = new Bitmap(pageCount);
   }
 
   /** The runs of what goes with the answer for a page, zero pages left to the sweep; encode them before the next call. Errors as `read`. */
   take(page: number): PageRun[] {
-    const most = Math.min(this.#gate.aroundPages, SWEEP_RUN_PAGES);
-    const block = Math.floor(page / SWEEP_RUN_PAGES);
-    if (most < 2 || this.#given[block] === 1) return [];
-    this.#given[block] = 1;
+    const most = Math.min(this.#gate.aroundPages, MAX_RUN_PAGES);
+    if (most < 2) return [];
+    this.#given.set(page);
     const first = page - (page % most);
     const past = Math.min(first + most, this.#pageCount);
     const runs: PageRun[] = [];
-    for (const range of this.#wanted({ first, count: past - first }, page)) runs.push(...this.#runsOf(range));
+    for (const range of this.#wanted({ first, count: past - first })) runs.push(...this.#runsOf(range));
     return runs;
   }
 
   #runsOf({ first, count }: PageRange): PageRun[] {
-    const at = (first % SWEEP_RUN_PAGES) * PAGE_BYTES;
+    const at = (first % MAX_RUN_PAGES) * PAGE_BYTES;
+    this.#given.setRun(first, count);
     const bytes = this.#scratch.subarray(at, at + count * PAGE_BYTES);
     this.#read({ first, count }, bytes);
     this.#gate.fence();
@@ -58,16 +58,19 @@ export class AroundPages {
     return runs.filter(({ encoding }) => encoding !== "zero");
   }
 
-  *#wanted({ first, count }: PageRange, answered: number): Generator<PageRange> {
+  *#wanted({ first, count }: PageRange): Generator<PageRange> {
     let start: number | undefined;
     for (let page = first; page <= first + count; page += 1) {
-      const wanted =
-        page < first + count && page !== answered && this.#isThere(page) && !this.#sent.has(page);
+      const wanted = page < first + count && this.#wants(page);
       if (wanted) start ??= page;
       else if (start !== undefined) {
         yield { first: start, count: page - start };
         start = undefined;
       }
     }
+  }
+
+  #wants(page: number): boolean {
+    return !this.#given.has(page) && this.#isThere(page) && !this.#sent.has(page);
   }
 }

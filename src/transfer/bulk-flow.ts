@@ -1,4 +1,4 @@
-import { CALM_FRAME_PAGES, PAGE_BYTES, SWEEP_RUN_PAGES, type Clock } from "../base/index.js";
+import { CALM_FRAME_PAGES, MAX_RUN_PAGES, PAGE_BYTES, SWEEP_RUN_PAGES, type Clock } from "../base/index.js";
 import type { Frame } from "../wire/index.js";
 import {
   AdaptiveCompression,
@@ -28,7 +28,7 @@ const FRAMES_IN_FLIGHT = 4;
 const MAX_QUEUED_BYTES = 1024 * 1024;
 
 /** What goes with an answer, so that fewer pages are waited for, takes the link so long at the most: a fault that comes behind it waits for that. */
-const AROUND_US = 200;
+const AROUND_US = 1000;
 
 /** How fast bulk may go, as an operator chooses it at the start and may change it meanwhile. */
 export interface FlowOptions {
@@ -145,7 +145,7 @@ export class BulkFlow {
   get aroundPages(): number {
     const rate = Math.min(this.#window.bytesPerSecond, this.#rateBytesPerSecond ?? Infinity);
     const pages = (rate * AROUND_US) / 1e6 / PAGE_BYTES;
-    return pages < 2 ? 0 : Math.min(SWEEP_RUN_PAGES, 2 ** Math.floor(Math.log2(pages)));
+    return pages < 2 ? 0 : Math.min(MAX_RUN_PAGES, 2 ** Math.floor(Math.log2(pages)));
   }
 
   /** Takes credit for bytes the child has consumed; false when it credits more than is in flight. */
