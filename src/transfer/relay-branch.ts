@@ -1,10 +1,19 @@
-import type { Clock, Log, Timer } from "../base/index.js";
+import {
+  CALM_FRAME_PAGES,
+  MAX_FRAME_RUNS,
+  PAGE_BYTES,
+  type Clock,
+  type Log,
+  type Timer,
+} from "../base/index.js";
 import { runBytes, unpackRun, type Frame, type PageRun } from "../wire/index.js";
 import { FrameChannel } from "./channel.js";
 import { TransferError } from "./errors.js";
 import type { FrameLane, LaneEnd } from "./ports.js";
 import { AdaptiveWindow } from "./window.js";
 
+/** Bytes of the runs of one frame, about those of the sweep's longest: what came of faults in a moment may be more than a frame may hold. */
+const MOST_FRAME_BYTES = CALM_FRAME_PAGES * (PAGE_BYTES + 16);
 /** Bytes that may wait for one child before whoever sends them is held up. */
 const FULL_BYTES = 4 * 1024 * 1024;
 /** Bytes that may wait at the most: what is on the way to a relay that holds up its own source still comes. */
@@ -147,11 +156,20 @@ export class RelayBranch {
 
   /** What the child's side can read, in frames of a length that is allowed. */
   #framesOf(runs: readonly PageRun[]): Waiting[] {
-    if (this.#lz4 || runs.every((run) => run.encoding !== "lz4")) return [waitingOf([...runs])];
-    // Unpacked, runs of one frame may not fit into one any more.
-    return runs.map((run) =>
-      waitingOf([run.encoding === "lz4" ? { ...run, encoding: "raw", data: unpackRun(run) } : run]),
-    );
+    const frames: PageRun[][] = [];
+    let frame: PageRun[] = [];
+    let bytes = 0;
+    for (const run of runs) {
+      const readable: PageRun =
+        this.#lz4 || run.encoding !== "lz4" ? run : { ...run, encoding: "raw", data: unpackRun(run) };
+      bytes += runBytes(readable);
+      if (frames.length === 0 || bytes > MOST_FRAME_BYTES || frame.length === MAX_FRAME_RUNS) {
+        frames.push((frame = []));
+        bytes = runBytes(readable);
+      }
+      frame.push(readable);
+    }
+    return frames.map(waitingOf);
   }
 
   #canSend(): boolean {

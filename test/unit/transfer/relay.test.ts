@@ -113,6 +113,27 @@ test("frames are passed on in order, within the window, whatever becomes of the 
   assert.deepEqual(branch.counts, { pages: runs.length * RUN, dropped: 0 });
 });
 
+test("more than one frame may hold is passed on in several", () => {
+  const { branch } = branchOf();
+  const other = new Other();
+  branch.acceptLane(1, other.lane, { lz4: true });
+  const zeros = Array.from({ length: 300 }, (_, index): PageRun => ({
+    firstPage: 1000 + 2 * index,
+    pageCount: 1,
+    encoding: "zero",
+    origin: "sweep",
+    data: Buffer.alloc(0),
+  }));
+  const runs = [...Array.from({ length: 5 }, (_, index) => runOf(index * RUN)), ...zeros];
+  branch.passOn(runs);
+  for (let sent = 0; sent < other.frames.length; sent += 1)
+    other.credit(encodeFrame(other.frames[sent] as Frame, { transfer: TRANSFER, sequence: 1 }).length);
+  assert.deepEqual(
+    other.firstPages,
+    runs.map(({ firstPage }) => firstPage),
+  );
+});
+
 test("a child that takes nothing holds its relay up for a second, and is then left to its parent", async () => {
   const { branch, clock, told } = branchOf();
   const other = new Other();
