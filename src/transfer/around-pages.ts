@@ -34,11 +34,16 @@ export class AroundPages {
     this.#given = new Bitmap(pageCount);
   }
 
+  /** Begins with the answers for these pages: how many pages may go with all of them, 0 for none. */
+  begin(answered: readonly number[]): number {
+    for (const page of answered) this.#given.set(page);
+    return this.#gate.aroundPages;
+  }
+
   /** The runs of what goes with the answer for a page, zero pages left to the sweep; encode them before the next call. Errors as `read`. */
   take(page: number): PageRun[] {
     const most = Math.min(this.#gate.aroundPages, MAX_RUN_PAGES);
     if (most < 2) return [];
-    this.#given.set(page);
     const first = page - (page % most);
     const past = Math.min(first + most, this.#pageCount);
     const runs: PageRun[] = [];

@@ -30,6 +30,9 @@ const MAX_QUEUED_BYTES = 1024 * 1024;
 /** What goes with an answer, so that fewer pages are waited for, takes the link so long at the most: a fault that comes behind it waits for that. */
 const AROUND_US = 1000;
 
+/** What goes with answers may be so far ahead of the rate limit; the sweep then waits for it. */
+const MOST_AHEAD_US = 10_000;
+
 /** How fast bulk may go, as an operator chooses it at the start and may change it meanwhile. */
 export interface FlowOptions {
   /** Bytes of bulk frames per second; undefined for no limit. */
@@ -141,8 +144,12 @@ export class BulkFlow {
     this.#paceFromUs = Math.max(this.#paceFromUs, this.#clock.nowUs()) + (bytes / rate) * 1e6;
   }
 
-  /** How many pages, a power of two, may go with the answer to a fault: as many as the link carries in a moment; 0 where that is not even two. */
+  /**
+   * How many pages, a power of two, may go with the answer to a fault: as many as the link carries in a moment; 0 where that is not even two, and while more
+   * was sent than the rate limit lets go in the next moment.
+   */
   get aroundPages(): number {
+    if (this.#paceFromUs > this.#nowUs + MOST_AHEAD_US) return 0;
     const rate = Math.min(this.#window.bytesPerSecond, this.#rateBytesPerSecond ?? Infinity);
     const pages = (rate * AROUND_US) / 1e6 / PAGE_BYTES;
     return pages < 2 ? 0 : Math.min(MAX_RUN_PAGES, 2 ** Math.floor(Math.log2(pages)));

@@ -273,7 +273,7 @@ function pageDigests(bytes: Uint8Array): Uint8Array {
 }
 
 /** How many pages were taken, those counted twice that came another way as well. */
-export function pagesOf(taken: readonly TakenPages[]): number {
+export function pagesOf(taken: readonly Pick<TakenPages, "pageCount">[]): number {
   return taken.reduce((sum, { pageCount }) => sum + pageCount, 0);
 }
 

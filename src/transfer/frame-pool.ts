@@ -1,11 +1,17 @@
-import { CALM_FRAME_PAGES, FRAME_HEADER_BYTES, PAGE_BYTES, SWEEP_RUN_PAGES } from "../base/index.js";
+import {
+  CALM_FRAME_PAGES,
+  FRAME_HEADER_BYTES,
+  MAX_RUN_PAGES,
+  PAGE_BYTES,
+  SWEEP_RUN_PAGES,
+} from "../base/index.js";
 
 /** A run's descriptor, and what a frame of pages begins with (proto/page-protocol.md). */
 const DESCRIPTOR_BYTES = 16;
 const FIXED_BYTES = FRAME_HEADER_BYTES + 4;
 
-/** What buffers are made for: the answer to a fault, a step of the sweep while somebody waits for pages, and one while nobody does. */
-const SIZES = [1, SWEEP_RUN_PAGES, CALM_FRAME_PAGES].map(
+/** What buffers are made for: the answer to a fault, a step of the sweep while somebody waits for pages, what goes with an answer, and a step while nobody waits. */
+const SIZES = [1, SWEEP_RUN_PAGES, MAX_RUN_PAGES, CALM_FRAME_PAGES].map(
   (pages) => FIXED_BYTES + pages * (PAGE_BYTES + DESCRIPTOR_BYTES),
 );
 /** Bytes of each size kept for the next frames; more of them are in use only while the network lags behind. */

@@ -156,7 +156,6 @@ export class ParentSession implements InstantReader {
   /** Holds the sweep or lets it go on. */
   setSweep(on: boolean): void {
     this.#supply.sweep = on;
-    if (!on) this.#gate.aroundPages = 0;
     this.#wake();
   }
 
@@ -324,7 +323,6 @@ export class ParentSession implements InstantReader {
       throw new TransferError("peer-protocol", "pages were reported received before the fork's instant");
     }
     this.#supply.received(runs);
-    this.#gate.aroundPages = this.#supply.sweep && !this.#heldBack ? this.#flow.aroundPages : 0;
     this.#wake();
   }
 
@@ -355,6 +353,8 @@ export class ParentSession implements InstantReader {
   }
 
   #wake(): void {
+    const goesAround = this.#resumed && this.#supply.sweep && !this.#heldBack;
+    this.#gate.aroundPages = goesAround ? this.#flow.aroundPages : 0;
     if (this.#pump !== undefined || this.#heldBack || !this.#canSend()) return;
     this.#pump = this.#options.clock.soon(() => this.#sendBulk());
   }

@@ -22,7 +22,7 @@ import type { Scheduler } from "./scheduler.js";
 const SLOW_US = [5, 5, 1500];
 
 /** What may go with an answer: pages of its block. */
-const AROUND_PAGES = [0, 2, 4, 16];
+const AROUND_PAGES = [0, 2, 4, 16, 64];
 
 type TakeUp = Parameters<ThreadLane["takeUp"]>[0];
 

@@ -59,6 +59,28 @@ test("a rate is changed at once: nobody waits for what the old one asked", () =>
   assert.equal(changed.waitMs(0), 0, "what was sent without a limit is not held against the limit");
 });
 
+test("what goes with an answer is what the link carries in a millisecond, and no more than the rate limit lets", () => {
+  const rateBytesPerSecond = 100 * 1024 * 1024;
+  const { flow: limited, pass } = flow({ rateBytesPerSecond });
+  assert.equal(limited.aroundPages, 0, "nothing is known of the link");
+  // A GiB each second.
+  for (let frame = 0; frame < 100; frame += 1) {
+    limited.sent(FRAME, FRAME_BYTES);
+    pass(61);
+    limited.credited(FRAME_BYTES);
+  }
+  pass(1e6);
+  limited.credited(0);
+  assert.equal(limited.aroundPages, 16, "25 pages a millisecond are let");
+  limited.answered(2 * 1024 * 1024);
+  assert.equal(limited.aroundPages, 0, "it is 20 ms ahead");
+  pass(11_000);
+  limited.credited(0);
+  assert.equal(limited.aroundPages, 16);
+  limited.change({ rateBytesPerSecond: undefined });
+  assert.equal(limited.aroundPages, 64);
+});
+
 /** Bytes that transfers of these priorities get over one link of 1 Gbit/s in a second, each with as much to send as it may. */
 function shareLink(priorities: TransferPriority[]): number[] {
   const clock = new Scheduler(new SeededRandom(1));

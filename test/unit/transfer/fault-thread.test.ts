@@ -146,6 +146,19 @@ test("what lies around a page goes behind its answer, once over one lane", () =>
   assert.deepEqual(told.answered, [5, 5, 6]);
 });
 
+test("as much goes around the answers to one request as around one answer", () => {
+  const { gate, sent, around, ask } = answering();
+  gate.aroundPages = 4;
+  ask(5, 9, 13);
+  assert.deepEqual(sent.map(contentOf).slice(0, 3), [[[5, 5]], [[9, 9]], [[13, 13]]]);
+  assert.deepEqual(around, [
+    { first: 4, count: 1 },
+    { first: 6, count: 2 },
+  ]);
+  ask(9);
+  assert.deepEqual(around.at(-1), { first: 10, count: 2 }, "what was left out goes with the next one");
+});
+
 test("nothing goes around an answer that was not changed back into what it was, is not owed, is zero, or lies outside memory", () => {
   const { gate, owed, held, sent, around, ask } = answering((page) => void (page === 18 && held.clear(18)));
   gate.aroundPages = 16;
