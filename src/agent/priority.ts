@@ -1,4 +1,4 @@
-import { readdirSync } from "node:fs";
+import { existsSync, readdirSync } from "node:fs";
 import { getPriority, setPriority } from "node:os";
 import { messageOf, type Log } from "../base/index.js";
 
@@ -7,9 +7,9 @@ const NICENESS = -10;
 
 /**
  * That of the thread that serves faults, beside the agent's others: at theirs, a fault waited for a slice of the sweep, whose threads never rest. With it, one
- * fault in a hundred takes half as long.
+ * fault in a hundred takes half as long; at -20 it is hardly less, and the sweep takes longer.
  */
-const FIRST_NICENESS = -20;
+const FIRST_NICENESS = -15;
 
 let first: number | undefined;
 
@@ -53,6 +53,13 @@ function putFirst(thread: number): void {
 
 /** Niceness belongs to a thread (sched(7)), and the garbage collector's pause lasts until its slowest helper thread had its turn. */
 function setAll(niceness: number): void {
-  for (const thread of readdirSync("/proc/self/task")) setPriority(Number(thread), niceness);
+  for (const thread of readdirSync("/proc/self/task").map(Number)) {
+    try {
+      setPriority(thread, niceness);
+    } catch (error) {
+      // One that has ended meanwhile is no reason to leave the others where they are.
+      if (existsSync(`/proc/self/task/${thread}`)) throw error;
+    }
+  }
   if (first !== undefined && niceness === NICENESS) putFirst(first);
 }
