@@ -7,7 +7,7 @@ const NICENESS = -10;
 
 /**
  * That of the thread that serves faults, beside the agent's others: at theirs, a fault waited for a slice of the sweep, whose threads never rest. With it, one
- * fault in a hundred takes half as long; at -20 it is hardly less, and the sweep takes longer.
+ * fault in a hundred takes half as long; at -20 it is hardly less.
  */
 const FIRST_NICENESS = -15;
 

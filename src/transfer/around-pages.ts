@@ -15,6 +15,8 @@ export class AroundPages {
   readonly #pageCount: number;
   readonly #read: (range: PageRange, into: Uint8Array) => void;
   readonly #given: Bitmap;
+  /** Pages that may still go with the answers to this request. */
+  #room = 0;
   readonly #scratch = new Uint8Array(MAX_RUN_PAGES * PAGE_BYTES);
 
   constructor(options: {
@@ -34,21 +36,21 @@ export class AroundPages {
     this.#given = new Bitmap(pageCount);
   }
 
-  /** Begins with the answers for these pages: how many pages may go with all of them, 0 for none. */
-  begin(answered: readonly number[]): number {
+  /** Begins with the answers to one request, for these pages: what goes with all of them is no more than would go with one, as who asks next waits for all of it. */
+  begin(answered: readonly number[]): void {
     for (const page of answered) this.#given.set(page);
-    return this.#gate.aroundPages;
+    this.#room = Math.min(this.#gate.aroundPages, MAX_RUN_PAGES);
   }
 
   /** The runs of what goes with the answer for a page, zero pages left to the sweep; encode them before the next call. Errors as `read`. */
   take(page: number): PageRun[] {
-    const most = Math.min(this.#gate.aroundPages, MAX_RUN_PAGES);
+    const most = this.#room;
     if (most < 2) return [];
     const first = page - (page % most);
     const past = Math.min(first + most, this.#pageCount);
-    const runs: PageRun[] = [];
-    for (const range of this.#wanted({ first, count: past - first })) runs.push(...this.#runsOf(range));
-    return runs;
+    const wanted = [...this.#wanted({ first, count: past - first })];
+    if (wanted.length > 0) this.#room = 0;
+    return wanted.flatMap((range) => this.#runsOf(range));
   }
 
   #runsOf({ first, count }: PageRange): PageRun[] {

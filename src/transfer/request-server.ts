@@ -3,7 +3,6 @@ import { packRun, type Frame } from "../wire/index.js";
 import { AroundPages } from "./around-pages.js";
 import { FrameChannel } from "./channel.js";
 import { Gate } from "./gate.js";
-import { pagesOf } from "./fault-server.js";
 import { OVERRUN } from "./lane-pair.js";
 import type { Answers, FrameLane, LaneEnd, PageRange, SessionShare } from "./ports.js";
 
@@ -100,13 +99,10 @@ export class RequestServer {
   #sendAround(answered: readonly number[]): Pick<Answers, "around" | "aroundBytes"> {
     const around: PageRange[] = [];
     let aroundBytes = 0;
-    // So much for one request, however many pages it asks for: who asks next waits for all of it.
-    let room = this.#around?.begin(answered) ?? 0;
+    this.#around?.begin(answered);
     for (const page of answered) {
-      if (room <= 0) break;
       const runs = this.#runsAround(page);
       if (runs.length === 0) continue;
-      room -= 1 + pagesOf(runs);
       aroundBytes += this.#channel.send({ kind: "pages", runs });
       for (const { firstPage, pageCount } of runs) around.push({ first: firstPage, count: pageCount });
     }
