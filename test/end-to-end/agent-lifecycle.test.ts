@@ -3,10 +3,10 @@ import { spawnSync } from "node:child_process";
 import { existsSync, readdirSync } from "node:fs";
 import { createServer } from "node:net";
 import { once } from "node:events";
-import { getPriority } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { emulatorsBelow, eventually, Hosts, type Host } from "../support/hosts.js";
+import { nicenessOfThreads } from "../support/niceness.js";
 import { ask, runSample, sampleGuest } from "../support/sample-guest.js";
 import { cleanAfterFailures } from "../support/two-hosts.js";
 
@@ -22,19 +22,10 @@ function refusal(code: string, message: RegExp) {
   };
 }
 
-/** Of a thread, unless it has ended meanwhile. */
-function nicenessOf(thread: string): number[] {
-  try {
-    return [getPriority(Number(thread))];
-  } catch {
-    return [];
-  }
-}
-
 /** Faults are served ahead of whatever else the agent does, and that ahead of guests. */
 async function assertServesFaultsFirst(host: Host): Promise<void> {
   await eventually("the thread that serves faults goes first", () => {
-    const threads = readdirSync(`/proc/${host.pid}/task`).flatMap(nicenessOf);
+    const threads = nicenessOfThreads(host.pid);
     const others = threads.filter((niceness) => niceness !== -15);
     return others.length === threads.length - 1 && others.every((niceness) => niceness === -10);
   });

@@ -1,10 +1,10 @@
 import assert from "node:assert/strict";
 import { readdirSync, readFileSync } from "node:fs";
-import { getPriority } from "node:os";
 import { join } from "node:path";
 import { setImmediate as turn } from "node:timers/promises";
 import { afterEach, before, describe, test } from "node:test";
 import { eventually, type Host } from "../support/hosts.js";
+import { nicenessOfThreads } from "../support/niceness.js";
 import { ask, whenTransfersEnd } from "../support/sample-guest.js";
 import { TwoHosts } from "../support/two-hosts.js";
 
@@ -30,11 +30,6 @@ function stepsOn(host: Host): string[] {
 
 function stepOf(text: string): string {
   return (JSON.parse(text) as { step: string }).step;
-}
-
-/** The niceness of each thread of a process. */
-function niceness(pid: number): number[] {
-  return readdirSync(`/proc/${pid}/task`).map((thread) => getPriority(Number(thread)));
 }
 
 /** Kills processes as soon as a child of the host is about to be loaded and to run, or was so before it could be seen. */
@@ -106,7 +101,7 @@ describe("a fork whose agents end while its child is loaded and let run", () => 
       context.diagnostic(child === undefined ? "the child is gone" : "the child runs");
       if (child !== undefined) {
         assert.equal((await ask(b, CHILD_PORT)).counter, first.counter + 1);
-        const ahead = niceness(child.pid ?? 0).filter((nice) => nice < 0);
+        const ahead = nicenessOfThreads(child.pid ?? 0).filter((nice) => nice < 0);
         assert.deepEqual(ahead, [], "it is not left ahead of other work");
       } else await eventually("nothing of it is left", () => stepsOn(b).length === 0);
       for (const host of [a, b]) {
